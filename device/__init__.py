@@ -1,0 +1,3 @@
+"""What runs on the Pi: microphone → clean sound → verdict → exam → delivered."""
+
+__version__ = "0.1.0"

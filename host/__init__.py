@@ -1,0 +1,1 @@
+"""What runs beside the doctor or the researcher: command line, ingest, store, dashboard, demo."""
