@@ -1,0 +1,143 @@
+"""The released bundle: find it, verify it, hand out its models.
+
+A bundle is a folder written by `stethopi release` (DESIGN: models/released/<version>/): `bundle.json`, for each
+model a `.tflite` file and perhaps a `.npz` with filter coefficients, and `vectors.npz`, inputs with their expected
+outputs. Nothing is loaded from a bundle whose schema or sha256 does not fit.
+
+    python -m device.bundle [FOLDER]     verify and describe
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device.errors import StethopiError
+
+__all__ = ["SCHEMA", "Bundle", "ModelEntry", "find", "load", "sha256_of"]
+
+SCHEMA = 1
+"""Version of the layout of bundle.json that this code reads."""
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model of a bundle."""
+
+    name: str
+    tflite: Path
+    meta: dict[str, Any]
+    """The model's object in bundle.json: rates, hop, quantisation, thresholds …"""
+    arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    """Coefficients that go with it; empty when it has none."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. Every hash was checked when it was loaded."""
+
+    folder: Path
+    version: str
+    meta: dict[str, Any] = field(repr=False)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(self.meta["models"])
+
+    def model(self, name: str) -> ModelEntry:
+        """The model `name` (denoiser, classifier …). StethopiError when the bundle has none of that name."""
+        try:
+            meta = self.meta["models"][name]
+        except KeyError:
+            raise StethopiError(f"{self.folder}: the bundle has no {name}; it has {', '.join(self.models)}") from None
+        arrays = _read_npz(self.folder / meta["arrays"]) if meta.get("arrays") else {}
+        return ModelEntry(name, self.folder / meta["file"], meta, arrays)
+
+    def vectors(self) -> dict[str, np.ndarray]:
+        """Inputs and expected outputs, keys `<model>/<what>`."""
+        return _read_npz(self.folder / self.meta["vectors"])
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _version_key(name: str) -> tuple[tuple[int, ...], str]:
+    return tuple(int(n) for n in re.findall(r"\d+", name)), name
+
+
+def find(state_dir: Path | None = None) -> Path:
+    """Folder of the bundle to use: the newest of those shipped and those under `state_dir`/bundles."""
+    shipped = Path(str(resources.files("models"))) / "released"
+    places = [shipped] + ([state_dir / "bundles"] if state_dir else [])
+    found = [p.parent for place in places if place.is_dir() for p in place.glob("*/bundle.json")]
+    if not found:
+        raise StethopiError(f"no model bundle under {' or '.join(map(str, places))}; run: stethopi release")
+    return max(found, key=lambda folder: _version_key(folder.name))
+
+
+def load(path: Path | None = None, state_dir: Path | None = None) -> Bundle:
+    """Load and verify the bundle at `path` (default: the newest there is, see `find`).
+
+    Raises StethopiError naming the file whose schema or sha256 does not fit.
+    """
+    folder = Path(path) if path else find(state_dir)
+    index = folder / "bundle.json"
+    try:
+        meta = json.loads(index.read_text("utf-8"))
+        schema, version, models = meta["schema"], meta["version"], meta["models"]
+    except FileNotFoundError:
+        raise StethopiError(f"{index}: not there; give a folder written by `stethopi release`") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StethopiError(f"{index}: not a bundle's index ({error}); install the bundle again") from None
+    if schema != SCHEMA:
+        raise StethopiError(f"{index}: schema {schema}, but this program reads {SCHEMA}; update stethopi")
+    promised = [(meta.get("vectors"), meta.get("vectors_sha256"))]
+    for model in models.values():
+        promised.append((model.get("file"), model.get("sha256")))
+        if model.get("arrays"):
+            promised.append((model["arrays"], model.get("arrays_sha256")))
+    for name, digest in promised:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise StethopiError(f"{index}: {name!r} is not a plain file name; install the bundle again")
+        file = folder / name
+        if not file.is_file():
+            raise StethopiError(f"{file}: not there, though the bundle lists it; install the bundle again")
+        if sha256_of(file) != digest:
+            raise StethopiError(f"{file}: its sha256 is not the one in bundle.json; install the bundle again")
+    return Bundle(folder, str(version), meta)
+
+
+def main(argv: list[str] | None = None) -> int:
+    import sys
+
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        bundle = load(Path(arguments[0]) if arguments else None)
+    except StethopiError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(f"bundle {bundle.version}  {bundle.folder}  all hashes fit")
+    for name in bundle.models:
+        entry = bundle.model(name)
+        size = entry.tflite.stat().st_size / 1000
+        print(f"  {name:<11} {size:6.0f} kB  {entry.meta.get('parameters', '?')} parameters")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
