@@ -1,0 +1,169 @@
+"""The command `stethopi`: everything on the host, each part imported only when it is used."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from device import __version__
+from device.errors import StethopiError
+
+__all__ = ["build_parser", "main"]
+
+_EXTRA_OF = {
+    "numpy": "host",
+    "scipy": "host",
+    "soundfile": "host",
+    "tflite_runtime": "host",
+    "matplotlib": "host",
+    "starlette": "host",
+    "uvicorn": "host",
+    "sqlalchemy": "host",
+    "jinja2": "host",
+    "websockets": "host",
+    "amqtt": "host",
+    "paho": "host",
+    "torch": "train",
+    "torch_pruning": "train",
+    "onnx2tf": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "pywt": "train",
+    "tensorflow": "train",
+}
+"""Which extra brings a package, by the package's import name."""
+
+
+def _denoise(arguments: argparse.Namespace) -> int:
+    from host import offline
+
+    return offline.denoise(
+        arguments.input,
+        arguments.output,
+        plot=arguments.plot,
+        strength=arguments.strength,
+        bundle=arguments.bundle,
+        processes=arguments.processes,
+    )
+
+
+def _classify(arguments: argparse.Namespace) -> int:
+    from host import offline
+
+    return offline.classify(
+        arguments.inputs,
+        as_json=arguments.json,
+        plot=arguments.plot,
+        bundle=arguments.bundle,
+        processes=arguments.processes,
+    )
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text}: must lie between 0 and 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
+    return value
+
+
+def _add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    denoise = commands.add_parser(
+        "denoise",
+        help="clean a recording, or a folder of them, as the device would",
+        description="Clean heart sound by exactly the device's streaming int8 path. OUT has IN's rate, length "
+        "and alignment.",
+        epilog="example: stethopi denoise noisy.wav clean.wav --plot before-after.png",
+    )
+    denoise.add_argument("input", type=Path, metavar="IN", help="WAV or FLAC, 2 to 192 kHz, or a folder of them")
+    denoise.add_argument("output", type=Path, metavar="OUT", help="WAV or FLAC file, or a folder when IN is one")
+    denoise.add_argument("--plot", type=Path, metavar="PNG", help="draw waveform and spectrogram before and after")
+    denoise.add_argument(
+        "--strength", type=_fraction, default=1.0, help="0 (as it was) to 1 (fully denoised); default 1"
+    )
+    _add_common(denoise)
+    denoise.set_defaults(func=_denoise)
+
+    classify = commands.add_parser(
+        "classify",
+        help="screen recordings: normal, abnormal or unsure",
+        description="Screen heart sound recordings with the device's int8 classifier. It screens; it does not "
+        "diagnose, and it is no medical device.",
+        epilog="example: stethopi classify recordings/ --json > verdicts.jsonl",
+    )
+    classify.add_argument("inputs", type=Path, nargs="+", metavar="FILE_OR_DIR", help="WAV or FLAC, or folders")
+    classify.add_argument("--json", action="store_true", help="one JSON object a recording and line")
+    classify.add_argument("--plot", type=Path, metavar="DIR", help="draw one picture a recording into DIR")
+    _add_common(classify)
+    classify.set_defaults(func=_classify)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="model bundle (default: the released one)")
+    parser.add_argument(
+        "--processes", type=_count, metavar="N", help="worker processes (default: one for each core)"
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; importing no more than the standard library."""
+    import host.demo
+    import host.doctor
+    import host.serve
+    import training.cli
+
+    parser = argparse.ArgumentParser(
+        prog="stethopi",
+        description="An open digital stethoscope: clean, screen, train, serve. It screens; it does not diagnose, "
+        "and it is no medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"stethopi {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_file_commands(commands)
+    host.serve.add_parser(commands)
+    host.demo.add_parser(commands)
+    host.doctor.add_parser(commands)
+    training.cli.add_commands(commands)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `stethopi`; returns the exit code (0 fine, 1 ran and failed, 2 bad input or usage)."""
+    arguments = build_parser().parse_args(argv)
+    debug = bool(os.environ.get("DEBUG"))
+    try:
+        return int(arguments.func(arguments) or 0)
+    except StethopiError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"stethopi: {error}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if debug or package not in _EXTRA_OF:
+            raise
+        print(
+            f"stethopi: this command needs {package}; run: pip install 'stethopi[{_EXTRA_OF[package]}]'",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("stethopi: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader (head, less) has gone; there is nobody left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

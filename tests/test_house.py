@@ -1,0 +1,111 @@
+"""The house of DESIGN §1: an import goes down, never up, and `device` stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("device", "host", "models", "training", "deploy")
+MAY_IMPORT = {
+    "device": {"device"},
+    "models": {"models", "device"},
+    "training": {"training", "models", "device"},
+    "host": {"host", "device"},
+    "deploy": {"deploy", "device"},
+}
+EVERYTHING_LAZILY = {"host/cli.py"}
+DEVICE_THIRD_PARTY = {
+    "numpy",
+    "tflite_runtime",
+    "ai_edge_litert",
+    "paho",
+    "soundfile",
+    "pyaudio",
+    "RPi",
+    "spidev",
+    "smbus2",
+    "cryptography",
+}
+
+
+def sources() -> list[Path]:
+    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def imported(path: Path) -> list[tuple[str, int, bool]]:
+    """(top-level package, line, whether at module level) of every import in a file."""
+    tree = ast.parse(path.read_text("utf-8"))
+    at_top = {id(node) for node in tree.body}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            names = [node.module or ""]
+        else:
+            continue
+        found += [(name.split(".")[0], node.lineno, id(node) in at_top) for name in names]
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_an_import_goes_down_never_up(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    room = path.relative_to(ROOT).parts[0]
+    for package, line, at_top in imported(path):
+        where = f"{name}:{line} imports {package}"
+        if package in ROOMS and package not in MAY_IMPORT[room]:
+            assert name in EVERYTHING_LAZILY and not at_top, where
+        if room == "device" and package not in ROOMS and package not in sys.stdlib_module_names:
+            assert package in DEVICE_THIRD_PARTY, where
+            if package != "numpy":
+                assert not at_top or package == "paho", f"{where} at the top of the module; import it where it is used"
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}; import sys; print('\\n'.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    return {line.split(".")[0] for line in run.stdout.splitlines()}
+
+
+HEAVY = {"scipy", "torch", "pydantic", "tensorflow", "matplotlib", "starlette", "sqlalchemy"}
+
+
+def test_import_device_brings_nothing_heavy() -> None:
+    rooms = sorted(p.stem for p in (ROOT / "device").glob("*.py") if not p.stem.startswith("__"))
+    everything = "import device, " + ", ".join(f"device.{room}" for room in rooms)
+    assert not loaded_by(everything) & HEAVY
+
+
+def test_the_command_line_imports_lazily() -> None:
+    assert not loaded_by("import host.cli; host.cli.build_parser()") & (HEAVY | {"numpy"})
+
+
+def test_the_public_lists_are_honest() -> None:
+    for path in sources():
+        tree = ast.parse(path.read_text("utf-8"))
+        names = {
+            target.id
+            for node in tree.body
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Name)
+        }
+        names |= {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)}
+        names |= {
+            alias.asname or alias.name.split(".")[0]
+            for n in tree.body
+            if isinstance(n, ast.Import | ast.ImportFrom)
+            for alias in n.names
+        }
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+                listed = ast.literal_eval(node.value)
+                assert set(listed) <= names, f"{path}: __all__ lists {set(listed) - names}"
+                assert len(listed) == len(set(listed)), f"{path}: __all__ lists a name twice"
