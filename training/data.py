@@ -135,7 +135,7 @@ def recordings(data: Path) -> list[Recording]:
     if (data / "circor2022" / "index.csv").is_file():
         found.extend(_compact_circor(data / "circor2022"))
     if not found:
-        raise BadInput(f"{data}: no recordings; --data takes the folder that holds physionet2016/ or circor2022/")
+        raise BadInput(f"{data}: no recordings; --data takes the folder of physionet2016/ and circor2022/")
     return found
 
 

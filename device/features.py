@@ -1,0 +1,169 @@
+"""Log-mel features of heart sound, the classifier's input. Training uses this code too.
+
+The power in each of 32 mel bands is computed once for each frame of 60 ms, every 20 ms on an absolute grid, and
+shared by all the windows that hold the frame. A window is then 248 frames, 5 s. What the network sees of it is the
+logarithm with each band's own mean taken out: neither the level nor the colour of the microphone is left, only how
+each band swells and fades with the heart.
+
+    python -m device.features FILE     figures on a recording
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from device.rates import WINDOW, WINDOW_EVERY, WORKING_RATE_HZ
+
+__all__ = [
+    "BANDS",
+    "FRAME",
+    "FRAMES",
+    "FRAMES_EVERY",
+    "FRAME_HOP",
+    "HIGHEST_HZ",
+    "LOWEST_HZ",
+    "MelFrames",
+    "frames_of",
+    "mel_filters",
+    "network_input",
+]
+
+FRAME = 120
+"""Samples in a frame: 60 ms."""
+
+FRAME_HOP = 40
+"""Samples from one frame to the next: 20 ms."""
+
+FRAMES = (WINDOW - FRAME) // FRAME_HOP + 1
+"""Whole frames in a window: 248."""
+
+FRAMES_EVERY = WINDOW_EVERY // FRAME_HOP
+"""Frames from one window to the next: 50."""
+
+BANDS = 32
+LOWEST_HZ, HIGHEST_HZ = 20.0, 800.0
+
+_FFT = 256
+_UNIT = 10
+"""Frames computed at once. Always the same number, so that any chopping of the sound gives equal bits."""
+
+_FLOOR = 1e-8
+"""Power added before the logarithm, as a share of the window's mean power over all bands."""
+
+_RANGE = 6.0
+"""Swing about a band's mean that is kept, in natural units of power (26 dB)."""
+
+
+def _mel(hz: np.ndarray | float) -> np.ndarray | float:
+    """Mel of a frequency; O'Shaughnessy 1987, as in HTK."""
+    return 2595.0 * np.log10(1.0 + np.asarray(hz) / 700.0)
+
+
+@functools.lru_cache(maxsize=1)
+def mel_filters() -> np.ndarray:
+    """Triangular filters, float64 (129, 32), each of unit sum, evenly spaced in mel from 20 to 800 Hz."""
+    edges_mel = np.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), BANDS + 2)
+    edges = 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
+    frequencies = np.fft.rfftfreq(_FFT, 1.0 / WORKING_RATE_HZ)[:, None]
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    rise = (frequencies - low) / (middle - low)
+    fall = (high - frequencies) / (high - middle)
+    filters = np.maximum(0.0, np.minimum(rise, fall))
+    return filters / filters.sum(axis=0)
+
+
+@functools.lru_cache(maxsize=1)
+def _taper() -> np.ndarray:
+    return np.hanning(FRAME + 2)[1:-1]
+
+
+def _power(samples: np.ndarray) -> np.ndarray:
+    """Band powers of one unit: float32 (480,) → float32 (10, 32)."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::FRAME_HOP] * _taper()
+    spectrum = np.fft.rfft(frames, _FFT)
+    return ((spectrum.real**2 + spectrum.imag**2) @ mel_filters()).astype(np.float32)
+
+
+_UNIT_SAMPLES = (_UNIT - 1) * FRAME_HOP + FRAME
+
+
+class MelFrames:
+    """Streaming band powers. Frame k covers the samples from 40 k to 40 k + 120 since the start."""
+
+    def __init__(self) -> None:
+        self._waiting = np.zeros(0, np.float32)
+
+    def process(self, x: np.ndarray) -> np.ndarray:
+        """Take samples at 2 kHz, shape (n,), any n; give the frames that became ready, float32 (m, 32)."""
+        self._waiting = np.concatenate([self._waiting, np.asarray(x, np.float32)])
+        ready = []
+        start = 0
+        while len(self._waiting) - start >= _UNIT_SAMPLES:
+            ready.append(_power(self._waiting[start : start + _UNIT_SAMPLES]))
+            start += _UNIT * FRAME_HOP
+        self._waiting = self._waiting[start:]
+        return np.concatenate(ready) if ready else np.zeros((0, BANDS), np.float32)
+
+    def flush(self) -> np.ndarray:
+        """The whole frames that remain when the sound has ended, float32 (m, 32). A cut frame is left out."""
+        whole = max(0, (len(self._waiting) - FRAME) // FRAME_HOP + 1)
+        padded = np.zeros(_UNIT_SAMPLES, np.float32)
+        padded[: len(self._waiting)] = self._waiting[:_UNIT_SAMPLES]
+        self._waiting = np.zeros(0, np.float32)
+        return _power(padded)[:whole]
+
+
+def frames_of(x: np.ndarray) -> np.ndarray:
+    """Band powers of a whole recording, float32 (m, 32); the same bits as `MelFrames` gives."""
+    stream = MelFrames()
+    return np.concatenate([stream.process(x), stream.flush()])
+
+
+def network_input(power: np.ndarray) -> np.ndarray:
+    """What the network sees of one window: band powers (248, 32) → float32 (32, 248), about ±2.
+
+    The level is gone (the floor follows the window's own power), and so is any fixed filter on the way from the chest
+    (each band's mean of the logarithm is taken out).
+    """
+    floor = np.float32(_FLOOR) * power.mean(dtype=np.float64).astype(np.float32) + np.float32(1e-30)
+    log = np.log(power + floor)
+    log -= log.mean(axis=0, keepdims=True)
+    return np.ascontiguousarray(np.clip(log, -_RANGE, _RANGE).T) * np.float32(1.0 / 3.0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    import sys
+    import time
+
+    from device.errors import StethopiError
+    from device.resample import Decimator
+    from device.sources.files import read_sound
+
+    arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) != 1:
+        print("usage: python -m device.features FILE", file=sys.stderr)
+        return 2
+    try:
+        sound = read_sound(arguments[0])
+    except StethopiError as error:
+        print(f"stethopi: {error}", file=sys.stderr)
+        return error.exit_code
+    decimator = Decimator(sound.rate_hz)
+    x = np.concatenate([decimator.process(sound.samples), decimator.flush()])
+    started = time.perf_counter()
+    whole = frames_of(x)
+    seconds = time.perf_counter() - started
+    stream, pieces = MelFrames(), []
+    for start in range(0, len(x), 333):
+        pieces.append(stream.process(x[start : start + 333]))
+    chopped = np.concatenate([*pieces, stream.flush()])
+    same = len(chopped) == len(whole) and bool((chopped == whole).all())
+    print(f"{len(whole)} frames of {BANDS} bands; chopped equals whole: {'yes' if same else 'NO'}")
+    print(f"{seconds * 1e3:.1f} ms for {len(x) / WORKING_RATE_HZ:.1f} s of sound")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
