@@ -1,0 +1,305 @@
+"""Files through the device's own stages: what the Pi computes on its microphone, on a recording.
+
+`denoise` and `classify` are the commands of that name. Nothing is computed here; reading, decimation, the streaming
+int8 step and the screening are the device's.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from device import bundle as bundles
+from device.denoise import Denoiser
+from device.errors import BadInput, StethopiError
+from device.rates import WORKING_RATE_HZ
+from device.resample import Decimator, upsample
+from device.screen import Findings, screen_recording
+from device.sources.files import Sound, read_sound, write_sound
+
+__all__ = ["classify", "clean_sound", "denoise", "find_sounds", "screen_sound", "to_working_rate"]
+
+SUFFIXES = {".wav", ".wave", ".flac"}
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+
+
+@lru_cache(maxsize=2)
+def _bundle(folder: Path | None) -> bundles.Bundle:
+    return bundles.load(folder)
+
+
+@lru_cache(maxsize=4)
+def _model(folder: Path | None, name: str) -> bundles.ModelEntry:
+    return _bundle(folder).model(name)
+
+
+def to_working_rate(samples: np.ndarray, rate_hz: int) -> np.ndarray:
+    """The whole sound at 2 kHz: float32 (ceil(n * 2000 / rate_hz),), sample k at k / 2000 s of the input."""
+    decimator = Decimator(rate_hz)
+    return np.concatenate([decimator.process(samples), decimator.flush()])
+
+
+def clean_sound(sound: Sound, entry: bundles.ModelEntry, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Denoise a whole sound by the streaming step.
+
+    Returns (raw, clean) at the working rate, float32, equal lengths, aligned with each other and with the input.
+    """
+    raw = to_working_rate(sound.samples, sound.rate_hz)
+    denoiser = Denoiser(entry, strength=strength)
+    return raw, np.concatenate([denoiser.process(raw), denoiser.flush()])
+
+
+def screen_sound(sound: Sound, entry: bundles.ModelEntry) -> tuple[np.ndarray, Findings]:
+    """Screen a whole sound; returns it at the working rate, float32 (n,), with what was found."""
+    raw = to_working_rate(sound.samples, sound.rate_hz)
+    scale = WORKING_RATE_HZ / sound.rate_hz
+    gaps = [(int(start * scale), int(np.ceil(end * scale))) for start, end in sound.gaps]
+    return raw, screen_recording(raw, entry, gaps=gaps)
+
+
+def find_sounds(folder: Path) -> list[Path]:
+    """The WAV and FLAC files below a folder, sorted. BadInput when there is none."""
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise BadInput(f"{folder}: no WAV or FLAC file in this folder; give one that holds recordings")
+    return found
+
+
+def _say(path: Path, notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"stethopi: {path}: {note}", file=sys.stderr)
+
+
+def _single_thread() -> None:
+    # one process a core does the work; more threads in each would only get in each other's way
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def _each(work: Callable[[Job], Done], jobs: Sequence[Job], processes: int | None, what: str) -> Iterator[Done]:
+    """`work` on every job, in order, one process a core; few jobs stay in this process."""
+    from tqdm import tqdm
+
+    workers = min(processes or os.cpu_count() or 1, len(jobs))
+    bar = tqdm(total=len(jobs), desc=what, unit="file", file=sys.stderr, disable=None, delay=1.5, leave=False)
+    if workers < 2 or len(jobs) < 4:
+        for job in jobs:
+            yield work(job)
+            bar.update()
+        bar.close()
+        return
+    _single_thread()
+    # spawned, not forked: an interpreter and its threads do not survive a fork
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        # a bounded number in flight, so that an interrupted run over a whole season of exams stops at once
+        queue = iter(jobs)
+        pending = [pool.submit(work, job) for job in islice(queue, 4 * workers)]
+        try:
+            while pending:
+                yield pending.pop(0).result()
+                bar.update()
+                pending.extend(pool.submit(work, job) for job in islice(queue, 1))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            bar.close()
+
+
+# --- denoise ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _DenoiseJob:
+    source: Path
+    target: Path
+    plot: Path | None
+    strength: float
+    bundle: Path | None
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    path: Path
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+    result: dict[str, Any] | None = None
+
+
+def _denoise_one(job: _DenoiseJob) -> _Outcome:
+    try:
+        sound = read_sound(job.source)
+        raw, clean = clean_sound(sound, _model(job.bundle, "denoiser"), job.strength)
+        output = clean if sound.rate_hz == WORKING_RATE_HZ else upsample(clean, sound.rate_hz, len(sound.samples))
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        write_sound(job.target, output, sound.rate_hz, like=sound)
+        if job.plot:
+            from host import plots
+
+            plots.before_after(job.plot, raw, clean, title=job.source.name)
+    except BadInput as error:
+        return _Outcome(job.source, error=str(error))
+    return _Outcome(job.source, tuple(sound.notes))
+
+
+def denoise(
+    source: Path,
+    target: Path,
+    *,
+    plot: Path | None = None,
+    strength: float = 1.0,
+    bundle: Path | None = None,
+    processes: int | None = None,
+) -> int:
+    """Clean a file, or every WAV and FLAC file of a folder into another folder under the same names.
+
+    Returns the exit code: 0, or 2 when a file could not be read (the others are done all the same).
+    """
+    if source.is_dir():
+        if target.exists() and not target.is_dir():
+            raise BadInput(f"{target}: a file, but {source} is a folder; give a folder for the output")
+        if source.resolve() == target.resolve():
+            raise BadInput(f"{target}: the output folder is the input folder; give another, inputs are never changed")
+        paths = find_sounds(source)
+        inside = target.resolve()
+        jobs = [
+            _DenoiseJob(
+                path,
+                target / path.relative_to(source),
+                plot / path.relative_to(source).with_suffix(".png") if plot else None,
+                strength,
+                bundle,
+            )
+            for path in paths
+            if not path.resolve().is_relative_to(inside)
+        ]
+        if not jobs:
+            raise BadInput(f"{source}: its only recordings lie in the output folder {target}; give another")
+    else:
+        if target.is_dir():
+            target = target / source.name
+        if target.suffix.lower() not in SUFFIXES:
+            raise BadInput(f"{target}: the output must end in .wav or .flac")
+        if target.exists() and source.exists() and target.samefile(source):
+            raise BadInput(f"{target}: the output is the input; give another name, inputs are never changed")
+        jobs = [_DenoiseJob(source, target, plot, strength, bundle)]
+    _bundle(bundle)  # a broken bundle is told once, before any work
+    code = 0
+    for outcome in _each(_denoise_one, jobs, processes, "denoise"):
+        _say(outcome.path, outcome.notes)
+        if outcome.error:
+            print(f"stethopi: {outcome.error}", file=sys.stderr)
+            code = 2
+    return code
+
+
+# --- classify --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _ClassifyJob:
+    path: Path
+    plot: Path | None
+    bundle: Path | None
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 4)
+
+
+def _classify_one(job: _ClassifyJob) -> _Outcome:
+    try:
+        sound = read_sound(job.path)
+        raw, found = screen_sound(sound, _model(job.bundle, "classifier"))
+        if job.plot:
+            from host import plots
+
+            plots.screening(job.plot, raw, found, title=job.path.name)
+    except StethopiError as error:
+        return _Outcome(job.path, error=str(error))
+    result = {
+        "label": found.label.value,
+        "probability": _finite(found.probability),
+        "quality": _finite(found.quality),
+        "reasons": list(found.reasons),
+        "windows": len(found.windows),
+        "window_probabilities": [_finite(w.probability) for w in found.windows],
+    }
+    return _Outcome(job.path, tuple(sound.notes), result=result)
+
+
+def _plot_names(jobs: list[Path], folder: Path | None) -> list[Path | None]:
+    """One PNG name a recording; recordings of the same name in different folders stay apart."""
+    if folder is None:
+        return [None] * len(jobs)
+    taken: dict[str, int] = {}
+    names: list[Path | None] = []
+    for path in jobs:
+        count = taken[path.stem] = taken.get(path.stem, 0) + 1
+        names.append(folder / f"{path.stem}{'' if count == 1 else f'-{count}'}.png")
+    return names
+
+
+def classify(
+    inputs: Sequence[Path],
+    *,
+    as_json: bool = False,
+    plot: Path | None = None,
+    bundle: Path | None = None,
+    processes: int | None = None,
+) -> int:
+    """Screen files and folders; print a line a recording.
+
+    Returns the exit code: 0, or 2 when a file could not be read (the others are done all the same).
+    """
+    paths: list[Path] = []
+    empty: list[_Outcome] = []
+    for path in inputs:
+        try:
+            paths += find_sounds(path) if path.is_dir() else [path]
+        except BadInput as error:
+            empty.append(_Outcome(path, error=str(error)))
+    if plot:
+        plot.mkdir(parents=True, exist_ok=True)
+    _bundle(bundle)
+    jobs = [
+        _ClassifyJob(path, png, bundle) for path, png in zip(paths, _plot_names(paths, plot), strict=True)
+    ]
+    code = 0
+    if not as_json and jobs:
+        print(f"{'verdict':<9} {'p(abnormal)':>11} {'quality':>7}  recording")
+    for outcome in chain(empty, _each(_classify_one, jobs, processes, "classify")):
+        _say(outcome.path, outcome.notes)
+        if outcome.error:
+            code = 2
+            print(f"stethopi: {outcome.error}", file=sys.stderr)
+        if as_json:
+            shown = {"file": str(outcome.path), **(outcome.result or {"error": outcome.error})}
+            print(json.dumps(shown, ensure_ascii=False), flush=True)
+        elif outcome.result:
+            print(_line(outcome.path, outcome.result), flush=True)
+    if not as_json and jobs:
+        print("It screens; it does not diagnose. Not a medical device.", file=sys.stderr)
+    return code
+
+
+def _line(path: Path, result: dict[str, Any]) -> str:
+    def number(value: float | None) -> str:
+        return "unknown" if value is None else f"{value:.2f}"
+
+    reasons = f"  ({', '.join(result['reasons'])})" if result["reasons"] else ""
+    return (
+        f"{result['label']:<9} {number(result['probability']):>11} {number(result['quality']):>7}  {path}{reasons}"
+    )

@@ -1,0 +1,112 @@
+"""Pictures of recordings: before and after denoising, and what the screening saw. Written as PNG, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from device.errors import BadInput
+from device.rates import WINDOW, WORKING_RATE_HZ
+from device.screen import Findings
+
+__all__ = ["before_after", "screening"]
+
+_INK, _CLEAN, _ALERT = "#40536b", "#0b7a75", "#c4472f"
+_TOP_HZ = 800
+
+
+def _spectrogram(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Level in dB, shape (frequencies, times), with the frequencies in Hz and the times in s.
+
+    64-ms Hann windows every 8 ms: S1 and S2 stay apart, harmonics of a murmur stay visible.
+    """
+    from scipy.signal import ShortTimeFFT
+    from scipy.signal.windows import hann
+
+    if len(x) < 128:
+        x = np.pad(x, (0, 128 - len(x)))
+    transform = ShortTimeFFT(hann(128, sym=False), hop=16, fs=WORKING_RATE_HZ, mfft=256)
+    power = transform.spectrogram(x.astype(np.float64))
+    keep = transform.f <= _TOP_HZ
+    return 10 * np.log10(power[keep] + 1e-16), transform.f[keep], transform.t(len(x))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise BadInput(f"{path}: pictures are written as PNG; give a name that ends in .png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        FigureCanvasAgg(figure).print_png(str(temporary))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _wave(axes: Any, x: np.ndarray, label: str, colour: str, limit: float) -> None:
+    axes.plot(np.arange(len(x)) / WORKING_RATE_HZ, x, color=colour, linewidth=0.6)
+    axes.set_ylim(-limit, limit)
+    axes.set_ylabel(label)
+    axes.margins(x=0)
+    axes.grid(alpha=0.25)
+
+
+def before_after(path: Path, raw: np.ndarray, clean: np.ndarray, title: str) -> None:
+    """Waveforms and spectrograms of a sound before and after denoising, on the same scales.
+
+    raw, clean: float32 (n,) at the working rate. Writes the PNG `path`.
+    """
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    axes = figure.subplots(4, 1, sharex=True, height_ratios=[1, 1, 1.4, 1.4])
+    limit = 1.05 * max(float(np.abs(raw).max(initial=0.0)), 1e-4)
+    _wave(axes[0], raw, "before", _INK, limit)
+    _wave(axes[1], clean, "after", _CLEAN, limit)
+    before, hz, seconds = _spectrogram(raw)
+    after, _, _ = _spectrogram(clean)
+    top = float(before.max())
+    image = None
+    for one, level, label in ((axes[2], before, "before"), (axes[3], after, "after")):
+        image = one.pcolormesh(seconds, hz, level, vmin=top - 70, vmax=top, cmap="magma", shading="nearest")
+        one.set_ylabel(f"{label}, Hz")
+    axes[3].set_xlabel("seconds")
+    axes[3].set_xlim(0, max(len(raw), 1) / WORKING_RATE_HZ)
+    figure.colorbar(image, ax=list(axes[2:]), label="dB", pad=0.01)
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
+def screening(path: Path, raw: np.ndarray, found: Findings, title: str) -> None:
+    """Waveform, spectrogram and probability of each window of a screened recording. Writes the PNG `path`.
+
+    raw: float32 (n,) at the working rate.
+    """
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.4, 1])
+    limit = 1.05 * max(float(np.abs(raw).max(initial=0.0)), 1e-4)
+    _wave(axes[0], raw, "sound", _INK, limit)
+    level, hz, seconds = _spectrogram(raw)
+    axes[1].pcolormesh(
+        seconds, hz, level, vmin=level.max() - 70, vmax=level.max(), cmap="magma", shading="nearest"
+    )
+    axes[1].set_ylabel("Hz")
+    for window in found.windows:
+        start = window.start / WORKING_RATE_HZ
+        colour = _ALERT if window.probability is not None and window.probability > 0.5 else _CLEAN
+        if window.probability is not None:
+            span = (start, start + WINDOW / WORKING_RATE_HZ)
+            axes[2].plot(span, [window.probability] * 2, color=colour, alpha=0.25 + 0.75 * window.quality, linewidth=2)
+    axes[2].set_ylim(-0.02, 1.02)
+    axes[2].set_ylabel("p(abnormal)\nof a window")
+    axes[2].set_xlabel("seconds")
+    axes[2].set_xlim(0, max(len(raw), 1) / WORKING_RATE_HZ)
+    axes[2].grid(alpha=0.25)
+    probability = "unknown" if found.probability is None else f"{found.probability:.2f}"
+    reasons = f"  ({', '.join(found.reasons)})" if found.reasons else ""
+    figure.suptitle(f"{title}: {found.label.value}, p(abnormal) {probability}{reasons}", fontsize=11)
+    axes[0].set_title("It screens; it does not diagnose. Not a medical device.", fontsize=8, loc="right")
+    _save(figure, path)

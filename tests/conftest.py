@@ -1,0 +1,21 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).resolve().parent / "data"
+
+
+@pytest.fixture(scope="session")
+def normal_recording() -> Path:
+    """A real recording without a murmur, 9.3 s, FLAC at 2 kHz."""
+    return DATA / "circor" / "49853_MV.flac"
+
+
+@pytest.fixture(scope="session")
+def murmur_recording() -> Path:
+    """A real recording with a systolic murmur, 9.3 s, FLAC at 2 kHz."""
+    return DATA / "circor" / "68379_MV.flac"
