@@ -1,0 +1,159 @@
+"""The streaming heart-sound denoiser: what the network is. How it is used stands in device/denoise.py.
+
+Per hop of 16 samples (8 ms at 2 kHz) the net hears the sound at a steady level, twice (coarse, and fine with the
+beats clipped, so that int8 still resolves a quiet diastole), and the log spectrum of the last 64 ms. It answers with
+shares to remove, 0 to 1: of each frequency band of the frame that ends here, and of each 2 ms of the finished hop.
+
+    2 kHz  wave (2) ── conv 16/4 ── 500 Hz ── conv 8/4 ── 125 Hz ─┬─────────────────────────┐ skip
+                       spectrum (64), 125 Hz ── 1x1 ──────────────┴─ mix ── dilated blocks ─┴─ head ── shares
+
+A dilated block is a depthwise convolution over time (3 taps, 1 … 64 hops apart) that starts as "pass on" and a 1x1
+convolution that starts as the identity: a residual net without the addition (as DiracNet, Zagoruyko and Komodakis
+2017), so the exported graph has no Add, quantises without a shortcut's second scale, and each layer can be pruned.
+
+Every convolution that looks back takes its context as an input and returns it as an output. The same `forward`
+trains on whole recordings (zero states, many hops at once) and streams (one hop a call).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from device.rates import HOP
+
+__all__ = ["Denoiser", "Shape"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of the net. `shares` = bands + shares in time a hop."""
+
+    front: int = 32
+    trunk: int = 128
+    spectrum: int = 64
+    spectrum_width: int = 32
+    head: int = 96
+    shares: int = 29
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 1, 2, 4, 8, 16, 32, 64)
+
+
+class _LookBack(nn.Module):
+    """A convolution over time with its past as explicit state: (B, C, 1, T), (B, C, 1, ctx) → output, new state."""
+
+    def __init__(self, cin: int, cout: int, taps: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(cin, cout, (1, taps), (1, stride), 0, (1, dilation), groups)
+
+    @property
+    def context(self) -> int:
+        return (self.conv.kernel_size[1] - 1) * self.conv.dilation[1] + 1 - self.conv.stride[1]
+
+    def forward(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = torch.cat([state, x], -1)
+        return self._apply_conv(z, x.shape[-1]), z[..., -self.context :]
+
+    def _apply_conv(self, z: torch.Tensor, length: int) -> torch.Tensor:
+        if self.conv.groups == 1 or length == 1:
+            return self.conv(z)
+        # many hops at once: three shifted products are faster than the library's dilated depthwise convolution
+        d = self.conv.dilation[1]
+        w = self.conv.weight[:, 0, 0, :, None, None]
+        y = z[..., :length] * w[:, 0]
+        for k in range(1, w.shape[1]):
+            y = y + z[..., k * d : k * d + length] * w[:, k]
+        assert self.conv.bias is not None
+        return y + self.conv.bias[:, None, None]
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.time = _LookBack(width, width, 3, dilation=dilation, groups=width)
+        self.mix = nn.Conv2d(width, width, 1)
+        with torch.no_grad():
+            w = self.time.conv.weight
+            w.mul_(0.2)
+            w[..., -1] += 1.0
+            self.time.conv.bias.zero_()  # type: ignore[union-attr]
+            self.mix.weight.mul_(0.5).add_(torch.eye(width)[:, :, None, None])
+            self.mix.bias.zero_()  # type: ignore[union-attr]
+
+    def forward(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y, state = self.time(x, state)
+        return torch.relu(self.mix(y)), state
+
+
+class Denoiser(nn.Module):
+    """wave (B, 2, 1, 16 T), spectrum (B, 64, 1, T), states → shares in 0 … 1 (B, shares, 1, T), new states."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.sizes = shape
+        self.front = _LookBack(2, shape.front, 16, stride=4)
+        self.down = _LookBack(shape.front, shape.trunk, 8, stride=4)
+        self.spectrum = nn.Conv2d(shape.spectrum, shape.spectrum_width, 1)
+        self.mix = nn.Conv2d(shape.trunk + shape.spectrum_width, shape.trunk, 1)
+        self.blocks = nn.ModuleList(_Block(shape.trunk, d) for d in shape.dilations)
+        self.head = nn.Conv2d(2 * shape.trunk, shape.head, 1)
+        self.shares = nn.Conv2d(shape.head, shape.shares, 1)
+        with torch.no_grad():
+            self.shares.weight.mul_(0.3)
+            self.shares.bias.fill_(-2.0)  # type: ignore[union-attr]
+
+    def forward(self, wave: torch.Tensor, spectrum: torch.Tensor, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        new = []
+        x, s = self.front(wave, states[0])
+        new.append(s)
+        x, s = self.down(torch.relu(x), states[1])
+        new.append(s)
+        skip = torch.relu(x)
+        x = torch.relu(self.mix(torch.cat([skip, torch.relu(self.spectrum(spectrum))], 1)))
+        for block, state in zip(self.blocks, states[2:], strict=True):
+            x, s = block(x, state)
+            new.append(s)
+        x = torch.relu(self.head(torch.cat([x, skip], 1)))
+        return (torch.sigmoid(self.shares(x)), *new)
+
+    def looking_back(self) -> list[_LookBack]:
+        """The layers with a state, in the order of the states."""
+        return [self.front, self.down, *(b.time for b in self.blocks)]  # type: ignore[list-item, union-attr]
+
+    def initial_states(self, batch: int = 1) -> tuple[torch.Tensor, ...]:
+        """Zero states, shapes taken from the layers, so that they stay right after pruning."""
+        return tuple(torch.zeros(batch, m.conv.in_channels, 1, m.context) for m in self.looking_back())
+
+    def examples(self) -> dict[str, torch.Tensor]:
+        """Inputs of one streamed hop by name, in the order of `forward`."""
+        states = {f"state_{k:02d}": s for k, s in enumerate(self.initial_states())}
+        spectrum = self.spectrum.in_channels
+        return {"wave": torch.zeros(1, 2, 1, HOP), "spectrum": torch.zeros(1, spectrum, 1, 1), **states}
+
+    def output_names(self) -> list[str]:
+        return ["shares", *(f"new_{k:02d}" for k in range(len(self.looking_back())))]
+
+    def layout(self) -> dict[str, Any]:
+        """Channel counts of every layer, so that a pruned net can be rebuilt: see `from_layout`."""
+        convs = {n: [m.in_channels, m.out_channels, m.groups] for n, m in self.named_modules()
+                 if isinstance(m, nn.Conv2d)}
+        return {"shape": asdict(self.sizes), "convolutions": convs}
+
+    @classmethod
+    def from_layout(cls, layout: dict[str, Any]) -> Denoiser:
+        """An untrained net of that layout."""
+        shape = {k: tuple(v) if isinstance(v, Sequence) else v for k, v in layout["shape"].items()}
+        net = cls(Shape(**shape))
+        modules = dict(net.named_modules())
+        for name, (cin, cout, groups) in layout["convolutions"].items():
+            old = modules[name]
+            assert isinstance(old, nn.Conv2d)
+            if (old.in_channels, old.out_channels) == (cin, cout):
+                continue
+            parent_name, _, leaf = name.rpartition(".")
+            new = nn.Conv2d(cin, cout, old.kernel_size, old.stride, 0, old.dilation, groups)  # type: ignore[arg-type]
+            setattr(modules[parent_name] if parent_name else net, leaf, new)
+        return net
