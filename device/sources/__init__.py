@@ -1,0 +1,1 @@
+"""Where sound comes from: microphone, file, synthetic heart. One protocol, chosen by name."""
