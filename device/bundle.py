@@ -1,8 +1,8 @@
 """The released bundle: find it, verify it, hand out its models.
 
-A bundle is a folder written by `stethopi release` (DESIGN: models/released/<version>/): `bundle.json`, for each
-model a `.tflite` file and perhaps a `.npz` with filter coefficients, and `vectors.npz`, inputs with their expected
-outputs. Nothing is loaded from a bundle whose schema or sha256 does not fit.
+A bundle is a folder written by `stethopi release`: `bundle.json`, for each model a `.tflite` file and perhaps
+a `.npz` with filter coefficients, and `vectors.npz`, inputs with their expected outputs. Nothing is loaded
+from a bundle whose schema or sha256 does not fit.
 
     python -m device.bundle [FOLDER]     verify and describe
 """
@@ -62,7 +62,9 @@ class Bundle:
         try:
             meta = self.meta["models"][name]
         except KeyError:
-            raise StethopiError(f"{self.folder}: the bundle has no {name}; it has {', '.join(self.models)}") from None
+            raise StethopiError(
+                f"{self.folder}: the bundle has no {name}; it has {', '.join(self.models)}"
+            ) from None
         arrays = _read_npz(self.folder / meta["arrays"]) if meta.get("arrays") else {}
         return ModelEntry(name, self.folder / meta["file"], meta, arrays)
 

@@ -28,7 +28,9 @@ def _find() -> tuple[str, Callable[..., Any]]:
 
     asked = os.environ.get("STETHOPI_RUNTIME")
     if asked and asked not in _RUNTIMES:
-        raise StethopiError(f"STETHOPI_RUNTIME={asked}: no such interpreter; use one of {', '.join(_RUNTIMES)}")
+        raise StethopiError(
+            f"STETHOPI_RUNTIME={asked}: no such interpreter; use one of {', '.join(_RUNTIMES)}"
+        )
     reasons = []
     for name in [asked] if asked else list(_RUNTIMES):
         try:
@@ -94,7 +96,9 @@ class Interpreter:
                 f"{name} cannot start with NumPy {np.__version__}; run: pip install 'numpy<2'"
             ) from error
         except (ValueError, RuntimeError) as error:
-            raise StethopiError(f"{path}: {name} cannot run this model: {str(error).splitlines()[0]}") from error
+            raise StethopiError(
+                f"{path}: {name} cannot run this model: {str(error).splitlines()[0]}"
+            ) from error
         self.inputs = tuple(self._describe(d) for d in self._interpreter.get_input_details())
         self.outputs = tuple(self._describe(d) for d in self._interpreter.get_output_details())
 

@@ -80,13 +80,19 @@ def _add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     denoise = commands.add_parser(
         "denoise",
         help="clean a recording, or a folder of them, as the device would",
-        description="Clean heart sound by exactly the device's streaming int8 path. OUT has IN's rate, length "
-        "and alignment.",
+        description="Clean heart sound by exactly the device's streaming int8 path. OUT has IN's rate, "
+        "length and alignment.",
         epilog="example: stethopi denoise noisy.wav clean.wav --plot before-after.png",
     )
-    denoise.add_argument("input", type=Path, metavar="IN", help="WAV or FLAC, 2 to 192 kHz, or a folder of them")
-    denoise.add_argument("output", type=Path, metavar="OUT", help="WAV or FLAC file, or a folder when IN is one")
-    denoise.add_argument("--plot", type=Path, metavar="PNG", help="draw waveform and spectrogram before and after")
+    denoise.add_argument(
+        "input", type=Path, metavar="IN", help="WAV or FLAC, 2 to 192 kHz, or a folder of them"
+    )
+    denoise.add_argument(
+        "output", type=Path, metavar="OUT", help="WAV or FLAC file, or a folder when IN is one"
+    )
+    denoise.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw waveform and spectrogram before and after"
+    )
     denoise.add_argument(
         "--strength", type=_fraction, default=1.0, help="0 (as it was) to 1 (fully denoised); default 1"
     )
@@ -96,11 +102,13 @@ def _add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     classify = commands.add_parser(
         "classify",
         help="screen recordings: normal, abnormal or unsure",
-        description="Screen heart sound recordings with the device's int8 classifier. It screens; it does not "
-        "diagnose, and it is no medical device.",
+        description="Screen heart sound recordings with the device's int8 classifier. It screens; it does "
+        "not diagnose, and it is no medical device.",
         epilog="example: stethopi classify recordings/ --json > verdicts.jsonl",
     )
-    classify.add_argument("inputs", type=Path, nargs="+", metavar="FILE_OR_DIR", help="WAV or FLAC, or folders")
+    classify.add_argument(
+        "inputs", type=Path, nargs="+", metavar="FILE_OR_DIR", help="WAV or FLAC, or folders"
+    )
     classify.add_argument("--json", action="store_true", help="one JSON object a recording and line")
     classify.add_argument("--plot", type=Path, metavar="DIR", help="draw one picture a recording into DIR")
     _add_common(classify)
@@ -123,8 +131,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="stethopi",
-        description="An open digital stethoscope: clean, screen, train, serve. It screens; it does not diagnose, "
-        "and it is no medical device.",
+        description="An open digital stethoscope: clean, screen, train, serve. It screens; it does not "
+        "diagnose, and it is no medical device.",
     )
     parser.add_argument("--version", action="version", version=f"stethopi {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

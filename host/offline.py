@@ -1,7 +1,7 @@
 """Files through the device's own stages: what the Pi computes on its microphone, on a recording.
 
-`denoise` and `classify` are the commands of that name. Nothing is computed here; reading, decimation, the streaming
-int8 step and the screening are the device's.
+`denoise` and `classify` are the commands of that name. Nothing is computed here; reading, decimation, the
+streaming int8 step and the screening are the device's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -26,11 +26,9 @@ from device.errors import BadInput, StethopiError
 from device.rates import WORKING_RATE_HZ
 from device.resample import Decimator, upsample
 from device.screen import Findings, screen_recording
-from device.sources.files import Sound, read_sound, write_sound
+from device.sources.files import SUFFIXES, Sound, read_sound, write_sound
 
 __all__ = ["classify", "clean_sound", "denoise", "find_sounds", "screen_sound", "to_working_rate"]
-
-SUFFIXES = {".wav", ".wave", ".flac"}
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -52,10 +50,12 @@ def to_working_rate(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     return np.concatenate([decimator.process(samples), decimator.flush()])
 
 
-def clean_sound(sound: Sound, entry: bundles.ModelEntry, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def clean_sound(
+    sound: Sound, entry: bundles.ModelEntry, strength: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Denoise a whole sound by the streaming step.
 
-    Returns (raw, clean) at the working rate, float32, equal lengths, aligned with each other and with the input.
+    Returns (raw, clean) at the working rate, float32, of equal lengths, both aligned with the input.
     """
     raw = to_working_rate(sound.samples, sound.rate_hz)
     denoiser = Denoiser(entry, strength=strength)
@@ -65,9 +65,7 @@ def clean_sound(sound: Sound, entry: bundles.ModelEntry, strength: float = 1.0) 
 def screen_sound(sound: Sound, entry: bundles.ModelEntry) -> tuple[np.ndarray, Findings]:
     """Screen a whole sound; returns it at the working rate, float32 (n,), with what was found."""
     raw = to_working_rate(sound.samples, sound.rate_hz)
-    scale = WORKING_RATE_HZ / sound.rate_hz
-    gaps = [(int(start * scale), int(np.ceil(end * scale))) for start, end in sound.gaps]
-    return raw, screen_recording(raw, entry, gaps=gaps)
+    return raw, screen_recording(raw, entry, gaps=sound.working_gaps)
 
 
 def find_sounds(folder: Path) -> list[Path]:
@@ -78,9 +76,9 @@ def find_sounds(folder: Path) -> list[Path]:
     return found
 
 
-def _say(path: Path, notes: Sequence[str]) -> None:
+def _say(notes: Sequence[str]) -> None:
     for note in notes:
-        print(f"stethopi: {path}: {note}", file=sys.stderr)
+        print(f"stethopi: {note}", file=sys.stderr)
 
 
 def _single_thread() -> None:
@@ -89,7 +87,9 @@ def _single_thread() -> None:
         os.environ.setdefault(name, "1")
 
 
-def _each(work: Callable[[Job], Done], jobs: Sequence[Job], processes: int | None, what: str) -> Iterator[Done]:
+def _each(
+    work: Callable[[Job], Done], jobs: Sequence[Job], processes: int | None, what: str
+) -> Iterator[Done]:
     """`work` on every job, in order, one process a core; few jobs stay in this process."""
     from tqdm import tqdm
 
@@ -118,7 +118,7 @@ def _each(work: Callable[[Job], Done], jobs: Sequence[Job], processes: int | Non
             bar.close()
 
 
-# --- denoise ---------------------------------------------------------------------------------------------------
+# --- denoise --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,12 @@ def _denoise_one(job: _DenoiseJob) -> _Outcome:
     try:
         sound = read_sound(job.source)
         raw, clean = clean_sound(sound, _model(job.bundle, "denoiser"), job.strength)
-        output = clean if sound.rate_hz == WORKING_RATE_HZ else upsample(clean, sound.rate_hz, len(sound.samples))
+        output = (
+            clean if sound.rate_hz == WORKING_RATE_HZ else upsample(clean, sound.rate_hz, len(sound.samples))
+        )
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        write_sound(job.target, output, sound.rate_hz, like=sound)
+        # 8 bit would add more noise than was taken away
+        write_sound(job.target, output, sound.rate_hz, like=replace(sound, bits=max(sound.bits, 16)))
         if job.plot:
             from host import plots
 
@@ -171,7 +174,9 @@ def denoise(
         if target.exists() and not target.is_dir():
             raise BadInput(f"{target}: a file, but {source} is a folder; give a folder for the output")
         if source.resolve() == target.resolve():
-            raise BadInput(f"{target}: the output folder is the input folder; give another, inputs are never changed")
+            raise BadInput(
+                f"{target}: the output folder is the input folder; give another, inputs are never changed"
+            )
         paths = find_sounds(source)
         inside = target.resolve()
         jobs = [
@@ -191,21 +196,21 @@ def denoise(
         if target.is_dir():
             target = target / source.name
         if target.suffix.lower() not in SUFFIXES:
-            raise BadInput(f"{target}: the output must end in .wav or .flac")
+            raise BadInput(f"{target}: the output must end in {' or '.join(SUFFIXES)}")
         if target.exists() and source.exists() and target.samefile(source):
             raise BadInput(f"{target}: the output is the input; give another name, inputs are never changed")
         jobs = [_DenoiseJob(source, target, plot, strength, bundle)]
     _bundle(bundle)  # a broken bundle is told once, before any work
     code = 0
     for outcome in _each(_denoise_one, jobs, processes, "denoise"):
-        _say(outcome.path, outcome.notes)
+        _say(outcome.notes)
         if outcome.error:
             print(f"stethopi: {outcome.error}", file=sys.stderr)
             code = 2
     return code
 
 
-# --- classify --------------------------------------------------------------------------------------------------
+# --- classify -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -281,7 +286,7 @@ def classify(
     if not as_json and jobs:
         print(f"{'verdict':<9} {'p(abnormal)':>11} {'quality':>7}  recording")
     for outcome in chain(empty, _each(_classify_one, jobs, processes, "classify")):
-        _say(outcome.path, outcome.notes)
+        _say(outcome.notes)
         if outcome.error:
             code = 2
             print(f"stethopi: {outcome.error}", file=sys.stderr)
@@ -300,6 +305,5 @@ def _line(path: Path, result: dict[str, Any]) -> str:
         return "unknown" if value is None else f"{value:.2f}"
 
     reasons = f"  ({', '.join(result['reasons'])})" if result["reasons"] else ""
-    return (
-        f"{result['label']:<9} {number(result['probability']):>11} {number(result['quality']):>7}  {path}{reasons}"
-    )
+    probability, quality = number(result["probability"]), number(result["quality"])
+    return f"{result['label']:<9} {probability:>11} {quality:>7}  {path}{reasons}"

@@ -1,8 +1,7 @@
-"""Pictures of recordings: before and after denoising, and what the screening saw. Written as PNG, whole or not at all."""
+"""Pictures of recordings, as PNG: before and after denoising, and what the screening saw."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from device.errors import BadInput
 from device.rates import WINDOW, WORKING_RATE_HZ
 from device.screen import Findings
+from device.sources.files import whole_file
 
 __all__ = ["before_after", "screening"]
 
@@ -39,13 +39,8 @@ def _spectrogram(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _save(figure: Figure, path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise BadInput(f"{path}: pictures are written as PNG; give a name that ends in .png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _wave(axes: Any, x: np.ndarray, label: str, colour: str, limit: float) -> None:
@@ -99,7 +94,9 @@ def screening(path: Path, raw: np.ndarray, found: Findings, title: str) -> None:
         colour = _ALERT if window.probability is not None and window.probability > 0.5 else _CLEAN
         if window.probability is not None:
             span = (start, start + WINDOW / WORKING_RATE_HZ)
-            axes[2].plot(span, [window.probability] * 2, color=colour, alpha=0.25 + 0.75 * window.quality, linewidth=2)
+            axes[2].plot(
+                span, [window.probability] * 2, color=colour, alpha=0.25 + 0.75 * window.quality, linewidth=2
+            )
     axes[2].set_ylim(-0.02, 1.02)
     axes[2].set_ylabel("p(abnormal)\nof a window")
     axes[2].set_xlabel("seconds")

@@ -65,7 +65,9 @@ def test_an_import_goes_down_never_up(path: Path) -> None:
         if room == "device" and package not in ROOMS and package not in sys.stdlib_module_names:
             assert package in DEVICE_THIRD_PARTY, where
             if package != "numpy":
-                assert not at_top or package == "paho", f"{where} at the top of the module; import it where it is used"
+                assert not at_top or package == "paho", (
+                    f"{where} at the top of the module; import it where it is used"
+                )
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -97,7 +99,9 @@ def test_the_public_lists_are_honest() -> None:
             for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
             if isinstance(target, ast.Name)
         }
-        names |= {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)}
+        names |= {
+            n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
+        }
         names |= {
             alias.asname or alias.name.split(".")[0]
             for n in tree.body

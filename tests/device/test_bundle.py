@@ -51,7 +51,9 @@ def test_a_missing_file_is_named(copy: Path) -> None:
         bundle.load(copy)
 
 
-@pytest.mark.parametrize("change", [lambda m: m.update(schema=99), lambda m: m.pop("models"), lambda m: m.pop("schema")])
+@pytest.mark.parametrize(
+    "change", [lambda m: m.update(schema=99), lambda m: m.pop("models"), lambda m: m.pop("schema")]
+)
 def test_a_foreign_schema_is_refused(copy: Path, change: Callable[[dict], object]) -> None:
     edit(copy, change)
     with pytest.raises(StethopiError, match=r"bundle\.json"):

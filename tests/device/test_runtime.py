@@ -1,4 +1,4 @@
-"""One face over the interpreters: arrays go through as they are, and a wrong file is an error with a remedy."""
+"""One face over the interpreters: arrays go through as they are; a wrong file is an error with a remedy."""
 
 from __future__ import annotations
 

@@ -66,7 +66,9 @@ def test_a_folder_in_gives_a_folder_out_with_the_same_names(tmp_path: Path, norm
         soundfile.write(tmp_path / "in" / name, x, 2000)
     (tmp_path / "in" / "notes.txt").write_text("not a sound")
     assert stethopi("denoise", tmp_path / "in", tmp_path / "out").returncode == 0
-    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
+    written = sorted(
+        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()
+    )
     assert written == sorted(names)
     again = [heart(tmp_path / "out" / name) for name in names]
     assert all(np.allclose(again[0], one, atol=2**-14) for one in again)
@@ -108,7 +110,7 @@ def test_the_same_recordings_give_the_same_lines_in_any_number_of_processes(
     assert one.stdout == two.stdout and len(one.stdout.splitlines()) == 6
 
 
-# --- bad input: one line, its outcome as promised ----------------------------------------------------------------
+# --- bad input: one line, its outcome as promised -------------------------------------------------
 
 
 def one_line(run: subprocess.CompletedProcess[str], path: Path) -> None:
@@ -220,7 +222,9 @@ def test_the_input_is_never_the_output(tmp_path: Path) -> None:
 
 def test_rates_outside_the_range_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "slow.wav"
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + 2000, b"WAVE", b"fmt ", 16, 1, 1, 1000, 2000, 2, 16, b"data", 2000)
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + 2000, b"WAVE", b"fmt ", 16, 1, 1, 1000, 2000, 2, 16, b"data", 2000
+    )
     path.write_bytes(header + bytes(2000))
     run = stethopi("denoise", path, tmp_path / "out.wav")
     one_line(run, path)
@@ -232,5 +236,7 @@ def test_no_torch_and_no_tensorflow_are_loaded(normal_recording: Path) -> None:
         "import sys; from host import cli; cli.main(['classify', sys.argv[1]]); "
         "print(sorted({'torch', 'tensorflow', 'onnx'} & set(sys.modules)))"
     )
-    run = subprocess.run([sys.executable, "-c", code, str(normal_recording)], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(normal_recording)], capture_output=True, text=True, check=True
+    )
     assert run.stdout.splitlines()[-1] == "[]"
