@@ -87,7 +87,8 @@ def whole_file(path: Path) -> Iterator[Path]:
                 f"{path}: cannot be written ({reason}); choose a folder with room that you may write"
             ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def read_sound(path: Path | str) -> Sound:
@@ -297,6 +298,10 @@ def write_sound(path: Path | str, samples: np.ndarray, rate_hz: int, like: Sound
     if container == "FLAC":
         subtype = "PCM_S8" if bits == 8 and not floating else "PCM_16" if bits <= 16 else "PCM_24"
         module = soundfile()
+        if rate_hz > 65535 and rate_hz % 10:  # a frame's header has no room for it (RFC 9639, section 9.1.2)
+            raise BadInput(
+                f"{path}: FLAC cannot hold a rate of {rate_hz} Hz; choose a name that ends in .wav"
+            )
         with whole_file(path) as temporary:
             try:
                 module.write(temporary, np.clip(x, -1.0, 1.0), rate_hz, subtype=subtype, format="FLAC")
