@@ -1,9 +1,9 @@
 """Log-mel features of heart sound, the classifier's input. Training uses this code too.
 
-The power in each of 32 mel bands is computed once for each frame of 60 ms, every 20 ms on an absolute grid, and
-shared by all the windows that hold the frame. A window is then 248 frames, 5 s. What the network sees of it is the
-logarithm with each band's own mean taken out: neither the level nor the colour of the microphone is left, only how
-each band swells and fades with the heart.
+The power in each of 32 mel bands is computed once for each frame of 60 ms, every 20 ms on an absolute grid,
+and shared by all the windows that hold the frame. A window is then 248 frames, 5 s. What the network sees
+of it is the logarithm with each band's own mean taken out: neither the level nor the colour of the
+microphone is left, only how each band swells and fades with the heart.
 
     python -m device.features FILE     figures on a recording
 """
@@ -25,6 +25,7 @@ __all__ = [
     "HIGHEST_HZ",
     "LOWEST_HZ",
     "MelFrames",
+    "at_least_a_window",
     "frames_of",
     "mel_filters",
     "network_input",
@@ -121,11 +122,16 @@ def frames_of(x: np.ndarray) -> np.ndarray:
     return np.concatenate([stream.process(x), stream.flush()])
 
 
+def at_least_a_window(x: np.ndarray) -> np.ndarray:
+    """A recording shorter than 5 s, repeated until it fills a window; a longer one as it is."""
+    return np.resize(x, WINDOW) if 0 < len(x) < WINDOW else x
+
+
 def network_input(power: np.ndarray) -> np.ndarray:
     """What the network sees of one window: band powers (248, 32) → float32 (32, 248), about ±2.
 
-    The level is gone (the floor follows the window's own power), and so is any fixed filter on the way from the chest
-    (each band's mean of the logarithm is taken out).
+    The level is gone (the floor follows the window's own power), and so is any fixed filter on the way from
+    the chest (each band's mean of the logarithm is taken out).
     """
     floor = np.float32(_FLOOR) * power.mean(dtype=np.float64).astype(np.float32) + np.float32(1e-30)
     log = np.log(power + floor)
@@ -138,20 +144,17 @@ def main(argv: list[str] | None = None) -> int:
     import time
 
     from device.errors import StethopiError
-    from device.resample import Decimator
-    from device.sources.files import read_sound
+    from device.screen import read_working_rate
 
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) != 1:
         print("usage: python -m device.features FILE", file=sys.stderr)
         return 2
     try:
-        sound = read_sound(arguments[0])
+        x, _ = read_working_rate(arguments[0])
     except StethopiError as error:
         print(f"stethopi: {error}", file=sys.stderr)
         return error.exit_code
-    decimator = Decimator(sound.rate_hz)
-    x = np.concatenate([decimator.process(sound.samples), decimator.flush()])
     started = time.perf_counter()
     whole = frames_of(x)
     seconds = time.perf_counter() - started

@@ -6,8 +6,8 @@ One folder is given with `--data`; it holds any of these:
     circor2022/      compact layout (index.csv, states.csv, audio/*.flac)
     noise/           index.csv and one folder a kind
 
-`Recording.fold` says what a recording is for: 0 is reported, 1 decides, 2 to 4 train. A fold never divides a
-`Recording.group`, which is a subject as well as that is known.
+`Recording.fold` says what a recording is for: 0 is reported, 1 decides, 2 to 4 train. A fold never divides
+a `Recording.group`, which is a subject as well as that is known.
 """
 
 from __future__ import annotations

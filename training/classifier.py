@@ -1,0 +1,711 @@
+"""Train the screening network: recordings of many sources → a checkpoint.
+
+    stethopi train classifier --data ../shared/data --out runs/classifier
+    python -m training.classifier --recipe my.toml --hold-out a       what it knows of a source it never
+    heard
+
+A healthy run of the shipped recipe ends near a loss of 0.9, one thread, and prints fold 1 by database at
+the end; the figures to expect stand in docs/screening.md. Every draw is a function of (seed, step): a run
+that is stopped and resumed, or repeated, gives the same weights on the same machine.
+
+What keeps the net from learning the microphone: the input has no level and no fixed colour
+(device.features); windows are drawn evenly over label and source; noise, noise floors, filters, stretches
+of time and shifts of frequency are put in at random; each source has its own bias in training, so that
+"which source" says nothing about the label.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from device import features
+from device.errors import BadInput
+from device.rates import WORKING_RATE_HZ
+from models.classifier import STATES, Classifier
+from training import data as training_data
+from training.data import Recording
+
+__all__ = [
+    "Corpus",
+    "Recipe",
+    "calibration_inputs",
+    "evaluate",
+    "finetune",
+    "load_checkpoint",
+    "load_recipe",
+    "recording_logits",
+    "targets",
+    "train",
+]
+
+UNKNOWN = 255
+_STRETCH_MAX = 1.35
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights, beside the data. A TOML file's `[classifier]` holds what
+    differs.
+    """
+
+    seed: int = 1
+    steps: int = 4000
+    batch: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    channels: tuple[int, ...] = (16, 24, 32, 32, 48, 64, 64)
+    dropout: float = 0.2
+    average: float = 0.998
+    """Decay of the running mean of the weights, which is what is kept."""
+    folds: tuple[int, ...] = (2, 3, 4)
+    decide: int = 1
+    hold_out: tuple[str, ...] = ()
+    """Databases left out altogether."""
+    shares: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: {
+            "circor": 0.45,
+            "a": 0.2,
+            "b": 0.08,
+            "c": 0.03,
+            "d": 0.04,
+            "e": 0.1,
+            "f": 0.1,
+        }
+    )
+    """Share of the draws by database; databases not named here get 0.1."""
+    label_smoothing: float = 0.05
+    murmur_weight: float = 1.0
+    abnormal_weight: float = 1.0
+    state_weight: float = 0.3
+    outcome_weight: float = 0.15
+    """Weight of CirCor's outcome as a label of abnormal where no murmur is heard: it is mostly not audible.
+    """
+    noise_share: float = 0.4
+    noise_snr_db: tuple[float, float] = (-3.0, 20.0)
+    floor_share: float = 0.4
+    floor_db: tuple[float, float] = (-45.0, -8.0)
+    filter_db: float = 8.0
+    stretch: tuple[float, float] = (0.8, 1.3)
+    shift_bands: float = 1.5
+    time_masks: int = 2
+    time_mask_frames: int = 20
+    band_masks: int = 1
+    band_mask_bands: int = 4
+    mixup: float = 0.0
+    prune_ratio: float = 0.25
+    finetune_steps: int = 1000
+    finetune_learning_rate: float = 1e-3
+    int8_db: float = 12.0
+    """Least signal over quantisation error of the logits that export accepts."""
+
+    def digest(self) -> str:
+        """Hash of all values, so that a changed recipe is not taken for a finished one."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_recipe(path: Path | None = None, **changes: Any) -> Recipe:
+    """The shipped recipe, or `[classifier]` of a TOML file. BadInput names an unknown key or a wrong type."""
+    if path is None:
+        text = resources.files("training").joinpath("recipes/classifier.toml").read_text("utf-8")
+    else:
+        try:
+            text = Path(path).read_text("utf-8")
+        except OSError as error:
+            raise BadInput(
+                f"{path}: the recipe cannot be read ({error.strerror}); give a TOML file"
+            ) from None
+    try:
+        table = tomllib.loads(text).get("classifier", {})
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path or 'classifier.toml'}: not TOML ({error})") from None
+    fields = {f.name: f for f in dataclasses.fields(Recipe)}
+    values: dict[str, Any] = {}
+    default = Recipe()
+    for key, value in {**table, **changes}.items():
+        if key not in fields:
+            import difflib
+
+            near = difflib.get_close_matches(key, fields, 1, 0.0)
+            raise BadInput(
+                f'{path or "classifier.toml"}: [classifier] {key}: no such key. Did you mean "{near[0]}"?'
+            )
+        like = getattr(default, key)
+        if isinstance(like, tuple) and isinstance(value, list | tuple):
+            value = tuple(value)
+        elif isinstance(like, float) and isinstance(value, int):
+            value = float(value)
+        if not isinstance(value, type(like) if not isinstance(like, Mapping) else Mapping):
+            kind = type(like).__name__
+            raise BadInput(f"{path or 'classifier.toml'}: [classifier] {key} = {value!r}: a {kind} is needed")
+        values[key] = value
+    return Recipe(**values)
+
+
+def _frame_states(spans: Sequence[tuple[float, float, str]], count: int, period_s: float) -> np.ndarray:
+    """State of each frame's middle, uint8 (count,); UNKNOWN where noise, unannotated or beyond. The sound
+    of a short recording repeats, and so do its states: `period_s` is its own length.
+    """
+    codes = np.full(count, UNKNOWN, np.uint8)
+    middle = (np.arange(count) * features.FRAME_HOP + features.FRAME / 2) / WORKING_RATE_HZ % period_s
+    for start, end, state in spans:
+        if state in STATES:
+            codes[(middle >= start) & (middle < end)] = STATES.index(state)
+    return codes
+
+
+class Corpus:
+    """All recordings with their band powers and states, computed once and kept in a cache folder.
+
+    `power(i)`: float32 (frames, 32) of recording i, at least a window long; `states(i)`: uint8 (frames,).
+    """
+
+    def __init__(self, data: Path, cache: Path, say: Callable[[str], None] = lambda text: None) -> None:
+        self.recordings: list[Recording] = training_data.recordings(data)
+        self.noises = [n for n in training_data.noises(data) if n.free and n.part == "train"]
+        self.hashes = training_data.data_hashes(data)
+        code = Path(features.__file__).read_bytes() + Path(training_data.__file__).read_bytes()
+        key = hashlib.sha256(
+            json.dumps([str(Path(data).resolve()), self.hashes]).encode() + code
+        ).hexdigest()[:16]
+        folder = cache / f"features-{key}"
+        if not (folder / "done").is_file():
+            say(f"computing features of {len(self.recordings)} recordings into {folder}")
+            self._compute(data, folder)
+        self._power = np.load(folder / "power.npy", mmap_mode="r")
+        self._states = np.load(folder / "states.npy")
+        self._starts = np.load(folder / "starts.npy")
+        self._noise_power = np.load(folder / "noise_power.npy")
+        self._noise_starts = np.load(folder / "noise_starts.npy")
+
+    def _compute(self, data: Path, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        spans = training_data.states(data)
+        power, codes, starts = [], [], [0]
+        for recording in self.recordings:
+            x = training_data.load(recording)
+            frames = features.frames_of(features.at_least_a_window(x))
+            power.append(frames)
+            codes.append(
+                _frame_states(spans.get(recording.record, ()), len(frames), len(x) / WORKING_RATE_HZ)
+            )
+            starts.append(starts[-1] + len(frames))
+        noise, noise_starts = [], [0]
+        for item in self.noises:
+            frames = features.frames_of(features.at_least_a_window(training_data.load_noise(item)))
+            noise.append(frames)
+            noise_starts.append(noise_starts[-1] + len(frames))
+        empty = np.zeros((0, features.BANDS), np.float32)
+        np.save(folder / "power.npy", np.concatenate(power))
+        np.save(folder / "states.npy", np.concatenate(codes))
+        np.save(folder / "starts.npy", np.array(starts))
+        np.save(folder / "noise_power.npy", np.concatenate([empty, *noise]))
+        np.save(folder / "noise_starts.npy", np.array(noise_starts))
+        (folder / "done").write_text("complete\n")
+
+    def into_memory(self) -> None:
+        """Read all band powers into memory (0.4 GB for both corpora), for training."""
+        self._power = np.array(self._power)
+
+    def power(self, index: int) -> np.ndarray:
+        return self._power[self._starts[index] : self._starts[index + 1]]
+
+    def states(self, index: int) -> np.ndarray:
+        return self._states[self._starts[index] : self._starts[index + 1]]
+
+    def noise(self, index: int) -> np.ndarray:
+        return self._noise_power[self._noise_starts[index] : self._noise_starts[index + 1]]
+
+
+def targets(recording: Recording, recipe: Recipe) -> tuple[float, float, float, float]:
+    """(murmur, its weight, abnormal, its weight) of a recording; weight 0 where nothing is known."""
+    murmur, murmur_weight = 0.0, 0.0
+    if recording.murmur_here in ("yes", "no"):
+        murmur, murmur_weight = float(recording.murmur_here == "yes"), 1.0
+    abnormal, abnormal_weight = float(recording.label == "abnormal"), float(recording.label is not None)
+    if recording.murmur_here is not None:
+        # a murmur that is heard there is a finding, whatever the outcome was; an outcome without one is
+        # hearsay
+        if recording.murmur_here == "yes":
+            abnormal = 1.0
+        elif recording.murmur_here == "unknown":
+            abnormal_weight = 0.0
+        else:
+            abnormal_weight *= recipe.outcome_weight if abnormal else 1.0
+    return murmur, murmur_weight, abnormal, abnormal_weight
+
+
+class _Drawer:
+    """Batches as a pure function of (seed, step)."""
+
+    def __init__(self, corpus: Corpus, recipe: Recipe, folds: Sequence[int]) -> None:
+        self.corpus, self.recipe = corpus, recipe
+        self.databases = sorted({r.database for r in corpus.recordings})
+        cells: dict[tuple[str, str], dict[str, list[int]]] = {}
+        for i, r in enumerate(corpus.recordings):
+            if r.fold not in folds or r.database in recipe.hold_out:
+                continue
+            murmur, murmur_weight, abnormal, abnormal_weight = targets(r, recipe)
+            if murmur_weight + abnormal_weight == 0 or r.quality == "poor":
+                continue
+            if r.murmur_here is not None:
+                cell = "murmur" if r.murmur_here == "yes" else ("abnormal" if abnormal else "normal")
+            else:
+                cell = "abnormal" if abnormal else "normal"
+            cells.setdefault((r.database, cell), {}).setdefault(r.group, []).append(i)
+        if not cells:
+            raise BadInput(
+                "no labelled recordings are left to train on; look at folds and hold_out in the recipe"
+            )
+        self.cells = [[cells[key][group] for group in sorted(cells[key])] for key in sorted(cells)]
+        weights = []
+        for database, cell in sorted(cells):
+            kinds = {c: (2.0 if c == "murmur" else 1.0) for d, c in cells if d == database}
+            weights.append(recipe.shares.get(database, 0.1) * kinds[cell] / sum(kinds.values()))
+        self.weights = np.array(weights) / np.sum(weights)
+        self.database_of = {r.record: self.databases.index(r.database) for r in corpus.recordings}
+        self.labels = np.array([targets(r, recipe) for r in corpus.recordings], np.float32)
+
+    def _pick(self, rng: np.random.Generator) -> int:
+        groups = self.cells[rng.choice(len(self.cells), p=self.weights)]
+        # by group first, damped: a subject of sixty recordings counts more than one of a single, but not
+        # sixty times
+        sizes = np.sqrt([len(g) for g in groups])
+        group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
+        return group[rng.integers(len(group))]
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """x (batch, 1, 32, 248), labels (batch, 4), database (batch,), states (batch, 62)."""
+        r, rng = self.recipe, np.random.default_rng([self.recipe.seed, step])
+        x = np.empty((r.batch, features.BANDS, features.FRAMES), np.float32)
+        labels = np.empty((r.batch, 4), np.float32)
+        database = np.empty(r.batch, np.int64)
+        state = np.empty((r.batch, features.FRAMES // 4), np.int64)
+        for k in range(r.batch):
+            i = self._pick(rng)
+            power, codes = self._excerpt(i, rng)
+            x[k] = self._spoil(power, rng)
+            labels[k] = self.labels[i]
+            database[k] = self.database_of[self.corpus.recordings[i].record]
+            state[k] = codes[2::4]
+        for _ in range(r.time_masks):
+            widths = rng.integers(0, r.time_mask_frames + 1, r.batch)
+            firsts = rng.integers(0, features.FRAMES - r.time_mask_frames, r.batch)
+            for k in range(r.batch):
+                x[k, :, firsts[k] : firsts[k] + widths[k]] = 0.0
+        for _ in range(r.band_masks):
+            widths = rng.integers(0, r.band_mask_bands + 1, r.batch)
+            firsts = rng.integers(0, features.BANDS - r.band_mask_bands, r.batch)
+            for k in range(r.batch):
+                x[k, firsts[k] : firsts[k] + widths[k]] = 0.0
+        if r.mixup:
+            share = rng.beta(r.mixup, r.mixup, r.batch).astype(np.float32)
+            share = np.maximum(share, 1 - share)
+            other = rng.permutation(r.batch)
+            both = labels[:, [1, 3]] * labels[other][:, [1, 3]]
+            x = share[:, None, None] * x + (1 - share)[:, None, None] * x[other]
+            mixed = labels.copy()
+            for column, weight in ((0, 1), (2, 3)):
+                mixed[:, column] = share * labels[:, column] + (1 - share) * labels[other, column]
+                mixed[:, weight] = both[:, weight // 2]
+            labels = mixed
+        return x[:, None], labels, database, state
+
+    def _excerpt(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A window of a recording, stretched in time by chance: (248, 32), (248,)."""
+        power, codes = self.corpus.power(index), self.corpus.states(index)
+        length = int(round(features.FRAMES * rng.uniform(*self.recipe.stretch)))
+        start = int(rng.integers(0, max(1, len(power) - length + 1)))
+        at = start + np.linspace(0.0, length - 1.0, features.FRAMES)
+        low = at.astype(int)
+        part = (at - low).astype(np.float32)[:, None]
+        low, high = low % len(power), (low + 1) % len(power)
+        return power[low] * (1 - part) + power[high] * part, codes[np.rint(at).astype(int) % len(power)]
+
+    def _spoil(self, power: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Another microphone, another room: filter, frequency shift, noise, noise floor; then the network's
+        input.
+        """
+        r = self.recipe
+        bands = np.arange(features.BANDS)
+        if r.shift_bands:
+            at = np.clip(
+                bands * rng.uniform(0.94, 1.06) + rng.uniform(-r.shift_bands, r.shift_bands), 0, bands[-1]
+            )
+            low = np.minimum(at.astype(int), features.BANDS - 2)
+            part = (at - low).astype(np.float32)
+            power = power[:, low] * (1 - part) + power[:, low + 1] * part
+        if r.filter_db:
+            power = power * _curve(rng, r.filter_db)
+        mean = float(power.mean()) + 1e-20
+        if len(self.corpus.noises) and rng.random() < r.noise_share:
+            noise = self.corpus.noise(int(rng.integers(len(self.corpus.noises))))
+            start = int(rng.integers(len(noise)))
+            noise = noise[(start + np.arange(features.FRAMES)) % len(noise)] * _curve(rng, r.filter_db)
+            snr = 10.0 ** (rng.uniform(*r.noise_snr_db) / 10.0)
+            power = power + noise * np.float32(mean / (snr * (float(noise.mean()) + 1e-20)))
+        if rng.random() < r.floor_share:
+            # a stationary floor: the power of noise in a band of a few independent bins is gamma distributed
+            level = mean * 10.0 ** (rng.uniform(*r.floor_db) / 10.0)
+            shape = np.linspace(2.0, 5.0, features.BANDS)
+            floor = rng.standard_gamma(shape, (features.FRAMES, features.BANDS)) / shape
+            power = power + (level * floor * _curve(rng, 2 * r.filter_db)).astype(np.float32)
+        return features.network_input(np.ascontiguousarray(power, np.float32))
+
+
+def _curve(rng: np.random.Generator, swing_db: float) -> np.ndarray:
+    """A smooth random power gain over the bands, float32 (32,)."""
+    knots = np.cumsum(rng.normal(0.0, swing_db / 2.0, 6))
+    db = np.interp(np.linspace(0, 5, features.BANDS), np.arange(6), knots - knots.mean())
+    return (10.0 ** (db / 10.0)).astype(np.float32)
+
+
+def _loss(
+    logits: torch.Tensor,
+    states: torch.Tensor | None,
+    labels: torch.Tensor,
+    state: torch.Tensor,
+    recipe: Recipe,
+) -> torch.Tensor:
+    smooth = recipe.label_smoothing
+    total = logits.new_zeros(())
+    for column, factor in ((0, recipe.murmur_weight), (1, recipe.abnormal_weight)):
+        target = labels[:, 2 * column] * (1 - 2 * smooth) + smooth
+        weight = labels[:, 2 * column + 1]
+        each = nn.functional.binary_cross_entropy_with_logits(logits[:, column], target, reduction="none")
+        total = total + factor * (each * weight).sum() / weight.sum().clamp(min=1.0)
+    if states is not None and recipe.state_weight:
+        known = state != UNKNOWN
+        if known.any():
+            total = total + recipe.state_weight * nn.functional.cross_entropy(
+                states.transpose(1, 2)[known], state[known]
+            )
+    return total
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
+
+
+def _run(
+    net: Classifier,
+    drawer: _Drawer,
+    recipe: Recipe,
+    *,
+    steps: int,
+    learning_rate: float,
+    first_draw: int,
+    checkpoint: Path | None,
+    key: str,
+    say: Callable[[str], None],
+    every: int = 500,
+) -> Classifier:
+    """Train `net` for `steps`; resumes from `checkpoint` when that is of the same key. Gives the averaged
+    net.
+    """
+    torch.set_num_threads(1)
+    bias = nn.Parameter(torch.zeros(len(drawer.databases), 2))
+    decay = [p for p in net.parameters() if p.ndim > 1]
+    rest = [p for p in net.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decay, "weight_decay": recipe.weight_decay},
+            {"params": [*rest, bias], "weight_decay": 0.0},
+        ],
+        lr=learning_rate,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        learning_rate,
+        total_steps=max(2, steps),
+        pct_start=0.1,
+        div_factor=10,
+        final_div_factor=100,
+    )
+    averaged = {name: value.detach().clone() for name, value in net.state_dict().items()}
+    begin = 0
+    if checkpoint is not None and checkpoint.is_file():
+        kept = torch.load(checkpoint, weights_only=True)
+        if kept["key"] == key:
+            net.load_state_dict(kept["net"])
+            optimizer.load_state_dict(kept["optimizer"])
+            schedule.load_state_dict(kept["schedule"])
+            averaged, begin = kept["averaged"], kept["step"]
+            with torch.no_grad():
+                bias.copy_(kept["bias"])
+            say(f"resumed at step {begin} of {steps}")
+    started, running = time.monotonic(), float("nan")
+    net.train()
+    for step in range(begin, steps):
+        torch.manual_seed(recipe.seed * 1_000_003 + first_draw + step)
+        x, labels, database, state = map(torch.from_numpy, drawer.batch(first_draw + step))
+        if net.state_head is not None:
+            logits, states = net.forward_with_states(x)
+        else:
+            logits, states = net(x), None
+        loss = _loss(logits + bias[database], states, labels, state, recipe)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 2.0)
+        optimizer.step()
+        schedule.step()
+        decay_now = min(recipe.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, value in net.state_dict().items():
+                if value.is_floating_point():
+                    averaged[name].mul_(decay_now).add_(value, alpha=1 - decay_now)
+                else:
+                    averaged[name].copy_(value)
+        value = float(loss.detach())
+        running = value if running != running else 0.98 * running + 0.02 * value
+        done = step + 1
+        if done % every == 0 or done == steps:
+            pace = (time.monotonic() - started) / (done - begin)
+            say(f"step {done}/{steps}  loss {running:.3f}  {pace * 1e3:.0f} ms a step")
+            if checkpoint is not None and done < steps:
+                _save(
+                    checkpoint,
+                    {
+                        "key": key,
+                        "step": done,
+                        "net": net.state_dict(),
+                        "averaged": averaged,
+                        "bias": bias.detach().clone(),
+                        "optimizer": optimizer.state_dict(),
+                        "schedule": schedule.state_dict(),
+                    },
+                )
+    net.load_state_dict(averaged)
+    return net.eval()
+
+
+def train(
+    corpus: Corpus,
+    recipe: Recipe,
+    out: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Classifier:
+    """Train from scratch (or resume from `out`/resume.pt); writes `out`/float.pt when done. The averaged
+    net, eval.
+    """
+    drawer = _Drawer(corpus, recipe, recipe.folds)
+    torch.manual_seed(recipe.seed)
+    net = Classifier(recipe.channels, recipe.dropout)
+    net = _run(
+        net,
+        drawer,
+        recipe,
+        steps=recipe.steps,
+        learning_rate=recipe.learning_rate,
+        first_draw=0,
+        checkpoint=out / "resume.pt" if out else None,
+        key=recipe.digest(),
+        say=say,
+    )
+    if out is not None:
+        save_checkpoint(out / "float.pt", net, recipe, corpus)
+        (out / "resume.pt").unlink(missing_ok=True)
+    return net
+
+
+def finetune(
+    net: Classifier,
+    corpus: Corpus,
+    recipe: Recipe,
+    out: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Classifier:
+    """Train a pruned net (without its state head) on; writes `out`/pruned.pt."""
+    drawer = _Drawer(corpus, recipe, recipe.folds)
+    net = _run(
+        net,
+        drawer,
+        recipe,
+        steps=recipe.finetune_steps,
+        learning_rate=recipe.finetune_learning_rate,
+        first_draw=10_000_000,
+        checkpoint=out / "resume-pruned.pt" if out else None,
+        key=recipe.digest() + "-pruned",
+        say=say,
+    )
+    if out is not None:
+        save_checkpoint(out / "pruned.pt", net, recipe, corpus)
+        (out / "resume-pruned.pt").unlink(missing_ok=True)
+    return net
+
+
+def _channels_of(net: Classifier) -> list[int]:
+    return [net.stem[0].out_channels, *(block[3].out_channels for block in net.blocks)]  # type: ignore[union-attr]
+
+
+def save_checkpoint(path: Path, net: Classifier, recipe: Recipe, corpus: Corpus) -> None:
+    """Weights with what is needed to build the net and to know where it came from."""
+    _save(
+        path,
+        {
+            "channels": _channels_of(net),
+            "dropout": recipe.dropout,
+            "has_states": net.state_head is not None,
+            "net": net.state_dict(),
+            "recipe": recipe.digest(),
+            "seed": recipe.seed,
+            "data": corpus.hashes,
+        },
+    )
+
+
+def load_checkpoint(path: Path) -> tuple[Classifier, dict[str, Any]]:
+    """The net of a checkpoint, in eval mode, and what stands beside the weights. BadInput when there is
+    none.
+    """
+    try:
+        kept = torch.load(path, weights_only=True)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: not there; run `stethopi train classifier` first") from None
+    net = Classifier(kept["channels"], kept["dropout"])
+    if not kept["has_states"]:
+        net.state_head = None
+    net.load_state_dict(kept.pop("net"))
+    return net.eval(), kept
+
+
+def window_inputs(power: np.ndarray, every: int = features.FRAMES_EVERY) -> np.ndarray:
+    """The windows of a recording on the device's grid: band powers (m, 32) → (windows, 1, 32, 248)."""
+    starts = range(0, len(power) - features.FRAMES + 1, every)
+    return np.stack([features.network_input(power[s : s + features.FRAMES]) for s in starts])[:, None]
+
+
+def recording_logits(net: nn.Module, power: np.ndarray, every: int = features.FRAMES_EVERY) -> np.ndarray:
+    """Logits of every window of a recording, float32 (windows, 2)."""
+    with torch.no_grad():
+        return net(torch.from_numpy(window_inputs(power, every))).numpy()
+
+
+def auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve, ties at half; nan unless both classes are there (Hanley & McNeil 1982)."""
+    scores, positive = np.asarray(scores, float), np.asarray(positive, bool)
+    if positive.all() or not positive.any():
+        return float("nan")
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
+    n = int(positive.sum())
+    return float((rank[positive].sum() - n * (n + 1) / 2) / (n * (len(positive) - n)))
+
+
+def evaluate(
+    net: nn.Module,
+    corpus: Corpus,
+    folds: Sequence[int],
+    databases: Sequence[str] | None = None,
+    every: int = features.FRAMES_EVERY,
+) -> dict[str, dict[str, float]]:
+    """AUC by database of both logits (mean over a recording's windows) for abnormal, and for murmur where
+    known.
+    """
+    torch.set_num_threads(1)
+    rows: dict[str, list[tuple[float, float, float, float]]] = {}
+    for i, r in enumerate(corpus.recordings):
+        if r.fold not in folds or not r.reportable or r.label is None:
+            continue
+        if databases is not None and r.database not in databases:
+            continue
+        logits = recording_logits(net, corpus.power(i), every).mean(0)
+        murmur = {"yes": 1.0, "no": 0.0}.get(r.murmur_here or "", float("nan"))
+        rows.setdefault(r.database, []).append((logits[0], logits[1], float(r.label == "abnormal"), murmur))
+    table: dict[str, dict[str, float]] = {}
+    for database, values in sorted(rows.items()):
+        v = np.array(values)
+        entry = {
+            "n": float(len(v)),
+            "abnormal": auc(v[:, 1], v[:, 2] > 0.5),
+            "abnormal_by_murmur": auc(v[:, 0], v[:, 2] > 0.5),
+            "abnormal_by_both": auc(v[:, :2].sum(1), v[:, 2] > 0.5),
+        }
+        known = ~np.isnan(v[:, 3])
+        if known.any():
+            entry["murmur"] = auc(v[known, 0], v[known, 3] > 0.5)
+            entry["murmur_by_abnormal"] = auc(v[known, 1], v[known, 3] > 0.5)
+        table[database] = entry
+    return table
+
+
+def calibration_inputs(corpus: Corpus, recipe: Recipe, count: int = 300) -> np.ndarray:
+    """Windows of training recordings of all databases for the converter, float32 (count, 1, 32, 248)."""
+    rng = np.random.default_rng([recipe.seed, 77])
+    by_database: dict[str, list[int]] = {}
+    for i, r in enumerate(corpus.recordings):
+        if r.fold in recipe.folds:
+            by_database.setdefault(r.database, []).append(i)
+    names = sorted(by_database)
+    windows = []
+    for k in range(count):
+        choice = by_database[names[k % len(names)]]
+        power = corpus.power(choice[rng.integers(len(choice))])
+        start = int(rng.integers(0, len(power) - features.FRAMES + 1))
+        windows.append(features.network_input(power[start : start + features.FRAMES]))
+    return np.stack(windows)[:, None]
+
+
+def describe(table: Mapping[str, Mapping[str, float]]) -> str:
+    """The evaluation as lines to print."""
+    lines = []
+    for database, entry in table.items():
+        cells = "  ".join(f"{key} {value:.3f}" for key, value in entry.items() if key != "n")
+        lines.append(f"{database:<7} n {int(entry['n']):4d}  {cells}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    import argparse
+    import sys
+
+    parser = argparse.ArgumentParser(description="Train the screening network and print fold 1 by database.")
+    parser.add_argument("--recipe", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--cache", type=Path, default=Path("~/.cache/stethopi").expanduser())
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--hold-out", nargs="*", default=[])
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="change single keys of the recipe"
+    )
+    options = parser.parse_args(argv)
+    changes: dict[str, Any] = {
+        key: json.loads(value) for key, value in (s.split("=", 1) for s in options.set)
+    }
+    if options.hold_out:
+        changes["hold_out"] = tuple(options.hold_out)
+    recipe = load_recipe(options.recipe, **changes)
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    corpus = Corpus(options.data, options.cache, say)
+    corpus.into_memory()
+    net = train(corpus, recipe, options.out, say)
+    if recipe.hold_out:
+        table = evaluate(net, corpus, range(1, 5), recipe.hold_out, 2 * features.FRAMES_EVERY)
+    else:
+        table = evaluate(net, corpus, [recipe.decide])
+    print(describe(table), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
