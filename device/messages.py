@@ -124,6 +124,8 @@ _Sha256 = Annotated[str, Text(64, _SHA256)]
 _Version = Annotated[str, Text(64)]
 _Says = Annotated[str, Text(300)]
 _Share = Annotated[float, Real(0.0, 1.0)]
+_Probability = Annotated[float, Real(0.0, 1.0), "of abnormal; null where the network was not asked"]
+_Murmur = Annotated[float, Real(0.0, 1.0), "probability that a murmur is heard"]
 _Index = Annotated[int, Whole(0, 2**53)]
 _Count = Annotated[int, Whole(0, 2**53)]
 _Seconds = Annotated[float, Real(0.0, 1e12)]
@@ -178,19 +180,21 @@ class WindowRow:
     """One classified window of 5 s."""
 
     start: Annotated[int, Whole(0, 2**53), "first sample, counted from the start of the site's recording"]
-    probability: _Share
+    probability: _Probability | None
     quality: _Share
     reasons: _Reasons
+    murmur: _Murmur | None = None
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict. `probability` is that of abnormal; unknown is null, never 0."""
+    """The verdict. Unknown is null, never 0. It screens; it does not diagnose."""
 
     label: Annotated[str, OneOf(*LABELS)]
-    probability: _Share | None
+    probability: _Probability | None
     quality: _Share | None
     reasons: _Reasons
+    murmur: _Murmur | None = None
 
 
 @dataclass(frozen=True)
@@ -363,10 +367,11 @@ class LiveWindow:
     exam: _ExamId
     site: _SiteName
     start: Annotated[int, Whole(0, 2**53), "first sample, counted from the start of the site's recording"]
-    probability: _Share
+    probability: _Probability | None
     quality: _Share
     reasons: _Reasons
-    good: bool
+    good: Annotated[bool, "counts for the verdict"]
+    murmur: _Murmur | None = None
     kind: Annotated[str, OneOf("window")] = "window"
     schema: _Schema = SCHEMA
 
