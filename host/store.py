@@ -1,0 +1,757 @@
+"""What has arrived: devices, exams and their sound, in SQLite and plain files under one folder.
+
+    STORE/
+        exams.sqlite            SQLite, WAL, synchronous=FULL; everything but the finished sound files
+        sounds/<exam>/<site>.flac   a sound file, byte for byte the device's, once its sha256 fitted
+        aside/<exam>-<sha>.bin  results that were refused: unreadable, or another exam under a known id
+        cache/                  what can be computed again (clean sound, WAV for the browser)
+        lock                    held by the one program that writes here
+
+An exam comes in pieces: the result and the chunks of its sounds, in any order, some twice, some never, with
+restarts between. Each piece is durable when the call that took it returns. An exam is *complete* when the
+sha256 of every sound is the one its result names, and not before.
+
+Nothing that arrives is trusted: payloads and topics have been through `device.messages`, an exam belongs to
+the device that brought it first, and what waits for its other half is limited in size.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, ForeignKey, Index, LargeBinary, create_engine, delete, event, func, select
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from device import messages
+from device.errors import BadInput, StethopiError
+from device.messages import BadMessage, Receipt, Topic
+
+__all__ = [
+    "Arrival",
+    "ChunkRow",
+    "DeviceRow",
+    "ExamRow",
+    "Found",
+    "SoundRow",
+    "Store",
+    "StoreError",
+    "WindowEntry",
+    "write_durably",
+]
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Layout of the database (PRAGMA user_version)."""
+
+MOST_WAITING_BYTES = 256 * 1024 * 1024
+"""Chunks of one device that wait for the rest; more are turned away until some exam is whole."""
+
+MOST_ASIDE_FILES = 1000
+_KEPT_RECEIPTS = 20
+_FORGET_ORPHANS_S = 30 * 86400.0
+
+
+class StoreError(StethopiError):
+    """The store cannot be read or written (disk full, broken file); the text says which and what to do."""
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class DeviceRow(_Base):
+    """A stethoscope, as it last spoke."""
+
+    __tablename__ = "devices"
+    fleet: Mapped[str] = mapped_column(primary_key=True)
+    device: Mapped[str] = mapped_column(primary_key=True)
+    online: Mapped[bool | None]
+    """None: not known, because the broker is away or has not told yet."""
+    software: Mapped[str | None]
+    bundle: Mapped[str | None]
+    why: Mapped[str | None]
+    source: Mapped[str | None]
+    seen_s: Mapped[float | None]
+    """Host time, seconds since 1970 UTC, of its last message."""
+    health: Mapped[str | None]
+    """Its last `health` payload, JSON."""
+    health_s: Mapped[float | None]
+
+
+class ExamRow(_Base):
+    """One exam; its sounds may still be on the way."""
+
+    __tablename__ = "exams"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    fleet: Mapped[str]
+    device: Mapped[str]
+    sha256: Mapped[str]
+    """Hash of the exam: sha256 of `result`."""
+    result: Mapped[bytes] = mapped_column(LargeBinary)
+    """The payload, byte for byte."""
+    received_s: Mapped[float]
+    complete_s: Mapped[float | None]
+    """When its last sound was whole; None: partial."""
+    label: Mapped[str]
+    probability: Mapped[float | None]
+    quality: Mapped[float | None]
+    started_s: Mapped[float]
+    clock_trust: Mapped[str]
+    bundle: Mapped[str]
+    __table_args__ = (Index("exams_by_arrival", "received_s", "id"),)
+
+
+class SiteRow(_Base):
+    """One auscultation site of an exam, in the order of the examination."""
+
+    __tablename__ = "sites"
+    exam: Mapped[str] = mapped_column(ForeignKey("exams.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    site: Mapped[str]
+    seconds: Mapped[float]
+    heart_rate_bpm: Mapped[float | None]
+    good_windows: Mapped[int]
+
+
+class WindowEntry(_Base):
+    """One classified window of a site."""
+
+    __tablename__ = "windows"
+    exam: Mapped[str] = mapped_column(ForeignKey("exams.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    start: Mapped[int]
+    probability: Mapped[float | None]
+    quality: Mapped[float | None]
+    reasons: Mapped[str]
+
+
+class SoundRow(_Base):
+    """What the result says of a site's sound file, and whether it is here."""
+
+    __tablename__ = "sounds"
+    exam: Mapped[str] = mapped_column(ForeignKey("exams.id", ondelete="CASCADE"), primary_key=True)
+    site: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    file: Mapped[str]
+    size: Mapped[int]
+    sha256: Mapped[str]
+    chunk_size: Mapped[int]
+    chunks: Mapped[int]
+    complete_s: Mapped[float | None]
+    spoilt: Mapped[int]
+    """How often all chunks were there and did not make the sha256."""
+
+
+class ChunkRow(_Base):
+    """A chunk whose file is not whole yet. The exam may be unknown still."""
+
+    __tablename__ = "chunks"
+    exam: Mapped[str] = mapped_column(primary_key=True)
+    fleet: Mapped[str] = mapped_column(primary_key=True)
+    device: Mapped[str] = mapped_column(primary_key=True)
+    site: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    received_s: Mapped[float]
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ReceiptRow(_Base):
+    """What was answered to a device, the last few of each exam."""
+
+    __tablename__ = "receipts"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    exam: Mapped[str] = mapped_column(index=True)
+    sent_s: Mapped[float]
+    status: Mapped[str]
+    sha256: Mapped[str]
+    why: Mapped[str | None]
+
+
+class AsideRow(_Base):
+    """A result that was refused, kept for a person to look at."""
+
+    __tablename__ = "aside"
+    exam: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    fleet: Mapped[str]
+    device: Mapped[str]
+    received_s: Mapped[float]
+    why: Mapped[str]
+    file: Mapped[str | None]
+
+
+class AboutRow(_Base):
+    """Facts of the store itself."""
+
+    __tablename__ = "about"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What came of one message."""
+
+    receipt: Receipt | None = None
+    """To be sent to the device; None when nothing is to be said yet."""
+    changed: bool = False
+    """Whether the exam is new, has a new piece, or has become complete."""
+    complete: bool = False
+    """Whether every sound of the exam is here now."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One exam with what belongs to it."""
+
+    exam: ExamRow
+    sites: Sequence[SiteRow]
+    sounds: Sequence[SoundRow]
+    have: dict[str, int]
+    """Site → chunks that are here."""
+
+    @property
+    def complete(self) -> bool:
+        return self.exam.complete_s is not None
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Store:
+    """The exams under one folder. Writing is for one thread (ingest); reading for any.
+
+    Opening it creates the folder, and takes its lock: a second program on the same folder is a BadInput.
+    `now` gives seconds since 1970, for tests.
+    """
+
+    def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self._now = now
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "lock").open("a+")
+        except OSError as error:
+            raise BadInput(
+                f"{self.folder}: cannot be the store ({error.strerror}); give another with --store"
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise BadInput(
+                f"{self.folder}: another stethopi serve writes there; stop it, or give another --store"
+            ) from None
+        try:
+            self._engine = _open(self.folder / "exams.sqlite")
+            self.id = self._about("store", lambda: uuid.uuid4().hex)
+        except (DatabaseError, StethopiError) as error:
+            self._lock.close()
+            if isinstance(error, StethopiError):
+                raise
+            raise StoreError(
+                f"{self.folder / 'exams.sqlite'}: {_first(error)}; move the file away to start anew"
+            ) from None
+        self._tidy()
+
+    def close(self) -> None:
+        """Give the folder back. Safe to call twice."""
+        self._engine.dispose()
+        self._lock.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- what arrives
+
+    def put_result(self, topic: Topic, payload: bytes) -> Arrival:
+        """Take a `result`. Repeats are answered, another content under a known id is refused and kept
+        aside."""
+        assert topic.exam is not None
+        digest = messages.exam_hash(payload)
+        with self._writing() as session:
+            known = session.get(ExamRow, topic.exam)
+            if known is not None:
+                if (known.fleet, known.device) != (topic.fleet, topic.device):
+                    return self._refuse(session, topic, payload, "this exam came from another device")
+                if known.sha256 != digest:
+                    return self._refuse(session, topic, payload, "another exam is stored under this id")
+                if known.complete_s is not None:
+                    return Arrival(Receipt.of_stored(known.id, digest), complete=True)
+                return self._look(session, known, answer=True)
+            try:
+                exam = messages.read(messages.Exam, payload)
+            except BadMessage as error:
+                return self._refuse(session, topic, payload, f"unreadable: {error}")
+            if (exam.id, exam.fleet, exam.device) != (topic.exam, topic.fleet, topic.device):
+                return self._refuse(session, topic, payload, "the result names another exam or device")
+            row = self._add(session, topic, exam, payload, digest)
+            self._drop_strangers(session, topic, exam)
+            return self._look(session, row, answer=False, changed=True)
+
+    def put_chunk(self, topic: Topic, payload: bytes) -> Arrival:
+        """Take one chunk of sound. One that does not fit is dropped: the bitmap asks for it again."""
+        assert topic.exam is not None and topic.site is not None and topic.chunk is not None
+        with self._writing() as session:
+            exam = session.get(ExamRow, topic.exam)
+            if exam is not None:
+                if (exam.fleet, exam.device) != (topic.fleet, topic.device):
+                    return Arrival()
+                if exam.complete_s is not None:
+                    return Arrival(complete=True)
+                sound = session.get(SoundRow, (topic.exam, topic.site))
+                if sound is None or sound.complete_s is not None:
+                    return Arrival()
+                try:
+                    messages.check_chunk(_as_message(sound), topic.chunk, payload)
+                except BadMessage as error:
+                    log.warning("%s of exam %s: %s; dropped", topic.site, topic.exam, error)
+                    return Arrival()
+            elif not 0 < len(payload) <= 1024 * 1024:
+                return Arrival()
+            if not self._keep(session, topic, payload):
+                return Arrival()
+            if exam is None:
+                return Arrival()
+            return self._look(session, exam, answer=False, changed=True)
+
+    def look_again(self, exam: str) -> Arrival:
+        """What is missing of a partial exam, as a receipt to send; nothing when it is unknown."""
+        with self._writing() as session:
+            row = session.get(ExamRow, exam)
+            return self._look(session, row, answer=True) if row is not None else Arrival()
+
+    def put_state(self, topic: Topic, state: messages.State) -> None:
+        """A device says who and how it is; its last will says that it is away."""
+        with self._writing() as session:
+            row = self._device(session, topic)
+            row.online, row.why = state.online, state.why
+            row.software, row.source = state.software, state.source
+            # a will was written when the device started, and does not know a later bundle
+            row.bundle = state.bundle or row.bundle
+            if state.online:
+                row.seen_s = self._now()
+
+    def put_health(self, topic: Topic, payload: bytes) -> None:
+        """Counters of a device; `payload` has been checked."""
+        with self._writing() as session:
+            row = self._device(session, topic)
+            row.health, row.health_s = payload.decode(), self._now()
+            row.seen_s = self._now()
+
+    def forget_online(self) -> None:
+        """Nobody's state is known: the broker is away, or has not told yet."""
+        with self._writing() as session:
+            for row in session.scalars(select(DeviceRow).where(DeviceRow.online.is_(True))):
+                row.online = None
+
+    def note_receipt(self, receipt: Receipt) -> None:
+        """Remember what was answered, the last few of each exam."""
+        with self._writing() as session:
+            session.add(
+                ReceiptRow(
+                    exam=receipt.exam,
+                    sent_s=self._now(),
+                    status=receipt.status,
+                    sha256=receipt.sha256,
+                    why=receipt.why,
+                )
+            )
+            session.flush()
+            kept = (
+                select(ReceiptRow.id)
+                .where(ReceiptRow.exam == receipt.exam)
+                .order_by(ReceiptRow.id.desc())
+                .limit(_KEPT_RECEIPTS)
+            )
+            session.execute(
+                delete(ReceiptRow).where(ReceiptRow.exam == receipt.exam, ReceiptRow.id.not_in(kept))
+            )
+
+    # ---- what is here
+
+    def devices(self) -> list[DeviceRow]:
+        """Every device that ever spoke, by name."""
+        with self._reading() as session:
+            return list(session.scalars(select(DeviceRow).order_by(DeviceRow.fleet, DeviceRow.device)))
+
+    def exams(
+        self, limit: int = 50, before: tuple[float, str] | None = None, device: tuple[str, str] | None = None
+    ) -> list[Found]:
+        """Exams, the newest arrival first. `before`: (received_s, id) of the last one seen."""
+        query = select(ExamRow).order_by(ExamRow.received_s.desc(), ExamRow.id.desc()).limit(limit)
+        if before is not None:
+            arrived, name = before
+            query = query.where(
+                (ExamRow.received_s < arrived) | ((ExamRow.received_s == arrived) & (ExamRow.id < name))
+            )
+        if device is not None:
+            query = query.where(ExamRow.fleet == device[0], ExamRow.device == device[1])
+        with self._reading() as session:
+            return [self._found(session, row) for row in session.scalars(query)]
+
+    def count(self) -> int:
+        """Exams in all, complete or not."""
+        with self._reading() as session:
+            return int(session.scalar(select(func.count()).select_from(ExamRow)) or 0)
+
+    def exam(self, exam: str) -> Found | None:
+        """One exam by id."""
+        with self._reading() as session:
+            row = session.get(ExamRow, exam)
+            return None if row is None else self._found(session, row)
+
+    def partial(self) -> list[ExamRow]:
+        """Exams whose sound is not all here."""
+        with self._reading() as session:
+            return list(session.scalars(select(ExamRow).where(ExamRow.complete_s.is_(None))))
+
+    def receipts(self, exam: str) -> list[ReceiptRow]:
+        """What was answered about an exam, the oldest first."""
+        with self._reading() as session:
+            query = select(ReceiptRow).where(ReceiptRow.exam == exam).order_by(ReceiptRow.id)
+            return list(session.scalars(query))
+
+    def aside(self) -> list[AsideRow]:
+        """Results that were refused."""
+        with self._reading() as session:
+            return list(session.scalars(select(AsideRow).order_by(AsideRow.received_s)))
+
+    def sound_path(self, exam: str, site: str) -> Path | None:
+        """The FLAC file of a site; None while it is not whole, or when there is no such exam or site."""
+        with self._reading() as session:
+            sound = session.get(SoundRow, (exam, site))
+        if sound is None or sound.complete_s is None:
+            return None
+        # the names come from the database, where only checked ids are
+        path = self._sound_file(sound.exam, sound.site)
+        return path if path.is_file() else None
+
+    # ---- inside
+
+    def _sound_file(self, exam: str, site: str) -> Path:
+        return self.folder / "sounds" / exam / f"{site}.flac"
+
+    def _found(self, session: Session, row: ExamRow) -> Found:
+        sites = session.scalars(
+            select(SiteRow).where(SiteRow.exam == row.id).order_by(SiteRow.position)
+        ).all()
+        sounds = session.scalars(
+            select(SoundRow).where(SoundRow.exam == row.id).order_by(SoundRow.position)
+        ).all()
+        have = {sound.site: sound.chunks if sound.complete_s is not None else 0 for sound in sounds}
+        if row.complete_s is None:
+            have |= {
+                site: len(numbers) for site, numbers in self._numbers(session, row).items() if site in have
+            }
+        return Found(row, sites, sounds, have)
+
+    def _add(
+        self, session: Session, topic: Topic, exam: messages.Exam, payload: bytes, digest: str
+    ) -> ExamRow:
+        row = ExamRow(
+            id=exam.id,
+            fleet=exam.fleet,
+            device=exam.device,
+            sha256=digest,
+            result=payload,
+            received_s=self._now(),
+            complete_s=None,
+            label=exam.verdict.label,
+            probability=exam.verdict.probability,
+            quality=exam.verdict.quality,
+            started_s=exam.started.wall_s,
+            clock_trust=exam.started.clock_trust,
+            bundle=exam.bundle,
+        )
+        session.add(row)
+        session.flush()
+        for position, site in enumerate(exam.sites):
+            session.add(
+                SiteRow(
+                    exam=exam.id,
+                    position=position,
+                    site=site.site,
+                    seconds=site.seconds,
+                    heart_rate_bpm=site.heart_rate_bpm,
+                    good_windows=site.good_windows,
+                )
+            )
+            session.add(
+                SoundRow(
+                    exam=exam.id,
+                    site=site.site,
+                    position=position,
+                    file=site.sound.file,
+                    size=site.sound.size,
+                    sha256=site.sound.sha256,
+                    chunk_size=site.sound.chunk_size,
+                    chunks=site.sound.chunks,
+                    complete_s=None,
+                    spoilt=0,
+                )
+            )
+            session.add_all(
+                WindowEntry(
+                    exam=exam.id,
+                    position=position,
+                    number=number,
+                    start=window.start,
+                    probability=window.probability,
+                    quality=window.quality,
+                    reasons=json.dumps(window.reasons),
+                )
+                for number, window in enumerate(site.windows)
+            )
+        self._device(session, topic).seen_s = self._now()
+        session.flush()
+        return row
+
+    def _device(self, session: Session, topic: Topic) -> DeviceRow:
+        row = session.get(DeviceRow, (topic.fleet, topic.device))
+        if row is None:
+            row = DeviceRow(fleet=topic.fleet, device=topic.device)
+            session.add(row)
+        return row
+
+    def _drop_strangers(self, session: Session, topic: Topic, exam: messages.Exam) -> None:
+        """Of the chunks that came before their result: drop those that are another's or do not fit."""
+        sounds = {site.site: site.sound for site in exam.sites}
+        for chunk in session.scalars(select(ChunkRow).where(ChunkRow.exam == exam.id)):
+            fits = (chunk.fleet, chunk.device) == (topic.fleet, topic.device) and chunk.site in sounds
+            if fits:
+                try:
+                    messages.check_chunk(sounds[chunk.site], chunk.number, chunk.data)
+                    continue
+                except BadMessage:
+                    pass
+            session.delete(chunk)
+        session.flush()
+
+    def _keep(self, session: Session, topic: Topic, payload: bytes) -> bool:
+        """Store a chunk unless it is here already or too much waits; whether it was stored."""
+        key = (topic.exam, topic.fleet, topic.device, topic.site, topic.chunk)
+        if session.scalar(
+            select(func.count())
+            .select_from(ChunkRow)
+            .where(
+                ChunkRow.exam == topic.exam,
+                ChunkRow.fleet == topic.fleet,
+                ChunkRow.device == topic.device,
+                ChunkRow.site == topic.site,
+                ChunkRow.number == topic.chunk,
+            )
+        ):
+            return False
+        waiting = session.scalar(
+            select(func.coalesce(func.sum(func.length(ChunkRow.data)), 0)).where(
+                ChunkRow.fleet == topic.fleet, ChunkRow.device == topic.device
+            )
+        )
+        if (waiting or 0) + len(payload) > MOST_WAITING_BYTES:
+            log.error(
+                "%s/%s: %d MB of sound wait for their exam; more is turned away",
+                topic.fleet,
+                topic.device,
+                MOST_WAITING_BYTES >> 20,
+            )
+            return False
+        names = ("exam", "fleet", "device", "site", "number")
+        session.add(ChunkRow(**dict(zip(names, key, strict=True)), received_s=self._now(), data=payload))
+        session.flush()
+        return True
+
+    def _numbers(self, session: Session, exam: ExamRow) -> dict[str, set[int]]:
+        """Site → numbers of the chunks that wait."""
+        found: dict[str, set[int]] = {}
+        query = select(ChunkRow.site, ChunkRow.number).where(
+            ChunkRow.exam == exam.id, ChunkRow.fleet == exam.fleet, ChunkRow.device == exam.device
+        )
+        for site, number in session.execute(query):
+            found.setdefault(site, set()).add(number)
+        return found
+
+    def _look(self, session: Session, exam: ExamRow, *, answer: bool, changed: bool = False) -> Arrival:
+        """Join what is whole; then `stored`, or (when `answer`, or chunks came before their result) what is
+        missing."""
+        if exam.complete_s is not None:
+            return Arrival(Receipt.of_stored(exam.id, exam.sha256), complete=True)
+        here = self._numbers(session, exam)
+        missing: dict[str, tuple[list[int], int]] = {}
+        spoilt = False
+        for sound in session.scalars(select(SoundRow).where(SoundRow.exam == exam.id)):
+            if sound.complete_s is not None:
+                continue
+            lacking = [n for n in range(sound.chunks) if n not in here.get(sound.site, ())]
+            if not lacking and not self._join(session, exam, sound):
+                lacking, spoilt = list(range(sound.chunks)), True
+            if lacking:
+                missing[sound.site] = (lacking, sound.chunks)
+        if missing:
+            receipt = Receipt.of_missing(exam.id, exam.sha256, missing) if answer or spoilt else None
+            return Arrival(receipt, changed=changed)
+        exam.complete_s = self._now()
+        session.flush()
+        return Arrival(Receipt.of_stored(exam.id, exam.sha256), changed=True, complete=True)
+
+    def _join(self, session: Session, exam: ExamRow, sound: SoundRow) -> bool:
+        """Chunks → file. False, and the chunks thrown away, when the sha256 is not the promised one."""
+        mine = (
+            (ChunkRow.exam == exam.id)
+            & (ChunkRow.fleet == exam.fleet)
+            & (ChunkRow.device == exam.device)
+            & (ChunkRow.site == sound.site)
+        )
+        query = select(ChunkRow.data).where(mine).order_by(ChunkRow.number)
+        data = b"".join(session.scalars(query))
+        if hashlib.sha256(data).hexdigest() != sound.sha256:
+            sound.spoilt += 1
+            log.warning(
+                "%s of exam %s: the sha256 does not fit; asking for all of it again", sound.site, exam.id
+            )
+            session.execute(delete(ChunkRow).where(mine))
+            session.flush()
+            return False
+        # first the file, durably, then the row that speaks of it: a crash between leaves the chunks
+        path = self._sound_file(exam.id, sound.site)
+        write_durably(path, data)
+        _sync_folder(path.parent.parent)
+        sound.complete_s = self._now()
+        session.execute(delete(ChunkRow).where(mine))
+        session.flush()
+        return True
+
+    def _refuse(self, session: Session, topic: Topic, payload: bytes, why: str) -> Arrival:
+        assert topic.exam is not None
+        digest = messages.exam_hash(payload)
+        log.warning("exam %s of %s/%s refused: %s", topic.exam, topic.fleet, topic.device, why)
+        if session.get(AsideRow, (topic.exam, digest)) is None:
+            name: str | None = None
+            if (session.scalar(select(func.count()).select_from(AsideRow)) or 0) < MOST_ASIDE_FILES:
+                name = f"{topic.exam}-{digest[:16]}.bin"
+                write_durably(self.folder / "aside" / name, payload)
+            session.add(
+                AsideRow(
+                    exam=topic.exam,
+                    sha256=digest,
+                    fleet=topic.fleet,
+                    device=topic.device,
+                    received_s=self._now(),
+                    why=why[:300],
+                    file=name,
+                )
+            )
+        return Arrival(Receipt.of_refused(topic.exam, digest, why))
+
+    def _about(self, key: str, make: Callable[[], str]) -> str:
+        with self._writing() as session:
+            row = session.get(AboutRow, key)
+            if row is None:
+                row = AboutRow(key=key, value=make())
+                session.add(row)
+            return row.value
+
+    def _tidy(self) -> None:
+        """Chunks whose result never came go after a month; so do the leavings of a crash while writing."""
+        with self._writing() as session:
+            known = select(ExamRow.id)
+            session.execute(
+                delete(ChunkRow).where(
+                    ChunkRow.exam.not_in(known), ChunkRow.received_s < self._now() - _FORGET_ORPHANS_S
+                )
+            )
+        for leaving in (*self.folder.glob("sounds/*/.*.tmp"), *self.folder.glob("aside/.*.tmp")):
+            leaving.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        """A transaction: everything or nothing. StoreError when the disk or the database fails."""
+        try:
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except (DatabaseError, OSError) as error:
+            raise StoreError(
+                f"{self.folder}: cannot write the store ({_first(error)}); free some disk"
+            ) from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        try:
+            with Session(self._engine, expire_on_commit=False) as session:
+                yield session
+        except DatabaseError as error:
+            raise StoreError(f"{self.folder}: cannot read the store ({_first(error)})") from error
+
+
+def _as_message(sound: SoundRow) -> messages.SoundFile:
+    return messages.SoundFile(
+        file=sound.file,
+        size=sound.size,
+        sha256=sound.sha256,
+        chunk_size=sound.chunk_size,
+        chunks=sound.chunks,
+    )
+
+
+def _first(error: BaseException) -> str:
+    """The first line of what a database or the system says, without the statement."""
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
+
+
+def _open(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30.0})
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    with engine.begin() as connection:
+        version = int(connection.exec_driver_sql("PRAGMA user_version").scalar() or 0)
+        if version > VERSION:
+            raise StoreError(f"{path}: written by a newer stethopi (layout {version}); update this one")
+        _Base.metadata.create_all(connection)
+        connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
+    return engine
