@@ -32,22 +32,28 @@ import numpy as np
 import torch
 from torch import nn
 
-from device import features
+from device import features, quality, screen
+from device.bundle import ModelEntry
 from device.errors import BadInput
-from device.rates import WORKING_RATE_HZ
-from models.classifier import STATES, Classifier
+from device.rates import WINDOW, WORKING_RATE_HZ
+from models.classifier import OUTPUTS, STATES, Classifier
 from training import data as training_data
 from training.data import Recording
 
 __all__ = [
     "Corpus",
     "Recipe",
+    "auc",
     "calibration_inputs",
     "evaluate",
+    "export_classifier",
     "finetune",
     "load_checkpoint",
     "load_recipe",
+    "macc",
+    "prune_classifier",
     "recording_logits",
+    "screen_logits",
     "targets",
     "train",
 ]
@@ -111,6 +117,10 @@ class Recipe:
     finetune_learning_rate: float = 1e-3
     int8_db: float = 12.0
     """Least signal over quantisation error of the logits that export accepts."""
+    murmur_share: float = 0.5
+    """Share of the murmur logit in the score of abnormal; the rest is the abnormal logit's."""
+    undecided: float = 0.02
+    """Recordings whose probability is this close to the threshold are `unsure`."""
 
     def digest(self) -> str:
         """Hash of all values, so that a changed recipe is not taken for a finished one."""
@@ -551,6 +561,25 @@ def finetune(
     return net
 
 
+def prune_classifier(
+    recipe: Recipe,
+    source: Path,
+    corpus: Corpus,
+    out: Path | None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Classifier:
+    """Take the share `prune_ratio` of the channels of a trained net away and train on; writes
+    `out`/pruned.pt.
+    """
+    from training.prune import prune
+
+    net, _ = load_checkpoint(source)
+    net.state_head = None
+    report = prune(net, (Classifier.example(),), recipe.prune_ratio, keep=[net.head], round_to=4)
+    say(f"pruned: {report['before']} to {report['after']}")
+    return finetune(net, corpus, recipe, out, say)
+
+
 def _channels_of(net: Classifier) -> list[int]:
     return [net.stem[0].out_channels, *(block[3].out_channels for block in net.blocks)]  # type: ignore[union-attr]
 
@@ -661,6 +690,213 @@ def calibration_inputs(corpus: Corpus, recipe: Recipe, count: int = 300) -> np.n
         start = int(rng.integers(0, len(power) - features.FRAMES + 1))
         windows.append(features.network_input(power[start : start + features.FRAMES]))
     return np.stack(windows)[:, None]
+
+
+class _Heard:
+    """A network that remembers the logits it gave, one row a window."""
+
+    def __init__(self, network: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.network = network
+        self.logits: list[np.ndarray] = []
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        logits = self.network(x)
+        self.logits.append(logits)
+        return logits
+
+
+_NEUTRAL = {
+    "combine": {"murmur": 0.0, "abnormal": 1.0},
+    "bias": 0.0,
+    "temperature": 1.0,
+    "murmur_bias": 0.0,
+    "murmur_temperature": 1.0,
+    "threshold": 0.5,
+    "undecided": [0.5, 0.5],
+}
+
+
+def screen_logits(
+    chosen: Sequence[Recording], entry: ModelEntry, network: Callable[[np.ndarray], np.ndarray] | None = None
+) -> np.ndarray:
+    """Mean logits of the good windows (of all, where none is good) of recordings, by the device's own
+    screening.
+
+    float64 (recordings, 2); nan for silence.
+    """
+    neutral = dataclasses.replace(entry, meta={**entry.meta, **_NEUTRAL})
+    inner = network or screen.Int8Network(entry)
+    rows = []
+    for recording in chosen:
+        heard = _Heard(inner)
+        found = screen.screen_recording(training_data.load(recording), neutral, network=heard)
+        judged = [w for w in found.windows if w.probability is not None]
+        good = [k for k, w in enumerate(judged) if w.quality >= quality.GOOD]
+        logits = np.array(heard.logits).reshape(-1, 2)
+        rows.append(logits[good or slice(None)].mean(axis=0) if len(logits) else np.full(2, np.nan))
+    return np.array(rows)
+
+
+def fit_platt(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """(bias, temperature) of p = sigmoid((score + bias) / temperature) by weighted maximum likelihood
+    (Platt 1999).
+    """
+    a, b = 1.0, 0.0
+    design = np.stack([scores, np.ones_like(scores)], axis=1)
+    for _ in range(50):
+        p = 1.0 / (1.0 + np.exp(-(a * scores + b)))
+        gradient = design.T @ (weights * (p - positive)) + 1e-3 * np.array([a - 1.0, b])
+        hessian = (design * (weights * p * (1 - p))[:, None]).T @ design + 1e-3 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        a, b = a - step[0], b - step[1]
+        if np.abs(step).max() < 1e-9:
+            break
+    a = max(a, 0.05)
+    return float(b / a), float(1.0 / a)
+
+
+def macc(probability: np.ndarray, positive: np.ndarray, threshold: float) -> float:
+    """Mean of sensitivity and specificity, the challenge's MAcc; nan unless both classes are there."""
+    if positive.all() or not positive.any():
+        return float("nan")
+    called = probability >= threshold
+    return float((called[positive].mean() + (~called[~positive]).mean()) / 2)
+
+
+def operating_point(logits: np.ndarray, chosen: Sequence[Recording], recipe: Recipe) -> dict[str, Any]:
+    """How logits become the probability and the label: fitted on recordings of the fold that decides.
+
+    Each source and label weighs the same in the scaling. The threshold is the one of the best mean MAcc
+    over the sources that carry a sound that travels (all but those of coronary patients, b and e, whose
+    sign is in the recording as much as in the heart).
+    """
+    truth = np.array([targets(r, recipe) for r in chosen])
+    database = np.array([r.database for r in chosen])
+    usable = ~np.isnan(logits[:, 0])
+    score = recipe.murmur_share * logits[:, 0] + (1 - recipe.murmur_share) * logits[:, 1]
+    known = usable & (truth[:, 3] >= 1.0)
+    positive = truth[:, 2] > 0.5
+    weights = np.zeros(len(chosen))
+    for name in set(database):
+        for label in (False, True):
+            cell = known & (database == name) & (positive == label)
+            if cell.any():
+                # a handful of recordings cannot speak as loudly as hundreds
+                weights[cell] = min(1.0, cell.sum() / 20.0) / cell.sum()
+    bias, temperature = fit_platt(score[known], positive[known].astype(float), weights[known])
+    probability = 1.0 / (1.0 + np.exp(-np.nan_to_num((score + bias) / temperature)))
+    heard = usable & (truth[:, 1] > 0)
+    if heard.any():
+        murmur_positive = truth[:, 0] > 0.5
+        share = np.where(murmur_positive, 0.5 / max(1, (murmur_positive & heard).sum()), 0.0)
+        share = np.where(murmur_positive, share, 0.5 / max(1, (~murmur_positive & heard).sum()))
+        murmur_bias, murmur_temperature = fit_platt(
+            logits[heard, 0], murmur_positive[heard].astype(float), share[heard]
+        )
+    else:
+        murmur_bias, murmur_temperature = 0.0, 1.0
+    grid = np.arange(0.2, 0.8, 0.005)
+    sources = [d for d in sorted(set(database)) if d not in ("b", "e")] or sorted(set(database))
+    table = []
+    for name in sources:
+        own = known & (database == name)
+        row = np.array([macc(probability[own], positive[own], t) for t in grid])
+        if not np.isnan(row).any():
+            table.append(row * min(1.0, own.sum() / 20.0))
+    mean = np.sum(table, axis=0) if table else -np.abs(grid - 0.5)
+    # the middle of the plateau, not its first point
+    threshold = float(np.median(grid[mean >= mean.max() - 0.01 * max(1, len(table))]))
+    return {
+        "combine": {"murmur": recipe.murmur_share, "abnormal": 1 - recipe.murmur_share},
+        "bias": bias,
+        "temperature": temperature,
+        "murmur_bias": murmur_bias,
+        "murmur_temperature": murmur_temperature,
+        "threshold": round(threshold, 4),
+        "undecided": [round(threshold - recipe.undecided, 4), round(threshold + recipe.undecided, 4)],
+        "fitted_on": {"fold": recipe.decide, "recordings": int(known.sum())},
+    }
+
+
+def export_classifier(
+    recipe: Recipe,
+    source: Path,
+    corpus: Corpus,
+    out: Path,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Checkpoint → int8 with both gates → operating point → the classifier's part of a bundle in `out`.
+
+    Raises training.export.ExportRefused when a gate does not hold; then no part is written.
+    """
+    from training.export import Limits, export
+    from training.release import write_part
+
+    net, kept = load_checkpoint(source)
+    net.state_head = None
+    calibration = calibration_inputs(corpus, recipe)
+    result = export(
+        net,
+        {"x": Classifier.example()},
+        ["logits"],
+        {"x": calibration},
+        out,
+        "classifier",
+        limits=Limits(int8_db=recipe.int8_db),
+        seed=recipe.seed,
+    )
+    say(
+        f"int8: {result.kilobytes:.0f} kB, logits {result.report['int8_db']['logits']:.1f} dB above their error"
+    )
+    meta: dict[str, Any] = {
+        "input": "raw",
+        "rate_hz": WORKING_RATE_HZ,
+        "window_s": WINDOW / WORKING_RATE_HZ,
+        "every_s": features.FRAMES_EVERY * features.FRAME_HOP / WORKING_RATE_HZ,
+        "outputs_are": list(OUTPUTS),
+        "inputs": result.inputs,
+        "outputs": result.outputs,
+        "states": [],
+        "parameters": result.report["parameters"],
+        "mac_per_window": result.report["macs"],
+        "kilobytes": round(result.kilobytes, 1),
+        "recipe": dataclasses.asdict(recipe),
+        "recipe_sha256": recipe.digest(),
+        "seed": recipe.seed,
+        "data": corpus.hashes,
+        "trained_on": {
+            "folds": list(recipe.folds),
+            "databases": sorted({r.database for r in corpus.recordings} - set(recipe.hold_out)),
+            "noise": "part = train and noncommercial = no only",
+        },
+        "pruned": not kept["has_states"],
+        "export": result.report,
+    }
+    entry = ModelEntry("classifier", result.int8_tflite, meta)
+    chosen = [
+        r for r in corpus.recordings if r.fold == recipe.decide and r.reportable and r.label is not None
+    ]
+    say(f"operating point from {len(chosen)} recordings of fold {recipe.decide}")
+    meta.update(operating_point(screen_logits(chosen, entry), chosen, recipe))
+    network = screen.Int8Network(entry)
+    examples = calibration[:: max(1, len(calibration) // 24)][:24, 0]
+    sounds = _example_sounds(corpus, recipe)
+    found = [screen.screen_recording(s.astype(np.float32) / 32768.0, entry) for s in sounds]
+    vectors = {
+        "x": examples,
+        "logits": np.stack([network(x) for x in examples]),
+        "sound": sounds,
+        "probability": np.array([f.probability if f.probability is not None else np.nan for f in found]),
+    }
+    write_part(out, "classifier", meta, vectors=vectors)
+    return meta
+
+
+def _example_sounds(corpus: Corpus, recipe: Recipe, count: int = 4) -> np.ndarray:
+    """Five seconds of some training recordings, int16 (count, 10000)."""
+    chosen = [r for r in corpus.recordings if r.fold in recipe.folds and r.seconds >= 5.0][::97][:count]
+    sounds = [features.at_least_a_window(training_data.load(r))[:WINDOW] for r in chosen]
+    return np.clip(np.rint(np.stack(sounds) * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def describe(table: Mapping[str, Mapping[str, float]]) -> str:

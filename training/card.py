@@ -1,0 +1,221 @@
+"""Text written from figures: the bundle's CARD.md, and the result tables between markers in README.md.
+
+Every figure comes out of a JSON file that a benchmark wrote (docs/results/*.json); nothing is typed by
+hand, and a test compares.
+
+    python -m training.card            write the README's tables and the newest bundle's card anew
+    python -m training.card --check    exit 1 when they are stale
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RESULTS", "card", "classify_table", "fill_markers", "refresh"]
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+
+NAMES = {
+    "a": "a (MIT, adults, murmurs and mitral prolapse)",
+    "b": "b (Aalborg, adults, coronary disease)",
+    "c": "c (Thessaloniki, valve disease)",
+    "d": "d (Haute-Alsace)",
+    "e": "e (Dalian, coronary disease against healthy volunteers)",
+    "f": "f (Shiraz)",
+    "circor": "CirCor (children, outcome of the patient)",
+}
+
+
+def _read(results: Path | None, name: str) -> dict[str, Any] | None:
+    path = (results or RESULTS) / f"{name}.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def _figure(value: Any, digits: int = 2) -> str:
+    """A number, or a `{value, low, high}` with its interval; a dash for what is unknown."""
+    if isinstance(value, Mapping):
+        if value.get("value") is None:
+            return "–"
+        text = f"{value['value']:.{digits}f}"
+        if value.get("low") is not None and value.get("high") is not None:
+            text += f" ({value['low']:.{digits}f}–{value['high']:.{digits}f})"
+        return text
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def classify_table(result: Mapping[str, Any]) -> str:
+    """The screening figures of docs/results/classify.json, int8, fold 0, as a Markdown table."""
+    rows = []
+    model = result["rows"]["int8"]
+    for name, entry in model["databases"].items():
+        rows.append(
+            [
+                NAMES.get(name, name),
+                f"{entry['n']} ({entry['abnormal']})",
+                _figure(entry["auc"]),
+                _figure(entry["macc"]),
+                _figure(entry["sensitivity"]),
+                _figure(entry["specificity"]),
+            ]
+        )
+    for name, label in (("recording", "murmur at this position"), ("patient", "murmur, by patient")):
+        entry = model["murmur"][name]
+        rows.append(
+            [
+                f"CirCor: {label}",
+                f"{entry['n']} ({entry['present']})",
+                _figure(entry["auc"]),
+                _figure(entry["macc"]),
+                _figure(entry["sensitivity"]),
+                _figure(entry["specificity"]),
+            ]
+        )
+    head = ["source, fold 0", "recordings (abnormal)", "AUC", "MAcc", "sensitivity", "specificity"]
+    floor = result["floor"]
+    return (
+        _table(head, rows)
+        + "\n\nIntervals: 95 %, bootstrap over subjects. Pooled over all sources the AUC is "
+        + f"{_figure(model['pooled']['auc'])}; knowing nothing but the source scores {_figure(floor['auc'])} there,"
+        + " and 0.50 within each: look at the rows."
+    )
+
+
+def denoise_table(result: Mapping[str, Any]) -> str:
+    """The denoising figures of docs/results/denoise.json, as that benchmark has laid them out."""
+    from training.benchmark_denoise import table  # the layout is that program's own
+
+    return table(result)
+
+
+def card(index: Mapping[str, Any], results: Path | None = None) -> str:
+    """CARD.md of a bundle from its index and the benchmarks' results (default docs/results)."""
+    lines = [
+        f"# stethopi models {index['version']}",
+        "",
+        "It screens; it does not diagnose, and it is no medical device.",
+        "",
+        "| model | parameters | kilobytes | operations | input |",
+        "|---|---|---|---|---|",
+    ]
+    for name, meta in index["models"].items():
+        if "mac_per_window" in meta:
+            operations = f"{meta['mac_per_window'] / 1e6:.1f} MMAC a window, one a second"
+            heard = "raw sound at 2 kHz, 5 s"
+        else:
+            operations = f"{meta['mac_per_s'] / 1e6:.1f} MMAC a second"
+            heard = f"raw sound at 2 kHz, hops of {meta.get('hop', 16)} samples"
+        lines.append(f"| {name} | {meta['parameters']} | {meta['kilobytes']} | {operations} | {heard} |")
+    lines += [
+        "",
+        "## Trained on",
+        "",
+        "- PhysioNet/CinC Challenge 2016, sets a to f (Liu et al. 2016), and CirCor DigiScope 1.0.3 (Oliveira et al."
+        " 2022), both under ODC-By 1.0; folds 2 to 4. Fold 1 decided and set the operating point. Fold 0 was never"
+        " seen.",
+        "- Noise whose licence lets anybody use the result (`noncommercial` = no, part `train`): LibriSpeech (CC BY"
+        " 4.0), donateacry-corpus (ODbL 1.0), ESC-10 (CC BY 3.0), Berlin Noise (CC BY 4.0), Speech Commands (CC BY"
+        " 4.0), HLS-CMDS (CC BY 4.0) as the noise index says.",
+        "",
+    ]
+    classifier = index["models"].get("classifier")
+    if classifier:
+        low, high = classifier["undecided"]
+        lines += [
+            "## The screening model",
+            "",
+            f"Threshold {classifier['threshold']}, undecided from {low} to {high}, fitted on fold"
+            f" {classifier['fitted_on']['fold']}. It hears murmurs. Coronary disease (most of b and e) has hardly a"
+            " sound of its own: what scores there is partly the way these people were recorded, and no claim is made"
+            " for it. Ages: CirCor is mostly children, PhysioNet 2016 mostly adults. An outcome in CirCor is the"
+            " patient's diagnosis, by more than sound.",
+            "",
+        ]
+        result = _read(results, "classify")
+        if result:
+            lines += [classify_table(result), "", _origin(result), ""]
+        else:
+            lines += ["Its figures on fold 0 are not measured yet: run `stethopi benchmark classify`.", ""]
+    if "denoiser" in index["models"]:
+        lines += ["## The denoiser", ""]
+        result = _read(results, "denoise")
+        if result:
+            lines += [denoise_table(result), "", _origin(result), ""]
+        else:
+            lines += ["Its figures are not measured yet: run `stethopi benchmark denoise`.", ""]
+    lines += [
+        "## How it came about",
+        "",
+        f"Seeds {json.dumps(index['seed'])}, commit {index['commit']}, command `{index['command']}`. Recipes, gates,"
+        " quantisation and data hashes stand in bundle.json.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _origin(result: Mapping[str, Any]) -> str:
+    minutes = result.get("minutes")
+    took = f", {minutes:.1f} minutes" if minutes is not None else ""
+    return f"Written by `{result.get('command')}` at commit {result.get('commit')}, seed {result.get('seed')}{took}."
+
+
+def fill_markers(text: str, tables: Mapping[str, str]) -> str:
+    """Replace what stands between `<!-- results:NAME -->` and `<!-- end:NAME -->`; other text stays."""
+    for name, table in tables.items():
+        pattern = re.compile(rf"(<!-- results:{name} -->\n).*?(<!-- end:{name} -->)", re.DOTALL)
+        text = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)  # type: ignore[misc]
+    return text
+
+
+def _tables() -> dict[str, str]:
+    tables = {}
+    classify, denoise = _read(None, "classify"), _read(None, "denoise")
+    if classify:
+        tables["classify"] = classify_table(classify)
+    if denoise:
+        tables["denoise"] = denoise_table(denoise)
+    return tables
+
+
+def refresh(check: bool = False) -> list[str]:
+    """Write README.md's tables anew; gives the names of files that were stale. `check`: look only."""
+    stale = []
+    readme = ROOT / "README.md"
+    if readme.is_file():
+        text = readme.read_text("utf-8")
+        fresh = fill_markers(text, _tables())
+        if fresh != text:
+            stale.append(readme.name)
+            if not check:
+                temporary = readme.with_name("README.md.tmp")
+                temporary.write_text(fresh, "utf-8")
+                os.replace(temporary, readme)
+    return stale
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m training.card", description="Write the result tables anew."
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when one is stale")
+    options = parser.parse_args(argv)
+    stale = refresh(options.check)
+    for name in stale:
+        print(f"{name}: {'stale; run: python -m training.card' if options.check else 'written'}")
+    return 1 if stale and options.check else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
