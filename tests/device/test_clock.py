@@ -1,0 +1,65 @@
+"""Clocks: what they are worth, and that jumps of the wall clock leave order alone."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from device import clock
+from device.clock import ClockTrust, FakeClock, Stamp, SystemClock
+
+
+def test_the_machine_tells_its_boot_and_both_times() -> None:
+    machine = SystemClock()
+    assert len(machine.boot_id) == 36 and machine.boot_id == SystemClock().boot_id
+    before = time.monotonic(), time.time()
+    stamp = machine.stamp()
+    after = time.monotonic(), time.time()
+    assert before[0] <= stamp.monotonic_s <= after[0] and before[1] <= stamp.wall_s <= after[1]
+    assert stamp.clock_trust in (ClockTrust.SET, ClockTrust.SYNCHRONISED)
+
+
+@pytest.mark.parametrize(
+    ("wall", "disciplined", "trust"),
+    [(0.0, True, "none"), (1.4e9, False, "none"), (1.8e9, False, "set"), (1.8e9, True, "synchronised")],
+)
+def test_trust(monkeypatch: pytest.MonkeyPatch, wall: float, disciplined: bool, trust: str) -> None:
+    monkeypatch.setattr(clock, "_kept_by_a_time_server", lambda: disciplined)
+    monkeypatch.setattr(time, "time", lambda: wall)
+    assert SystemClock().trust().value == trust
+
+
+def test_the_question_to_the_kernel_is_harmless() -> None:
+    assert clock._kept_by_a_time_server() in (True, False)
+
+
+def test_a_machine_without_boot_id_gets_one_for_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    monkeypatch.setattr(clock, "_BOOT_ID", clock.Path(str(tmp_path)) / "nothing")
+    assert len(SystemClock().boot_id) == 36 and SystemClock().boot_id != SystemClock().boot_id
+
+
+def test_a_stamp_is_plain_json() -> None:
+    stamp = Stamp("b", 1.5, 2.5, ClockTrust.SYNCHRONISED)
+    plain = {"boot_id": "b", "monotonic_s": 1.5, "wall_s": 2.5, "clock_trust": "synchronised"}
+    assert json.loads(json.dumps(stamp.to_json())) == plain
+
+
+def test_the_trust_is_spelt_as_on_the_wire() -> None:
+    from device.messages import CLOCK_TRUST
+
+    assert tuple(CLOCK_TRUST) == tuple(trust.value for trust in ClockTrust)
+
+
+def test_the_fake_goes_when_told() -> None:
+    fake = FakeClock()
+    first = fake.stamp()
+    fake.advance(3)
+    fake.jump(-50 * 365 * 86400)
+    assert fake.monotonic() - first.monotonic_s == 3
+    assert fake.wall() < first.wall_s - 1e9
+    fake.trusted = ClockTrust.NONE
+    assert fake.stamp().clock_trust is ClockTrust.NONE and fake.trust() is ClockTrust.NONE
