@@ -415,6 +415,7 @@ class Health:
     lost_samples: Annotated[int, Whole(0, 2**53), "samples that the source says it lost, at its own rate"]
     exams: Annotated[int, Whole(0, 2**53), "put in the outbox since the start"]
     backlog: Backlog
+    partials: Annotated[int, Whole(0, 2**53), "recordings that a crash cut off, kept on the device"]
     disk_free_bytes: _Count | None
     memory_bytes: Annotated[int, Whole(0, 2**53), "resident"] | None
     temperature_c: Annotated[float, Real(-100.0, 200.0)] | None

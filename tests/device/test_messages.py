@@ -37,6 +37,7 @@ def examples() -> dict[str, Any]:
             lost_samples=0,
             exams=1,
             backlog=m.Backlog(1, 3000, 0, 12.0),
+            partials=0,
             disk_free_bytes=10**9,
             memory_bytes=None,
             temperature_c=None,
