@@ -33,19 +33,24 @@ class _Block(nn.Sequential):
     def __init__(
         self, channels_in: int, channels: int, stride: tuple[int, int], kernel: tuple[int, int]
     ) -> None:
+        # an uneven stride stands on the pointwise half (the same function): TensorFlow has no uneven
+        # depthwise
+        # stride, and the converter would make a full convolution of it
+        even = stride[0] == stride[1]
+        padding = (kernel[0] // 2, kernel[1] // 2)
         super().__init__(
             nn.Conv2d(
                 channels_in,
                 channels_in,
                 kernel,
-                stride,
-                (kernel[0] // 2, kernel[1] // 2),
+                stride if even else 1,
+                padding,
                 groups=channels_in,
                 bias=False,
             ),
             nn.BatchNorm2d(channels_in),
             nn.ReLU(),
-            nn.Conv2d(channels_in, channels, 1, bias=False),
+            nn.Conv2d(channels_in, channels, 1, 1 if even else stride, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(),
         )

@@ -117,7 +117,7 @@ class Recipe:
     finetune_learning_rate: float = 1e-3
     int8_db: float = 12.0
     """Least signal over quantisation error of the logits that export accepts."""
-    murmur_share: float = 0.5
+    murmur_share: float = 0.0
     """Share of the murmur logit in the score of abnormal; the rest is the abnormal logit's."""
     undecided: float = 0.02
     """Recordings whose probability is this close to the threshold are `unsure`."""
@@ -512,8 +512,8 @@ def train(
     out: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Classifier:
-    """Train from scratch (or resume from `out`/resume.pt); writes `out`/float.pt when done. The averaged
-    net, eval.
+    """Train from scratch (or resume from `out`/classifier-resume.pt); writes `out`/classifier-full.pt when
+    done. The averaged net, eval.
     """
     drawer = _Drawer(corpus, recipe, recipe.folds)
     torch.manual_seed(recipe.seed)
@@ -525,13 +525,13 @@ def train(
         steps=recipe.steps,
         learning_rate=recipe.learning_rate,
         first_draw=0,
-        checkpoint=out / "resume.pt" if out else None,
+        checkpoint=out / "classifier-resume.pt" if out else None,
         key=recipe.digest(),
         say=say,
     )
     if out is not None:
-        save_checkpoint(out / "float.pt", net, recipe, corpus)
-        (out / "resume.pt").unlink(missing_ok=True)
+        save_checkpoint(out / "classifier-full.pt", net, recipe, corpus)
+        (out / "classifier-resume.pt").unlink(missing_ok=True)
     return net
 
 
@@ -542,7 +542,7 @@ def finetune(
     out: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Classifier:
-    """Train a pruned net (without its state head) on; writes `out`/pruned.pt."""
+    """Train a pruned net (without its state head) on; writes `out`/classifier-pruned.pt."""
     drawer = _Drawer(corpus, recipe, recipe.folds)
     net = _run(
         net,
@@ -551,13 +551,13 @@ def finetune(
         steps=recipe.finetune_steps,
         learning_rate=recipe.finetune_learning_rate,
         first_draw=10_000_000,
-        checkpoint=out / "resume-pruned.pt" if out else None,
+        checkpoint=out / "classifier-resume-pruned.pt" if out else None,
         key=recipe.digest() + "-pruned",
         say=say,
     )
     if out is not None:
-        save_checkpoint(out / "pruned.pt", net, recipe, corpus)
-        (out / "resume-pruned.pt").unlink(missing_ok=True)
+        save_checkpoint(out / "classifier-pruned.pt", net, recipe, corpus)
+        (out / "classifier-resume-pruned.pt").unlink(missing_ok=True)
     return net
 
 
@@ -569,7 +569,7 @@ def prune_classifier(
     say: Callable[[str], None] = lambda text: None,
 ) -> Classifier:
     """Take the share `prune_ratio` of the channels of a trained net away and train on; writes
-    `out`/pruned.pt.
+    `out`/classifier-pruned.pt.
     """
     from training.prune import prune
 

@@ -1,0 +1,409 @@
+"""The commands that train, prune, export, release and measure; `stethopi` shows them.
+
+    stethopi train all                    everything, from the data to models/released/<version>; goes on
+    where it was stethopi train all --recipe smoke     the same way in a few minutes, with networks that are
+    good for nothing stethopi train classifier             one step of it; likewise denoiser, prune, export,
+    release stethopi benchmark classify           fold 0 → docs/results/classify.json
+
+Nothing but the standard library is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from device.errors import BadInput, StethopiError
+
+__all__ = ["add_commands", "main"]
+
+_RECIPES = Path(__file__).resolve().parent / "recipes"
+_MODELS = ("denoiser", "classifier")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _recipe_path(given: str | None, default: str) -> Path:
+    """A file, or the name of a recipe that ships (`smoke`)."""
+    if given is None:
+        return _RECIPES / f"{default}.toml"
+    path = Path(given)
+    if path.is_file():
+        return path
+    shipped = _RECIPES / f"{given}.toml"
+    if shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(p.stem for p in _RECIPES.glob("*.toml")))
+    raise BadInput(f"{given}: no such recipe; give a TOML file or one of {names}")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path}: not TOML ({error})") from None
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+class _Recipes:
+    """The recipes of one run. A file with a `[denoiser]` table (as all.toml and smoke.toml) changes the
+    shipped denoiser recipe; any other file is a denoiser recipe itself. `[classifier]` changes the
+    classifier's defaults.
+    """
+
+    def __init__(self, given: str | None, default: str = "all") -> None:
+        self.path = _recipe_path(given, default)
+        self.table = _read_toml(self.path)
+
+    def denoiser(self) -> dict[str, Any]:
+        from training.denoiser import read_recipe
+
+        if self.path.parent == _RECIPES and self.path.name == "denoiser.toml":
+            return read_recipe(self.path)
+        if "denoiser" in self.table or "classifier" in self.table:
+            return _merged(read_recipe(_RECIPES / "denoiser.toml"), self.table.get("denoiser", {}))
+        return read_recipe(self.path)
+
+    def classifier(self) -> Any:
+        from training.classifier import load_recipe
+
+        if "classifier" not in self.table:
+            return load_recipe(None)
+        shipped = _read_toml(_RECIPES / "classifier.toml").get("classifier", {})
+        return load_recipe(None, **_merged(shipped, self.table["classifier"]))
+
+
+class _Steps:
+    """Steps that leave a stamp when they are done, and are skipped when nothing that decides them has
+    changed.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def run(self, name: str, because: Any, output: Path, work: Callable[[], object]) -> bool:
+        """Run `work` unless `output` is there with a stamp of the same `because`. True when it ran."""
+        key = hashlib.sha256(json.dumps(because, sort_keys=True, default=str).encode()).hexdigest()
+        stamp = self.out / f".{name}.done"
+        if output.exists() and stamp.is_file() and stamp.read_text().strip() == key:
+            _say(f"{name}: done before, nothing has changed")
+            return False
+        stamp.unlink(missing_ok=True)
+        started = time.monotonic()
+        _say(f"{name}: started")
+        work()
+        if not output.exists():
+            raise StethopiError(f"{name}: ended without {output}")
+        self.out.mkdir(parents=True, exist_ok=True)
+        temporary = stamp.with_name(stamp.name + ".tmp")
+        temporary.write_text(key + "\n")
+        os.replace(temporary, stamp)
+        _say(f"{name}: done in {(time.monotonic() - started) / 60:.1f} min")
+        return True
+
+
+def _quiet_threads() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+class _Path:
+    """The way of the models in one run folder: what each step needs and leaves."""
+
+    def __init__(self, options: argparse.Namespace, recipes: _Recipes) -> None:
+        self.options, self.recipes = options, recipes
+        self.out, self.data, self.cache = (
+            Path(options.out),
+            Path(options.data),
+            Path(options.cache).expanduser(),
+        )
+        self.resume = bool(getattr(options, "resume", False))
+        self._corpus: Any = None
+        _quiet_threads()
+
+    @property
+    def corpus(self) -> Any:
+        from training.classifier import Corpus
+
+        if self._corpus is None:
+            self._corpus = Corpus(self.data, self.cache, _say)
+            self._corpus.into_memory()
+        return self._corpus
+
+    def train(self, model: str, resume: bool | None = None) -> Path:
+        resume = self.resume if resume is None else resume
+        if model == "denoiser":
+            from training.denoiser import train_denoiser
+
+            return train_denoiser(self.recipes.denoiser(), self.data, self.out, self.cache, resume=resume)
+        from training.classifier import train
+
+        if not resume:
+            (self.out / "classifier-resume.pt").unlink(missing_ok=True)
+        train(self.corpus, self.recipes.classifier(), self.out, _say)
+        return self.out / "classifier-full.pt"
+
+    def prune(self, model: str, resume: bool | None = None) -> Path:
+        resume = self.resume if resume is None else resume
+        if model == "denoiser":
+            from training.denoiser import prune_denoiser
+
+            return prune_denoiser(self.recipes.denoiser(), self.data, self.out, self.cache, resume=resume)
+        from training.classifier import prune_classifier
+
+        if not resume:
+            (self.out / "classifier-resume-pruned.pt").unlink(missing_ok=True)
+        source = self.out / "classifier-full.pt"
+        prune_classifier(self.recipes.classifier(), source, self.corpus, self.out, _say)
+        return self.out / "classifier-pruned.pt"
+
+    def export(self, model: str) -> Path:
+        part = self.out / model
+        if model == "denoiser":
+            from training.denoiser import export_denoiser
+
+            source = self.out / "denoiser-pruned.pt"
+            export_denoiser(self.recipes.denoiser(), source, self.data, self.cache, part)
+        else:
+            from training.classifier import export_classifier
+
+            source = self.out / "classifier-pruned.pt"
+            export_classifier(self.recipes.classifier(), source, self.corpus, part, _say)
+        return part
+
+
+def _train(options: argparse.Namespace) -> int:
+    recipes = _Recipes(options.recipe, "all" if options.model == "all" else options.model)
+    way = _Path(options, recipes)
+    if options.model != "all":
+        _say(f"written: {way.train(options.model)}")
+        return 0
+    return _train_all(options, recipes, way)
+
+
+def _train_all(options: argparse.Namespace, recipes: _Recipes, way: _Path) -> int:
+    """Every step from the data to the bundle; finished ones are skipped, a broken-off one goes on."""
+    import dataclasses
+
+    from training.data import data_hashes
+    from training.release import RELEASED, release
+
+    steps = _Steps(way.out)
+    hashes = data_hashes(way.data)
+    ran = False
+    for model in options.only or _MODELS:
+        recipe: Any = recipes.denoiser() if model == "denoiser" else recipes.classifier()
+        because = [recipe if isinstance(recipe, dict) else dataclasses.asdict(recipe), hashes]
+        full, pruned = way.out / f"{model}-full.pt", way.out / f"{model}-pruned.pt"
+        part = way.out / model / f"{model}.json"
+        ran |= steps.run(f"{model}-train", because, full, partial(way.train, model, resume=True))
+        ran |= steps.run(f"{model}-prune", because, pruned, partial(way.prune, model, resume=True))
+        ran |= steps.run(f"{model}-export", because, part, partial(way.export, model))
+    if options.only:
+        return 0
+    version = options.version or recipes.table.get("release", {}).get("version") or _product_version()
+    released = Path(options.released) if options.released else RELEASED
+    target = released / version
+    if not ran and (target / "bundle.json").is_file():
+        _say(f"release: {target} is the newest already")
+        return 0
+    release({model: way.out / model for model in _MODELS}, version, out=released, command=_command())
+    _say(f"released: {target}")
+    return 0
+
+
+def _product_version() -> str:
+    from device import __version__
+
+    return __version__
+
+
+def _command() -> str:
+    """What was typed, without the folder of the program."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _prune(options: argparse.Namespace) -> int:
+    way = _Path(options, _Recipes(options.recipe, options.model))
+    _say(f"written: {way.prune(options.model)}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    way = _Path(options, _Recipes(options.recipe, options.model))
+    _say(f"written: {way.export(options.model)}")
+    return 0
+
+
+def _release(options: argparse.Namespace) -> int:
+    from training.release import RELEASED, release
+
+    out = Path(options.out)
+    parts = {"denoiser": Path(options.denoiser or out / "denoiser")}
+    parts["classifier"] = Path(options.classifier or out / "classifier")
+    target = release(
+        parts,
+        options.version or _product_version(),
+        out=Path(options.released) if options.released else RELEASED,
+        command=_command(),
+    )
+    print(target)
+    return 0
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    bundle = Path(options.bundle) if options.bundle else None
+    results = Path(options.results) if options.results else None
+    if options.model == "classify":
+        from training.benchmark_classify import benchmark
+
+        benchmark(
+            Path(options.data),
+            Path(options.cache).expanduser(),
+            bundle=bundle,
+            results=results,
+            checkpoints=Path(options.out),
+            seed=options.seed,
+            limit=options.limit,
+            command=_command(),
+            say=_say,
+        )
+        return 0
+    from training import benchmark_denoise
+
+    arguments = ["--data", str(options.data)]
+    if bundle:
+        arguments += ["--bundle", str(bundle)]
+    if results:
+        arguments += ["--results", str(results)]
+    return int(benchmark_denoise.main(arguments) or 0)
+
+
+def _guarded(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """One line and exit code 2 where the training environment is missing."""
+
+    def run(options: argparse.Namespace) -> int:
+        try:
+            return work(options)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").split(".")[0]
+            if package in ("device", "host", "models", "training"):
+                raise
+            raise BadInput(f"this command needs {package}; run: pip install 'stethopi[train]'") from None
+
+    return run
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), metavar="DIR", help="the recordings"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="checkpoints and exports"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("~/.cache/stethopi"),
+        metavar="DIR",
+        help="features, kept between runs",
+    )
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add train, prune, export, release and benchmark to the command line."""
+    train = commands.add_parser(
+        "train",
+        help="train a network, or all on the way to a released bundle",
+        description="Train a network. `all` goes the whole way: train, prune, fine-tune, export to int8, release;"
+        " steps that are done are skipped.",
+    )
+    train.add_argument("model", choices=(*_MODELS, "all"))
+    train.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint of a run broken off")
+    train.add_argument("--only", choices=_MODELS, nargs="+", help="with all: only this model, and no release")
+    train.add_argument("--version", help="with all: version of the bundle (default: the product's)")
+    train.add_argument(
+        "--released", metavar="DIR", help="with all: where bundles go (default: models/released)"
+    )
+    _common(train)
+    train.set_defaults(func=_guarded(_train))
+
+    for name, work, text in (
+        ("prune", _prune, "prune a trained network's channels and fine-tune it"),
+        ("export", _export, "convert a pruned network to int8, checked by two gates"),
+    ):
+        parser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        parser.add_argument("model", choices=_MODELS)
+        parser.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
+        if name == "prune":
+            parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+        _common(parser)
+        parser.set_defaults(func=_guarded(work))
+
+    release = commands.add_parser(
+        "release",
+        help="put the exported networks together to a bundle",
+        description="Check the exported networks and write models/released/VERSION at once or not at all.",
+    )
+    release.add_argument("--version", help="version of the bundle (default: the product's)")
+    release.add_argument("--out", default="runs", metavar="DIR", help="the run folder with the exports")
+    release.add_argument("--denoiser", metavar="DIR", help="the denoiser's export (default: OUT/denoiser)")
+    release.add_argument(
+        "--classifier", metavar="DIR", help="the classifier's export (default: OUT/classifier)"
+    )
+    release.add_argument("--released", metavar="DIR", help="where bundles go (default: models/released)")
+    release.set_defaults(func=_guarded(_release))
+
+    benchmark = commands.add_parser(
+        "benchmark",
+        help="measure the released models on recordings they never saw",
+        description="Measure the bundle on fold 0 and write docs/results/*.json, from which the tables are made.",
+    )
+    benchmark.add_argument("model", choices=("denoise", "classify"))
+    benchmark.add_argument("--bundle", metavar="DIR", help="model bundle (default: the released one)")
+    benchmark.add_argument("--results", metavar="DIR", help="where the JSON goes (default: docs/results)")
+    benchmark.add_argument("--seed", type=int, default=1, help="of the bootstrap (default 1)")
+    benchmark.add_argument(
+        "--limit", type=int, metavar="N", help="classify: at most N recordings a source, to try"
+    )
+    _common(benchmark)
+    benchmark.set_defaults(func=_guarded(_benchmark))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.cli", description="Train and release the models."
+    )
+    add_commands(parser.add_subparsers(metavar="COMMAND", required=True))
+    options = parser.parse_args(argv)
+    try:
+        return int(options.func(options) or 0)
+    except StethopiError as error:
+        if os.environ.get("DEBUG"):
+            raise
+        print(f"stethopi: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
