@@ -845,9 +845,7 @@ def export_classifier(
         limits=Limits(int8_db=recipe.int8_db),
         seed=recipe.seed,
     )
-    say(
-        f"int8: {result.kilobytes:.0f} kB, logits {result.report['int8_db']['logits']:.1f} dB above their error"
-    )
+    say(f"int8: {result.kilobytes:.0f} kB, logits {result.report['int8_db']['logits']:.1f} dB above error")
     meta: dict[str, Any] = {
         "input": "raw",
         "rate_hz": WORKING_RATE_HZ,

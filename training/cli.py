@@ -284,6 +284,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             checkpoints=Path(options.out),
             seed=options.seed,
             limit=options.limit,
+            leave_out=options.left_out,
             command=_command(),
             say=_say,
         )
@@ -339,7 +340,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     train.add_argument("model", choices=(*_MODELS, "all"))
     train.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
-    train.add_argument("--resume", action="store_true", help="go on from the checkpoint of a run broken off")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument("--only", choices=_MODELS, nargs="+", help="with all: only this model, and no release")
     train.add_argument("--version", help="with all: version of the bundle (default: the product's)")
     train.add_argument(
@@ -367,11 +368,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     release.add_argument("--version", help="version of the bundle (default: the product's)")
     release.add_argument("--out", default="runs", metavar="DIR", help="the run folder with the exports")
-    release.add_argument("--denoiser", metavar="DIR", help="the denoiser's export (default: OUT/denoiser)")
-    release.add_argument(
-        "--classifier", metavar="DIR", help="the classifier's export (default: OUT/classifier)"
-    )
-    release.add_argument("--released", metavar="DIR", help="where bundles go (default: models/released)")
+    release.add_argument("--denoiser", metavar="DIR", help="its export (default: OUT/denoiser)")
+    release.add_argument("--classifier", metavar="DIR", help="its export (default: OUT/classifier)")
+    release.add_argument("--released", metavar="DIR", help="where bundles go")
     release.set_defaults(func=_guarded(_release))
 
     benchmark = commands.add_parser(
@@ -385,6 +384,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     benchmark.add_argument("--seed", type=int, default=1, help="of the bootstrap (default 1)")
     benchmark.add_argument(
         "--limit", type=int, metavar="N", help="classify: at most N recordings a source, to try"
+    )
+    benchmark.add_argument(
+        "--left-out",
+        nargs="*",
+        default=[],
+        metavar="SOURCE",
+        help="classify: also train without these sources",
     )
     _common(benchmark)
     benchmark.set_defaults(func=_guarded(_benchmark))

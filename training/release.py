@@ -26,7 +26,7 @@ import numpy as np
 from device.bundle import SCHEMA, ModelEntry, load, sha256_of
 from device.errors import BadInput, StethopiError
 
-__all__ = ["LARGEST_BYTES", "RELEASED", "release", "write_part"]
+__all__ = ["LARGEST_BYTES", "RELEASED", "commit_id", "release", "write_part"]
 
 LARGEST_BYTES = 3_000_000
 RELEASED = Path(__file__).resolve().parent.parent / "models" / "released"
@@ -109,7 +109,8 @@ def _check_classifier(entry: ModelEntry, vectors: Mapping[str, np.ndarray]) -> N
         )
 
 
-def _commit() -> str | None:
+def commit_id() -> str | None:
+    """The commit of the checkout this code stands in; None outside of one."""
     try:
         found = subprocess.run(
             ["git", "rev-parse", "HEAD"],
@@ -172,7 +173,7 @@ def release(
             "version": version,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seed": {name: meta.get("seed") for name, meta in models.items()},
-            "commit": _commit(),
+            "commit": commit_id(),
             "command": command,
             "data": data,
             "models": models,
