@@ -1,11 +1,11 @@
 """How loud the sound is, tracked slowly and causally, so that a whisper and a shout give the same result.
 
-The denoiser hears `sound * gain` with `gain = 1 / level`, one gain a hop; its answer is applied to the sound itself,
-so the gain never touches what is heard. The level is the running mean of each hop's root mean square: all hops so
-far count alike at the start (so there is no wrong first guess), later with a time constant of two seconds. A hop
-louder than eight times the level counts as eight times (a knock on the chest piece must not deafen the net for
-seconds). No absolute threshold: `k * x` has exactly `k` times the level of `x`. Hops of digital silence count
-nothing.
+The denoiser hears `sound * gain` with `gain = 1 / level`, one gain a hop; its answer is applied to the sound
+itself, so the gain never touches what is heard. The level is the running mean of each hop's root mean
+square: all hops so far count alike at the start (so there is no wrong first guess), later with a time
+constant of two seconds. A hop louder than eight times the level counts as eight times (a knock on the chest
+piece must not deafen the net for seconds). No absolute threshold: `k * x` has exactly `k` times the level of
+`x`. Hops of digital silence count nothing.
 
     python -m device.level FILE      level at each second, in dB of full scale
 """
@@ -19,7 +19,8 @@ from device.rates import HOP, HOP_S, WORKING_RATE_HZ
 __all__ = ["HIGH_PASS_HZ", "Level", "hop_high_pass", "levels"]
 
 HIGH_PASS_HZ = 15.0
-"""Corner of the first-order high pass before the level: an offset or slow drift of the microphone is not loudness."""
+"""Corner of the first-order high pass before the level: an offset or slow drift of the microphone is not
+loudness."""
 
 TIME_CONSTANT_S = 2.0
 LOUDEST = 8.0

@@ -1,18 +1,20 @@
-"""A trained PyTorch module → ONNX → TFLite (float32 and full int8), refused when it no longer computes the same.
+"""A trained PyTorch module → ONNX → TFLite (float32 and full int8), refused when it no longer computes the
+same.
 
     from training.export import Limits, export
     result = export(model, {"x": x, "state_00": s}, ["y", "new_00"], calibration, out_dir, "denoiser",
                     states=[("state_00", "new_00")])
 
-The module's `forward` takes the example tensors in order and returns a tensor or a tuple of them. Arrays on the
-PyTorch side are `(batch, channels, height, width)`; TFLite's are `(batch, height, width, channels)`, and everything
-here that ends in `_nhwc` is of the second kind. Two gates, apart from each other:
+The module's `forward` takes the example tensors in order and returns a tensor or a tuple of them. Arrays on
+the
+PyTorch side are `(batch, channels, height, width)`; TFLite's are `(batch, height, width, channels)`, and
+everything here that ends in `_nhwc` is of the second kind. Two gates, apart from each other:
 
 - float: every output of the float32 file against PyTorch on random input and on the calibration set;
 - int8: every output of the int8 file against PyTorch on the calibration set, as signal over error in dB.
 
-A graph that holds a TRANSPOSE (the converter then has mixed up the layout somewhere) or a state whose input and
-output have different scales is refused too.
+A graph that holds a TRANSPOSE (the converter then has mixed up the layout somewhere) or a state whose input
+and output have different scales is refused too.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Limits:
     """What the gates ask for."""
 
     float_error: float = 1e-4
-    """Largest difference of any float output from PyTorch, relative to that output's largest value (at least 1)."""
+    """Largest difference of any float output from PyTorch, relative to that output's largest value (at least
+    1)."""
     int8_db: float = 15.0
     """Least signal over quantisation error of each int8 output, in dB, over the calibration set."""
     int8_db_of: Mapping[str, float] = field(default_factory=dict)
@@ -58,9 +61,9 @@ class Limits:
 class Exported:
     """The two files and what the device must know to feed them.
 
-    `inputs` and `outputs` describe the int8 file in the order of the module's own arguments and results: dicts with
-    `name`, `position` (place in the interpreter's list), `shape` (NHWC), `scale`, `zero_point`. `states` pairs
-    positions in these two lists. `report` holds the figures of both gates.
+    `inputs` and `outputs` describe the int8 file in the order of the module's own arguments and results:
+    dicts with `name`, `position` (place in the interpreter's list), `shape` (NHWC), `scale`, `zero_point`.
+    `states` pairs positions in these two lists. `report` holds the figures of both gates.
     """
 
     float_tflite: Path
@@ -123,7 +126,8 @@ def _interpreter(path: Path) -> Any:
 
 
 def _op_counts(path: Path) -> dict[str, int]:
-    """Operators in the file by name, read from the flatbuffer (the converter's environment has TensorFlow)."""
+    """Operators in the file by name, read from the flatbuffer (the converter's environment has
+    TensorFlow)."""
     from tensorflow.lite.python import schema_py_generated as schema  # type: ignore[import-not-found]
 
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
@@ -178,8 +182,10 @@ def match_outputs(wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> 
             taken.add(j)
     missing = [i for i in range(len(wanted)) if i not in chosen]
     if missing:
-        raise ExportRefused(f"export: output {missing[0]} has no tensor of shape {wanted[missing[0]].shape}; "
-                            "look at the operators of the converted file")
+        raise ExportRefused(
+            f"export: output {missing[0]} has no tensor of shape {wanted[missing[0]].shape}; "
+            "look at the operators of the converted file"
+        )
     return [chosen[i] for i in range(len(wanted))]
 
 
@@ -223,15 +229,29 @@ def _convert(
     threads = torch.get_num_threads()
     try:
         with _quiet(verbose):
-            torch.onnx.export(model, tuple(examples.values()), str(onnx_path), input_names=list(examples),
-                              output_names=list(output_names), dynamo=True, external_data=False, verbose=False)
+            torch.onnx.export(
+                model,
+                tuple(examples.values()),
+                str(onnx_path),
+                input_names=list(examples),
+                output_names=list(output_names),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
             import onnx2tf
 
             onnx2tf.convert(
-                input_onnx_file_path=str(onnx_path), output_folder_path=str(work / "tf"), non_verbose=True,
-                copy_onnx_input_output_names_to_tflite=True, output_integer_quantized_tflite=True,
-                quant_type="per-channel", input_quant_dtype="int8", output_quant_dtype="int8",
-                custom_input_op_name_np_data_path=custom)
+                input_onnx_file_path=str(onnx_path),
+                output_folder_path=str(work / "tf"),
+                non_verbose=True,
+                copy_onnx_input_output_names_to_tflite=True,
+                output_integer_quantized_tflite=True,
+                quant_type="per-channel",
+                input_quant_dtype="int8",
+                output_quant_dtype="int8",
+                custom_input_op_name_np_data_path=custom,
+            )
     except SystemExit as problem:  # onnx2tf leaves by sys.exit
         raise ExportRefused(f"export: the converter gave up ({problem}); try verbose=True") from problem
     finally:
@@ -257,10 +277,12 @@ def export(
     seed: int = 0,
     verbose: bool = False,
 ) -> Exported:
-    """Export `model`, pass both gates, and only then write `out/<name>.float.tflite` and `out/<name>.tflite` (int8).
+    """Export `model`, pass both gates, and only then write `out/<name>.float.tflite` and `out/<name>.tflite`
+    (int8).
 
     examples: input name → example of batch 1, in the order of `forward`'s arguments; fixes the shapes.
-    calibration: input name → array `(n, …)` in PyTorch's layout, what the net will really see (quiet and loud,
+    calibration: input name → array `(n, …)` in PyTorch's layout, what the net will really see (quiet and
+    loud,
         clean and noisy; states included). n of a few hundred is enough.
     states: (input name, output name) pairs that go round; input and output must get the same scale.
     checked: calibration examples that are compared (evenly picked).
@@ -274,8 +296,10 @@ def export(
     for n in names:
         wanted = tuple(examples[n].shape[1:])
         if tuple(calibration[n].shape[1:]) != wanted or len(calibration[n]) != count:
-            raise ExportRefused(f"export: calibration of {n} has shape {calibration[n].shape}, "
-                                f"not ({count}, {', '.join(map(str, wanted))})")
+            raise ExportRefused(
+                f"export: calibration of {n} has shape {calibration[n].shape}, "
+                f"not ({count}, {', '.join(map(str, wanted))})"
+            )
 
     rng = np.random.default_rng(seed)
     picks = np.unique(np.linspace(0, count - 1, min(checked, count)).astype(int))
@@ -286,7 +310,9 @@ def export(
         rows = [_forward(model, arrays) for arrays in batches]
         return [np.concatenate([to_nhwc(r[k]) for r in rows]) for k in range(len(rows[0]))]
 
-    def converted(interp: Any, order: Sequence[int], batches: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    def converted(
+        interp: Any, order: Sequence[int], batches: Sequence[Sequence[np.ndarray]]
+    ) -> list[np.ndarray]:
         rows = [_run(interp, order, [to_nhwc(a) for a in arrays]) for arrays in batches]
         return [np.concatenate([r[k] for r in rows]) for k in range(len(rows[0]))]
 
@@ -295,8 +321,10 @@ def export(
         ops = {"float": _op_counts(float_file), "int8": _op_counts(int8_file)}
         for kind, counts in ops.items():
             if counts.get("TRANSPOSE", 0):
-                raise ExportRefused(f"export {name}: {counts['TRANSPOSE']} TRANSPOSE in the {kind} file; the converter "
-                                    "has mixed up the layout (a residual Add? write it as a convolution)")
+                raise ExportRefused(
+                    f"export {name}: {counts['TRANSPOSE']} TRANSPOSE in the {kind} file; the converter "
+                    "has mixed up the layout (a residual Add? write it as a convolution)"
+                )
 
         # gate 1: float
         interp = _interpreter(float_file)
@@ -304,19 +332,28 @@ def export(
         want_random, want_real = reference(random_in), reference(real_in)
         got_random, got_real = converted(interp, order, random_in), converted(interp, order, real_in)
         if len(want_real) != len(output_names):
-            raise ExportRefused(f"export {name}: the module returns {len(want_real)} results, "
-                                f"{len(output_names)} output names were given")
-        float_pos = match_outputs([np.concatenate(p) for p in zip(want_random, want_real, strict=True)],
-                                  [np.concatenate(p) for p in zip(got_random, got_real, strict=True)])
+            raise ExportRefused(
+                f"export {name}: the module returns {len(want_real)} results, "
+                f"{len(output_names)} output names were given"
+            )
+        float_pos = match_outputs(
+            [np.concatenate(p) for p in zip(want_random, want_real, strict=True)],
+            [np.concatenate(p) for p in zip(got_random, got_real, strict=True)],
+        )
         float_error: dict[str, float] = {}
         for k, output in enumerate(output_names):
             worst = 0.0
-            for want, got in ((want_random[k], got_random[float_pos[k]]), (want_real[k], got_real[float_pos[k]])):
+            for want, got in (
+                (want_random[k], got_random[float_pos[k]]),
+                (want_real[k], got_real[float_pos[k]]),
+            ):
                 worst = max(worst, float(np.max(np.abs(want - got)) / max(1.0, float(np.max(np.abs(want))))))
             float_error[output] = worst
             if not worst < limits.float_error:
-                raise ExportRefused(f"export {name}: float output {output} is {worst:.2g} away from PyTorch "
-                                    f"(limit {limits.float_error:g})")
+                raise ExportRefused(
+                    f"export {name}: float output {output} is {worst:.2g} away from PyTorch "
+                    f"(limit {limits.float_error:g})"
+                )
         float_inputs = _describe(interp.inputs, order, names)
         float_outputs = _describe(interp.outputs, float_pos, output_names)
 
@@ -332,8 +369,10 @@ def export(
             int8_db[output] = float(10 * np.log10((np.sum(want**2) + 1e-20) / (error + 1e-20)))
             limit = limits.int8_db_of.get(output, limits.int8_db)
             if not int8_db[output] >= limit:
-                raise ExportRefused(f"export {name}: int8 output {output} is only {int8_db[output]:.1f} dB above "
-                                    f"its error (limit {limit:g} dB)")
+                raise ExportRefused(
+                    f"export {name}: int8 output {output} is only {int8_db[output]:.1f} dB above "
+                    f"its error (limit {limit:g} dB)"
+                )
         inputs = _describe(interp.inputs, order, names)
         outputs = _describe(interp.outputs, int8_pos, output_names)
         pairs = []
@@ -341,8 +380,10 @@ def export(
             i, o = names.index(source), list(output_names).index(result)
             a, b = inputs[i], outputs[o]
             if (a["scale"], a["zero_point"], a["shape"]) != (b["scale"], b["zero_point"], b["shape"]):
-                raise ExportRefused(f"export {name}: state {source} goes in as {a['scale']}, {a['zero_point']}, "
-                                    f"{a['shape']} and comes out as {b['scale']}, {b['zero_point']}, {b['shape']}")
+                raise ExportRefused(
+                    f"export {name}: state {source} goes in as {a['scale']}, {a['zero_point']}, "
+                    f"{a['shape']} and comes out as {b['scale']}, {b['zero_point']}, {b['shape']}"
+                )
             pairs.append({"input": i, "output": o})
 
         kept = out / f"{name}.float.tflite", out / f"{name}.tflite"
@@ -352,9 +393,13 @@ def export(
             os.replace(temporary, path)
 
     report = {
-        "float_error": float_error, "float_limit": limits.float_error,
-        "int8_db": {k: round(v, 2) for k, v in int8_db.items()}, "int8_limit_db": limits.int8_db,
-        "checked": len(real_in), "calibration": count, "operators": ops,
+        "float_error": float_error,
+        "float_limit": limits.float_error,
+        "int8_db": {k: round(v, 2) for k, v in int8_db.items()},
+        "int8_limit_db": limits.int8_db,
+        "checked": len(real_in),
+        "calibration": count,
+        "operators": ops,
         "parameters": int(sum(p.numel() for p in model.parameters())),
         "macs": count_macs(model, tuple(examples.values())),
         "kilobytes": {"float": kept[0].stat().st_size / 1000.0, "int8": kept[1].stat().st_size / 1000.0},
@@ -368,10 +413,19 @@ def _input_order(interp: Any, names: Sequence[str]) -> list[int]:
     try:
         return [found[n] for n in names]
     except KeyError as missing:
-        raise ExportRefused(f"export: the converted file has no input {missing}; it has {sorted(found)}") from missing
+        raise ExportRefused(
+            f"export: the converted file has no input {missing}; it has {sorted(found)}"
+        ) from missing
 
 
 def _describe(tensors: Sequence[Any], positions: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"name": n, "position": int(p), "shape": [int(s) for s in tensors[p].shape],
-             "scale": float(tensors[p].scale), "zero_point": int(tensors[p].zero_point)}
-            for n, p in zip(names, positions, strict=True)]
+    return [
+        {
+            "name": n,
+            "position": int(p),
+            "shape": [int(s) for s in tensors[p].shape],
+            "scale": float(tensors[p].scale),
+            "zero_point": int(tensors[p].zero_point),
+        }
+        for n, p in zip(names, positions, strict=True)
+    ]

@@ -35,19 +35,30 @@ def prune(
     """Take away about the share `ratio` of the channels of `model`, in place, those of least magnitude first.
 
     keep: layers whose outputs must stay as they are (heads). per_layer: other ratios for single layers.
-    globally: compare channels over all layers instead of inside each. steps: prune in so many rounds; `between`
-    is called after each but the last with its number (fine-tune there).
-    Returns parameters and MACs of one call before and after. StethopiError when the pruned net no longer runs.
+    globally: compare channels over all layers instead of inside each. steps: prune in so many rounds;
+    `between` is called after each but the last with its number (fine-tune there).
+    Returns parameters and MACs of one call before and after. StethopiError when the pruned net no longer
+    runs.
     """
     import torch_pruning as tp
 
     examples = tuple(examples)
     model.eval()
-    before = {"parameters": int(sum(p.numel() for p in model.parameters())), "macs": count_macs(model, examples)}
+    before = {
+        "parameters": int(sum(p.numel() for p in model.parameters())),
+        "macs": count_macs(model, examples),
+    }
     pruner = tp.pruner.MagnitudePruner(
-        model, examples, importance=tp.importance.GroupMagnitudeImportance(p=2), pruning_ratio=ratio,
-        pruning_ratio_dict=per_layer, ignored_layers=list(keep), round_to=round_to, global_pruning=globally,
-        iterative_steps=steps)
+        model,
+        examples,
+        importance=tp.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=ratio,
+        pruning_ratio_dict=per_layer,
+        ignored_layers=list(keep),
+        round_to=round_to,
+        global_pruning=globally,
+        iterative_steps=steps,
+    )
     for k in range(steps):
         pruner.step()
         if between is not None and k + 1 < steps:
@@ -56,7 +67,9 @@ def prune(
     try:
         macs = count_macs(model, examples)
     except RuntimeError as problem:
-        raise StethopiError(f"prune: the pruned net no longer runs ({str(problem).splitlines()[0]}); prune before "
-                            "folding, and take shapes of states from the layers") from problem
+        raise StethopiError(
+            f"prune: the pruned net no longer runs ({str(problem).splitlines()[0]}); prune before "
+            "folding, and take shapes of states from the layers"
+        ) from problem
     after = {"parameters": int(sum(p.numel() for p in model.parameters())), "macs": macs}
     return {"ratio": ratio, "before": before, "after": after}

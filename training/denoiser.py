@@ -1,0 +1,667 @@
+"""Train the denoiser, prune it, export it, and write its part of a bundle.
+
+    python -m training.denoiser train   --data ../shared/data --out RUN [--resume]     about an hour, one core
+    python -m training.denoiser prune   --data ../shared/data --out RUN [--resume]     prune RUN's net,
+    fine-tune python -m training.denoiser export  --data ../shared/data --out RUN                int8, parity
+    gates, bundle part
+
+All of it is in the recipe (TOML); a batch is a function of (seed, step), so a run can be stopped, resumed
+(--resume) and repeated exactly on the same machine. A healthy run improves fold 1 by more than 9 dB in band
+and leaves clean sound above 25 dB; both are printed while it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from device.denoise import LOOK_AHEAD, hear, widen
+from device.errors import BadInput, StethopiError
+from device.rates import HOP, WORKING_RATE_HZ
+from models.denoiser import SYNTHESIS, TIMES, Denoiser, Shape, tables
+from training import data as data_room
+from training.export import Exported
+from training.metrics import band, improvement, murmur_excess_db, snr_db
+from training.mixing import Mixer, MixSettings, NoisePool, Reference, references
+
+__all__ = [
+    "Removal",
+    "Validation",
+    "calibration_stream",
+    "denoise_whole",
+    "export_denoiser",
+    "load_net",
+    "prune_denoiser",
+    "read_recipe",
+    "train_denoiser",
+]
+
+RECIPE = Path(__file__).parent / "recipes" / "denoiser.toml"
+BEHIND = LOOK_AHEAD // HOP
+HELD_BACK = 5
+"""Each fifth noise segment of a kind is not trained on: it decides (fold 1), the test part reports."""
+
+
+def read_recipe(path: Path | None = None) -> dict[str, Any]:
+    """The recipe as a dict. BadInput when it is missing or no TOML."""
+    path = path or RECIPE
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such recipe") from None
+    except tomllib.TOMLDecodeError as problem:
+        raise BadInput(f"{path}: not TOML ({problem})") from problem
+
+
+def _settings(kind: type, table: dict[str, Any], path: str) -> Any:
+    known = {f.name for f in fields(kind)}
+    for key in table:
+        if key not in known:
+            raise BadInput(f"recipe: [{path}] {key}: no such key; there are {', '.join(sorted(known))}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+
+
+def _tables(recipe: dict[str, Any]) -> dict[str, np.ndarray]:
+    return tables(int(recipe["net"].get("frame", 96)))
+
+
+def _shape(recipe: dict[str, Any]) -> Shape:
+    net = {k: v for k, v in recipe["net"].items() if k != "frame"}
+    net["shares"] = _tables(recipe)["spread"].shape[1] + TIMES
+    shape: Shape = _settings(Shape, net, "net")
+    return shape
+
+
+# ── the float part, for whole sounds ────────────────────────────────────────────────────────────────────────
+
+
+class Removal(nn.Module):
+    """Applies shares to whole sounds as device.denoise does hop by hop: (B, n), (B, shares, 1, n / 16) → (B,
+    n).
+
+    The last two hops of the result are the input's (their look-ahead has not come).
+    """
+
+    def __init__(self, coefficients: dict[str, np.ndarray]) -> None:
+        super().__init__()
+        for name in ("analysis", "synthesis", "spread", "interpolation"):
+            self.register_buffer(name, torch.from_numpy(coefficients[name]), persistent=False)
+        self.bands = coefficients["spread"].shape[1]
+
+    def forward(self, x: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        batch, n = x.shape
+        hops = n // HOP
+        frame = self.analysis.shape[1]
+        wide = shares[:, :, 0].transpose(1, 2)  # (B, T, shares)
+        wide = wide + (widen(wide) - wide).detach()  # a share pressed against its end still learns
+        frames = nn.functional.pad(x, (frame - HOP, 0)).unfold(1, frame, HOP)
+        found = (frames @ self.analysis.T) * (wide[..., : self.bands] @ self.spread.T)
+        taken = (found @ self.synthesis.T).view(batch, hops, SYNTHESIS // HOP, HOP)
+        removed = taken[:, 2:, 0] + taken[:, 1:-1, 1] + taken[:, :-2, 2]
+        points = wide[..., self.bands :]
+        before = nn.functional.pad(points[:, :-1, -1:], (0, 0, 1, 0))
+        in_time = torch.cat([before, points], -1) @ self.interpolation.T
+        grid = x.view(batch, hops, HOP)
+        done = (grid[:, :-BEHIND] - removed) * (1 - in_time[:, BEHIND:])
+        return torch.cat([done, grid[:, -BEHIND:]], 1).reshape(batch, n)
+
+
+def _shares(net: Denoiser, x: np.ndarray, window: np.ndarray) -> torch.Tensor:
+    wave, spectrum = hear(x, window)
+    states = net.initial_states(x.shape[0])
+    return net(torch.from_numpy(wave)[:, :, None], torch.from_numpy(spectrum)[:, :, None], *states)[0]
+
+
+def denoise_whole(
+    net: Denoiser, removal: Removal, coefficients: dict[str, np.ndarray], x: np.ndarray
+) -> np.ndarray:
+    """The float net on one whole sound (n,), same length out."""
+    n = len(x)
+    padded = np.zeros((1, (-(-n // HOP) + BEHIND) * HOP), dtype=np.float32)
+    padded[0, :n] = x
+    with torch.no_grad():
+        y = removal(torch.from_numpy(padded), _shares(net, padded, coefficients["window"]))
+    return y[0, :n].numpy()
+
+
+# ── loss ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Loss(nn.Module):
+    """Mean over examples of: minus SNR in band, minus SNR 90–420 Hz, plus spectral errors, all as dB ratios.
+
+    Each ratio is capped at 30 dB (an error smaller than the references' own noise teaches nothing). The
+    spectral terms (two resolutions, square-root magnitudes up to 450 Hz) count what was taken away too much
+    again `over_suppression` times: faint murmur weighs as much as beats there.
+    """
+
+    def __init__(self, samples: int, weights: dict[str, float]) -> None:
+        super().__init__()
+        f = torch.fft.rfftfreq(samples, 1 / WORKING_RATE_HZ)
+        inside = ((f >= 25) & (f <= 400)).float()
+        high = ((f >= 90) & (f <= 420)).float()
+        outside = (f > 400).float()
+        w = {
+            "band": 1.0,
+            "high_band": 0.5,
+            "spectral": 0.3,
+            "over_suppression": 1.0,
+            "out_of_band": 0.1,
+            **weights,
+        }
+        self.weights = w
+        self.register_buffer("inside", inside + w["out_of_band"] * outside)
+        self.register_buffer("in_band", inside)
+        self.register_buffer("high", high)
+        for size in (64, 256):
+            self.register_buffer(f"window_{size}", torch.hann_window(size))
+
+    def forward(self, y: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        s = torch.fft.rfft(clean)
+        e = torch.fft.rfft(y - clean)
+        s2, e2 = s.real**2 + s.imag**2, e.real**2 + e.imag**2
+        loss = self.weights["band"] * _ratio_db(e2 @ self.inside, s2 @ self.in_band)
+        loss = loss + self.weights["high_band"] * _ratio_db(e2 @ self.high, s2 @ self.high)
+        for size in (64, 256):
+            window = getattr(self, f"window_{size}")
+            bins = round(450 / WORKING_RATE_HZ * size) + 1
+
+            def magnitude(
+                x: torch.Tensor, size: int = size, window: torch.Tensor = window, bins: int = bins
+            ) -> torch.Tensor:
+                z = torch.stft(x, size, size // 4, window=window, return_complex=True)[:, 1:bins]
+                return (z.real**2 + z.imag**2 + 1e-4).pow(0.25)
+
+            a, b = magnitude(clean), magnitude(y)
+            d = a - b
+            over = d.square() * (1 + self.weights["over_suppression"] * (d > 0))
+            loss = loss + self.weights["spectral"] * _ratio_db(over.sum((1, 2)), a.square().sum((1, 2)))
+        return loss.mean()
+
+
+def _ratio_db(error: torch.Tensor, signal: torch.Tensor, cap: float = 1e-3) -> torch.Tensor:
+    return 10 * torch.log10(error / signal.clamp_min(1e-12) + cap)
+
+
+# ── validation ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Validation:
+    """Fixed mixtures of fold 1 and noise held back from training; real murmurs clean and in noise."""
+
+    def __init__(self, data: Path, cache: Path, seed: int, *, noisy: int = 66, murmurs: int = 20) -> None:
+        rng = np.random.default_rng([seed, 77])
+        refs = references(data, cache, (1,), least_db=13.0, share=1.0, most=40)
+        pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK, others=False)
+        normal = [r for r in refs if not r.murmur and len(r.sound) >= 8192]
+        by_database: dict[str, list[Reference]] = {}
+        for r in normal:
+            by_database.setdefault(r.database, []).append(r)
+        names = sorted(by_database)
+        self.items: list[tuple[str, float, Reference, np.ndarray]] = []
+        for k in range(noisy):
+            members = by_database[names[k % len(names)]]
+            r = members[int(rng.integers(len(members)))]
+            kind = pool.kinds[k % len(pool.kinds)]
+            level = (-6.0, -3.0, 0.0, 3.0, 6.0)[k % 5]
+            self.items.append((kind, level, r, self._mix(rng, pool, r.sound[:16384], kind, level)))
+        for k in range(12):
+            members = by_database[names[k % len(names)]]
+            r = members[int(rng.integers(len(members)))]
+            self.items.append(("clean", np.inf, r, r.sound[:16384]))
+        heard = [r for r in refs if r.murmur]
+        heard = [r for r in heard if murmur_excess_db(r.sound, r.spans) >= 6.0]
+        for k, r in enumerate(heard[:murmurs]):
+            kind = pool.kinds[k % len(pool.kinds)]
+            self.items.append(("murmur clean", np.inf, r, r.sound))
+            for level in (10.0, 0.0):
+                self.items.append((f"murmur {level:g}", level, r, self._mix(rng, pool, r.sound, kind, level)))
+
+    @staticmethod
+    def _mix(
+        rng: np.random.Generator, pool: NoisePool, x: np.ndarray, kind: str, level_db: float
+    ) -> np.ndarray:
+        noise = pool.draw(rng, kind, len(x)).astype(np.float32)
+        gain = np.std(band(x)) / max(float(np.std(band(noise))), 1e-9) * 10 ** (-level_db / 20)
+        return (x + gain * noise).astype(np.float32)
+
+    def __call__(self, clean_up: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+        rows: dict[str, list[float]] = {}
+        for kind, _level, r, noisy in self.items:
+            out = clean_up(noisy)
+            if kind.startswith("murmur"):
+                change = murmur_excess_db(out, r.spans) - murmur_excess_db(r.sound, r.spans)
+                rows.setdefault(kind, []).append(change)
+                continue
+            s, x, y = (band(v) for v in (r.sound[: len(noisy)], noisy, out))
+            if kind == "clean":
+                rows.setdefault("clean out", []).append(snr_db(s, y))
+            else:
+                plain, beyond = improvement(s, x, y)
+                for name in ("all", kind):
+                    rows.setdefault(f"{name} plain", []).append(plain)
+                    rows.setdefault(f"{name} beyond", []).append(beyond)
+        found = {}
+        for name, values in rows.items():
+            v = np.array(values)
+            found[name] = float(np.nanmedian(v) if name.startswith("murmur") else np.nanmean(v))
+            if name.startswith("murmur"):
+                found[f"{name} p10"] = float(np.nanpercentile(v, 10))
+            elif name == "clean out":
+                found["clean out p5"] = float(np.nanpercentile(v, 5))
+        return {k: round(v, 3) for k, v in found.items()}
+
+
+def _headline(v: dict[str, float]) -> str:
+    parts = [
+        f"{v.get('all plain', np.nan):+.2f} plain",
+        f"{v.get('all beyond', np.nan):+.2f} beyond",
+        f"clean {v.get('clean out', np.nan):.1f} (p5 {v.get('clean out p5', np.nan):.1f})",
+    ]
+    for k in ("murmur clean", "murmur 10", "murmur 0"):
+        if k in v:
+            parts.append(f"{k} {v[k]:+.2f}/{v[k + ' p10']:+.1f}")
+    return ", ".join(parts)
+
+
+# ── training ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
+
+
+def _fit(
+    net: Denoiser,
+    recipe: dict[str, Any],
+    table: dict[str, Any],
+    data: Path,
+    cache: Path,
+    path: Path,
+    resume: bool,
+    offset: int,
+    note: dict[str, Any],
+) -> dict[str, float]:
+    """Train `net` by `table` (steps, rate …) and keep it in `path`; returns the last validation of the
+    average."""
+    torch.set_num_threads(1)
+    torch.manual_seed(recipe["seed"])
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    seed = int(recipe["seed"])
+    settings: MixSettings = _settings(MixSettings, recipe["mix"], "mix")
+    coefficients = _tables(recipe)
+    refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
+    pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
+    mixer = Mixer(refs, pool, settings, seed)
+    removal = Removal(coefficients)
+    loss_of = Loss(settings.samples - 2 * LOOK_AHEAD, recipe.get("loss", {}))
+    steps, rate = int(table["steps"]), float(table["rate"])
+    validate_every = int(table.get("validate_every", recipe["train"].get("validate_every", 1000)))
+    half = bool(recipe["train"].get("bfloat16", False))
+    average_by = float(recipe["train"].get("average", 0.999))
+    optimizer = torch.optim.AdamW(
+        net.parameters(),
+        lr=rate,
+        betas=(0.9, 0.98),
+        weight_decay=float(recipe["train"].get("weight_decay", 0.0)),
+    )
+    warm = int(table.get("warm_up", recipe["train"].get("warm_up", 100)))
+
+    def rate_at(step: int) -> float:
+        if step < warm:
+            return rate * (step + 1) / warm
+        return rate * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm)))))
+
+    average = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    start, curve, seconds = 0, [], 0.0
+    if resume and path.is_file():
+        kept = torch.load(path, weights_only=False)
+        net.load_state_dict(kept["net"])
+        optimizer.load_state_dict(kept["optimizer"])
+        average, start, curve, seconds = kept["average"], kept["step"], kept["curve"], kept["seconds"]
+    validation = Validation(data, cache, seed)
+    print(
+        f"{len(refs)} references, {sum(len(r.sound) for r in refs) / WORKING_RATE_HZ / 60:.0f} min; "
+        f"{sum(p.numel() for p in net.parameters())} parameters; steps {start} to {steps}; "
+        f"{len(validation.items)} for validation",
+        flush=True,
+    )
+    eye = Denoiser.from_layout(net.layout()).eval()
+    begun, saved, sums = time.monotonic() - seconds, time.monotonic(), []
+    last: dict[str, float] = {}
+
+    def checkpoint(step: int) -> None:
+        _save(
+            path,
+            {
+                "net": net.state_dict(),
+                "average": average,
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "curve": curve,
+                "seconds": time.monotonic() - begun,
+                "layout": net.layout(),
+                "recipe": recipe,
+                "steps": steps,
+                **note,
+            },
+        )
+
+    for step in range(start, steps):
+        clean, noisy = mixer.batch(offset + step)
+        wave, spectrum = hear(noisy, coefficients["window"])
+        net.train()
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            shares = net(
+                torch.from_numpy(wave)[:, :, None],
+                torch.from_numpy(spectrum)[:, :, None],
+                *net.initial_states(len(noisy)),
+            )[0]
+        y = removal(torch.from_numpy(noisy), shares.float())
+        inner = slice(LOOK_AHEAD, -LOOK_AHEAD)
+        loss = loss_of(y[:, inner], torch.from_numpy(clean)[:, inner])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), float(table.get("clip", 3.0)))
+        optimizer.step()
+        blend = min(average_by, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for k, v in net.state_dict().items():
+                average[k].lerp_(v, 1 - blend)
+        sums.append(float(loss.detach()))
+        if (step + 1) % 100 == 0:
+            print(
+                f"step {step + 1:6d}  loss {np.mean(sums):8.3f}  {(time.monotonic() - begun) / 60:6.1f} min",
+                flush=True,
+            )
+            curve.append((step + 1, float(np.mean(sums))))
+            sums = []
+        if (step + 1) % validate_every == 0 or step + 1 == steps:
+            eye.load_state_dict(average)
+            last = validation(lambda x: denoise_whole(eye, removal, coefficients, x))
+            print(f"step {step + 1:6d}  fold 1: {_headline(last)}", flush=True)
+            note["validation"] = last
+        if time.monotonic() - saved > 180 or step + 1 == steps:
+            checkpoint(step + 1)
+            saved = time.monotonic()
+    return last
+
+
+def train_denoiser(
+    recipe: dict[str, Any], data: Path, out: Path, cache: Path, *, resume: bool = False
+) -> Path:
+    """Train the full net; writes out/denoiser-full.pt (checkpoint and result) and returns its path."""
+    torch.manual_seed(recipe["seed"])
+    net = Denoiser(_shape(recipe))
+    path = out / "denoiser-full.pt"
+    _fit(net, recipe, recipe["train"], data, cache, path, resume, 0, {"kind": "full"})
+    return path
+
+
+def load_net(path: Path) -> tuple[Denoiser, dict[str, Any]]:
+    """The averaged net of a checkpoint, in evaluation mode, and the whole checkpoint. BadInput when there is
+    none."""
+    if not path.is_file():
+        raise BadInput(f"{path}: no such checkpoint; run: stethopi train denoiser --out {path.parent}")
+    kept = torch.load(path, weights_only=False)
+    net = Denoiser.from_layout(kept["layout"])
+    net.load_state_dict(kept["average"])
+    return net.eval(), kept
+
+
+def prune_denoiser(
+    recipe: dict[str, Any],
+    data: Path,
+    out: Path,
+    cache: Path,
+    *,
+    resume: bool = False,
+    ratio: float | None = None,
+    steps: int | None = None,
+    source: Path | None = None,
+    name: str = "denoiser-pruned",
+) -> Path:
+    """Prune the channels of out/denoiser-full.pt and fine-tune; writes out/<name>.pt and returns its path."""
+    from training.prune import prune
+
+    net, full = load_net(source or out / "denoiser-full.pt")
+    table = dict(recipe["prune"])
+    table["ratio"] = table["ratio"] if ratio is None else ratio
+    table["steps"] = table["steps"] if steps is None else steps
+    torch.manual_seed(recipe["seed"])
+    report = prune(net, tuple(net.examples().values()), float(table["ratio"]), keep=[net.shares])
+    rebuilt = Denoiser.from_layout(net.layout())
+    rebuilt.load_state_dict(net.state_dict())
+    print(f"pruned: {report['before']} to {report['after']}", flush=True)
+    path = out / f"{name}.pt"
+    _fit(
+        rebuilt,
+        recipe,
+        table,
+        data,
+        cache,
+        path,
+        resume,
+        10_000_000,
+        {"kind": "pruned", "pruning": report, "full_validation": full.get("validation")},
+    )
+    return path
+
+
+# ── export ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def calibration_stream(
+    net: Denoiser, sounds: np.ndarray, window: np.ndarray, every: int = 29
+) -> dict[str, np.ndarray]:
+    """Inputs of the net, states included, from sounds (batch, n) streamed hop by hop in PyTorch; each 29th
+    hop kept."""
+    wave, spectrum = (torch.from_numpy(v)[:, :, None] for v in hear(sounds, window))
+    states = net.initial_states(len(sounds))
+    names = list(net.examples())
+    kept: dict[str, list[np.ndarray]] = {n: [] for n in names}
+    with torch.no_grad():
+        for t in range(sounds.shape[1] // HOP):
+            here = (wave[..., t * HOP : (t + 1) * HOP], spectrum[..., t : t + 1], *states)
+            if t % every == every // 3 or t == 0:
+                for name, value in zip(names, here, strict=True):
+                    kept[name].append(value.numpy().copy())
+            _, *new = net(*here)
+            states = tuple(new)
+    return {k: np.concatenate(v) for k, v in kept.items()}
+
+
+def _float_file_streams(
+    made: Exported, net: Denoiser, sound: np.ndarray, window: np.ndarray, hops: int
+) -> float:
+    """Largest difference of the float file's shares from PyTorch over so many streamed hops, states fed
+    back."""
+    from device.runtime import Interpreter
+
+    wave, spectrum = hear(sound[None, : hops * HOP], window)
+    with torch.no_grad():
+        want = net(
+            torch.from_numpy(wave)[:, :, None], torch.from_numpy(spectrum)[:, :, None], *net.initial_states(1)
+        )[0][0, :, 0].numpy()
+    interpreter = Interpreter(made.float_tflite)
+    position = {t["name"]: t["position"] for t in made.float_inputs}
+    ins = [t["position"] for t in made.float_inputs]
+    outs = [t["position"] for t in made.float_outputs]
+    states = [np.zeros(made.float_inputs[s["input"]]["shape"], dtype=np.float32) for s in made.states]
+    worst = 0.0
+    for t in range(hops):
+        interpreter.set(
+            position["wave"], np.ascontiguousarray(wave[0, :, t * HOP : (t + 1) * HOP].T[None, None])
+        )
+        interpreter.set(position["spectrum"], np.ascontiguousarray(spectrum[0, :, t][None, None, None]))
+        for s, value in zip(made.states, states, strict=True):
+            interpreter.set(ins[s["input"]], value)
+        interpreter.invoke()
+        states = [interpreter.get(outs[s["output"]]) for s in made.states]
+        worst = max(worst, float(np.max(np.abs(interpreter.get(outs[0]).reshape(-1) - want[:, t]))))
+    return worst
+
+
+def export_denoiser(
+    recipe: dict[str, Any], source: Path, data: Path, cache: Path, out: Path
+) -> dict[str, Any]:
+    """Checkpoint → denoiser.tflite, .npz, .vectors.npz, .json in `out`, or ExportRefused. Returns the report.
+
+    Gates beside those of training.export: the float file over 1000 streamed hops, and int8 against float on
+    fold 1:
+    at most `most_lost_db` of the improvement.
+    """
+    from device.bundle import ModelEntry
+    from device.denoise import Denoiser as Stage
+    from device.denoise import denoise
+    from training.export import ExportRefused, Limits, export
+    from training.release import write_part
+
+    net, kept = load_net(source)
+    recipe = kept["recipe"] | {"export": recipe.get("export", {})}
+    gate = recipe["export"]
+    coefficients = _tables(recipe)
+    seed = int(recipe["seed"])
+    refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
+    pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
+    mixer = Mixer(refs, pool, MixSettings(batch=40, samples=12288, low_db=-8.0), seed)
+    _clean, sounds = mixer.batch(20_000_000)
+    calibration = calibration_stream(net, sounds, coefficients["window"])
+    states = [(f"state_{k:02d}", f"new_{k:02d}") for k in range(len(net.looking_back()))]
+    least = float(gate.get("least_db", 12.0))
+    made = export(
+        net,
+        net.examples(),
+        net.output_names(),
+        calibration,
+        out,
+        "denoiser",
+        states=states,
+        limits=Limits(int8_db=least),
+        seed=seed,
+    )
+    report = made.report
+    worst = _float_file_streams(made, net, sounds.reshape(-1), coefficients["window"], 1000)
+    report["float_streamed_error"] = worst
+    if not worst < 1e-3:
+        raise ExportRefused(
+            f"denoiser: the float file is {worst:.2g} away from PyTorch after 1000 streamed hops"
+        )
+    per_second = WORKING_RATE_HZ // HOP
+    meta = {
+        "rate_hz": WORKING_RATE_HZ,
+        "hop": HOP,
+        "look_ahead": LOOK_AHEAD,
+        "delay_ms": 1000 * (HOP + LOOK_AHEAD) / WORKING_RATE_HZ,
+        "inputs": made.inputs,
+        "outputs": made.outputs,
+        "states": made.states,
+        "parameters": report["parameters"],
+        "mac_per_s": report["macs"] * per_second,
+        "float_mac_per_s": float_part_macs(coefficients) * per_second,
+        "kilobytes": round(made.kilobytes, 1),
+        "seed": seed,
+        "data": data_room.data_hashes(data),
+        "layout": kept["layout"],
+        "recipe": recipe,
+        "steps": kept["steps"],
+        "minutes": round(kept["seconds"] / 60, 1),
+        "pruning": kept.get("pruning"),
+    }
+    entry = ModelEntry("denoiser", made.int8_tflite, meta, coefficients)
+    removal = Removal(coefficients)
+    validation = Validation(data, cache, seed)
+    as_float = validation(lambda x: denoise_whole(net, removal, coefficients, x))
+    as_int8 = validation(lambda x: denoise(entry, x))
+    report["fold_1_float"], report["fold_1_int8"] = as_float, as_int8
+    lost = as_float["all plain"] - as_int8["all plain"]
+    report["int8_loss_db"] = round(lost, 3)
+    if not lost <= float(gate.get("most_lost_db", 0.5)):
+        raise ExportRefused(
+            f"denoiser: int8 loses {lost:.2f} dB of {as_float['all plain']:.2f}; calibrate better"
+        )
+    meta["export"] = report
+    vector = np.tile(sounds[:2].reshape(-1), 1)[:12000].astype(np.float32)
+    vector *= np.float32(0.5 / np.max(np.abs(vector)))
+    stage = Stage(entry)
+    y = np.concatenate([stage.process(vector), stage.flush()])
+    write_part(out, "denoiser", meta, arrays=coefficients, vectors={"x": vector, "y": y})
+    return report
+
+
+def float_part_macs(coefficients: dict[str, np.ndarray]) -> int:
+    """Multiply-accumulates a hop of what NumPy does around the net: the products with the coefficient
+    tables."""
+    from device.level import hop_high_pass
+
+    tables_used = sum(coefficients[k].size for k in ("analysis", "synthesis", "interpolation", "window"))
+    fft = 128 * 7 * 2  # real FFT of 128 points, generously
+    return int(tables_used + hop_high_pass().size + fft)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.denoiser", description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("train", "prune", "export"))
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/denoiser"))
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stethopi")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument(
+        "--ratio", type=float, help="prune: share of channels to take, instead of the recipe's"
+    )
+    parser.add_argument("--steps", type=int, help="steps, instead of the recipe's")
+    parser.add_argument("--net", type=Path, help="checkpoint to prune or export, instead of that in --out")
+    parser.add_argument(
+        "--name", help="name of the result, instead of denoiser-pruned or the folder denoiser"
+    )
+    options = parser.parse_args(argv)
+    try:
+        recipe = read_recipe(options.recipe)
+        if options.what == "train":
+            if options.steps:
+                recipe["train"]["steps"] = options.steps
+            train_denoiser(recipe, options.data, options.out, options.cache, resume=options.resume)
+        elif options.what == "prune":
+            prune_denoiser(
+                recipe,
+                options.data,
+                options.out,
+                options.cache,
+                resume=options.resume,
+                ratio=options.ratio,
+                steps=options.steps,
+                source=options.net,
+                name=options.name or "denoiser-pruned",
+            )
+        else:
+            net = options.net or options.out / "denoiser-pruned.pt"
+            report = export_denoiser(
+                recipe, net, options.data, options.cache, options.out / (options.name or "denoiser")
+            )
+            print(json.dumps(report, indent=1))
+    except StethopiError as problem:
+        print(f"stethopi: {problem}", file=sys.stderr)
+        return problem.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,107 @@
+"""Figures about sound: signal over noise in a band, with and without the best volume, and a murmur's excess.
+
+All take sound at 2 kHz and a clean reference that is aligned to the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from device.rates import WORKING_RATE_HZ
+
+__all__ = ["BAND_HZ", "band", "bootstrap", "improvement", "murmur_excess_db", "snr_db"]
+
+BAND_HZ = (25.0, 400.0)
+"""What "in band" means everywhere."""
+
+Spans = Sequence[tuple[float, float, str]]
+
+
+def band(x: np.ndarray, low_hz: float = BAND_HZ[0], high_hz: float = BAND_HZ[1]) -> np.ndarray:
+    """Zero-phase band-pass over the last axis by the spectrum, with edges a tenth of an octave wide.
+
+    The ends are padded with half a second of mirrored sound, so that they do not leak into each other.
+    """
+    n = x.shape[-1]
+    pad = min(n - 1, WORKING_RATE_HZ // 2)
+    padded = np.concatenate([x[..., pad:0:-1], x, x[..., -2 : -2 - pad : -1]], -1).astype(np.float64)
+    size = 1 << (padded.shape[-1] - 1).bit_length()
+    octave = np.log2(np.maximum(np.fft.rfftfreq(size, 1 / WORKING_RATE_HZ), 1e-3))
+    up = np.clip((octave - np.log2(low_hz)) / 0.1 + 0.5, 0, 1)
+    down = np.clip((np.log2(high_hz) - octave) / 0.1 + 0.5, 0, 1)
+    return np.fft.irfft(np.fft.rfft(padded, size) * (up * down), size)[..., pad : pad + n]
+
+
+def snr_db(clean: np.ndarray, sound: np.ndarray, *, best_volume: bool = False) -> float:
+    """10 log10 of the clean sound's energy over that of the difference; with the sound's one best gain if
+    asked.
+
+    Capped at ±100 dB. Unknown (nan) when the reference is silent.
+    """
+    s = clean.astype(np.float64)
+    y = sound.astype(np.float64)
+    energy = float(s @ s)
+    if energy <= 0:
+        return float("nan")
+    if best_volume:
+        y = y * (float(y @ s) / max(float(y @ y), 1e-300))
+    error = float((s - y) @ (s - y))
+    return float(np.clip(10 * np.log10(energy / max(error, 1e-300)), -100, 100))
+
+
+def improvement(clean: np.ndarray, noisy: np.ndarray, out: np.ndarray) -> tuple[float, float]:
+    """SNR out minus SNR in, dB: plain, and beyond volume (both sounds first at their best gain)."""
+    return (
+        snr_db(clean, out) - snr_db(clean, noisy),
+        snr_db(clean, out, best_volume=True) - snr_db(clean, noisy, best_volume=True),
+    )
+
+
+def murmur_excess_db(x: np.ndarray, spans: Spans, low_hz: float = 100.0, high_hz: float = 400.0) -> float:
+    """How much more energy systole holds than diastole between 100 and 400 Hz, dB; nan with fewer than 3 of
+    each.
+
+    Of each systole and diastole the middle part is used (20 to 85 %), of all of them the median power.
+    """
+    power = band(x, low_hz, high_hz) ** 2
+    found: dict[str, list[float]] = {"systole": [], "diastole": []}
+    for start, end, state in spans:
+        if state in found:
+            length = end - start
+            i = round((start + 0.2 * length) * WORKING_RATE_HZ)
+            j = round((start + 0.85 * length) * WORKING_RATE_HZ)
+            if i >= 0 and j <= len(power) and j - i >= 40:
+                found[state].append(float(power[i:j].mean()))
+    if min(len(v) for v in found.values()) < 3:
+        return float("nan")
+    systole, diastole = (max(float(np.median(found[k])), 1e-20) for k in ("systole", "diastole"))
+    return 10 * float(np.log10(systole / diastole))
+
+
+def bootstrap(
+    values: Sequence[float],
+    groups: Sequence[str],
+    figure: Callable[[np.ndarray], float] = lambda v: float(np.mean(v)),
+    *,
+    rounds: int = 400,
+    seed: int = 0,
+) -> dict[str, float | int]:
+    """A figure with its 95 % interval, by drawing subjects (groups) with replacement. nan values are left
+    out."""
+    v = np.asarray(values, dtype=np.float64)
+    g = np.asarray(groups)
+    keep = np.isfinite(v)
+    v, g = v[keep], g[keep]
+    names, index = np.unique(g, return_inverse=True)
+    if not len(v):
+        return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0, "subjects": 0}
+    members = [np.flatnonzero(index == k) for k in range(len(names))]
+    rng = np.random.default_rng(seed)
+    drawn = [
+        figure(v[np.concatenate([members[k] for k in rng.integers(len(names), size=len(names))])])
+        for _ in range(rounds)
+    ]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return {"value": figure(v), "low": float(low), "high": float(high), "n": len(v), "subjects": len(names)}
