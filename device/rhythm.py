@@ -40,7 +40,7 @@ def envelope(power: np.ndarray) -> np.ndarray:
     raw = np.sqrt(power[:, :_HEART_BANDS].sum(axis=1, dtype=np.float64))
     taper = np.hanning(7)[1:-1]
     smooth = np.convolve(raw, taper / taper.sum(), "same")
-    return np.minimum(smooth, np.percentile(smooth, 97)) if len(smooth) else smooth
+    return np.minimum(smooth, np.percentile(smooth, 97))
 
 
 def beat(power: np.ndarray) -> tuple[float | None, float]:
@@ -49,10 +49,10 @@ def beat(power: np.ndarray) -> tuple[float | None, float]:
     How sure is the height of the autocorrelation's peak: 1 for exact repetition, about 0.25 for noise. The
     rate is None when no peak lies between 30 and 200 beats a minute.
     """
-    e = envelope(power)
-    n = len(e)
+    n = len(power)
     if n < SHORTEST_S * _FRAMES_PER_S:
         return None, 0.0
+    e = envelope(power)
     e = e - e.mean()
     spectrum = np.fft.rfft(e, 2 * n)
     correlation = np.fft.irfft(spectrum.real**2 + spectrum.imag**2)[:n]

@@ -271,9 +271,8 @@ def left_out(
             "positive": int(positive.sum()),
             **_scores(probability, positive, groups, float(point["threshold"]), seed),
         }
-        say(
-            f"left out {name}, {label}: AUC {result[label]['auc']['value']} MAcc {result[label]['macc']['value']}"
-        )
+        shown = result[label]
+        say(f"left out {name}, {label}: AUC {shown['auc']['value']} MAcc {shown['macc']['value']}")
     return result
 
 

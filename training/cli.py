@@ -335,8 +335,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     train = commands.add_parser(
         "train",
         help="train a network, or all on the way to a released bundle",
-        description="Train a network. `all` goes the whole way: train, prune, fine-tune, export to int8, release;"
-        " steps that are done are skipped.",
+        description="Train a network. `all` goes the whole way: train, prune, fine-tune, export to int8,"
+        " release; steps that are done are skipped.",
     )
     train.add_argument("model", choices=(*_MODELS, "all"))
     train.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
@@ -376,7 +376,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     benchmark = commands.add_parser(
         "benchmark",
         help="measure the released models on recordings they never saw",
-        description="Measure the bundle on fold 0 and write docs/results/*.json, from which the tables are made.",
+        description="Measure the bundle on fold 0 and write docs/results/*.json, which the tables are made of.",
     )
     benchmark.add_argument("model", choices=("denoise", "classify"))
     benchmark.add_argument("--bundle", metavar="DIR", help="model bundle (default: the released one)")

@@ -1,0 +1,95 @@
+"""Bad sound is told apart from good, with the reason in plain words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device import features, quality
+from device.screen import read_working_rate
+from device.sources.base import Gap
+
+
+@pytest.fixture(scope="module")
+def good(request: pytest.FixtureRequest) -> np.ndarray:
+    path = Path(__file__).resolve().parent.parent / "data" / "circor" / "49853_MV.flac"
+    return read_working_rate(path)[0][:10_000]
+
+
+def test_a_real_recording_is_good(good: np.ndarray) -> None:
+    found = quality.assess(good)
+    assert found.good
+    assert 0.0 < found.score <= 1.0
+
+
+def test_its_powers_may_be_handed_over(good: np.ndarray) -> None:
+    assert quality.assess(good) == quality.assess(good, power=features.frames_of(good))
+
+
+def test_silence(good: np.ndarray) -> None:
+    assert quality.assess(np.zeros(10_000, np.float32)) == quality.Quality(0.0, ("silence",))
+    # a constant offset is silence too
+    assert quality.assess(np.full(10_000, 0.3, np.float32)).reasons == ("silence",)
+
+
+def test_too_quiet(good: np.ndarray) -> None:
+    found = quality.assess(good * np.float32(0.001 / np.abs(good).max()))
+    assert not found.good
+    assert found.reasons[0] == "too quiet"
+
+
+@pytest.mark.parametrize("peak", [0.005, 0.05, 0.9])
+def test_the_level_does_not_matter_in_the_useful_range(good: np.ndarray, peak: float) -> None:
+    scaled = quality.assess((good * (peak / np.abs(good).max())).astype(np.float32))
+    assert scaled.score == pytest.approx(quality.assess(good).score, abs=0.02)
+
+
+def test_clipped(good: np.ndarray) -> None:
+    limit = np.percentile(np.abs(good), 92)
+    assert "clipped" in quality.assess(np.clip(good, -limit, limit)).reasons
+
+
+def test_gaps_count_by_their_share_and_only_inside(good: np.ndarray) -> None:
+    assert "gaps" in quality.assess(good, [Gap(2000, 4000)]).reasons
+    assert "gaps" in quality.assess(good, [(2000, 4000)]).reasons
+    assert quality.assess(good, [(-5000, 0), (10_000, 20_000), (500, 510)]) == quality.assess(good)
+
+
+def test_dropouts_nobody_marked(good: np.ndarray) -> None:
+    x = good.copy()
+    x[3000:4500] = 0.0
+    assert "dropouts" in quality.assess(x).reasons
+
+
+def test_knocks(good: np.ndarray) -> None:
+    x = good * np.float32(0.02)
+    x[5000:5040] += np.hanning(40).astype(np.float32)
+    assert "rubbing or knocks" in quality.assess(x).reasons
+
+
+def test_noise_has_no_heart_beat() -> None:
+    rng = np.random.default_rng(3)
+    found = quality.assess((0.1 * rng.standard_normal(10_000)).astype(np.float32))
+    assert not found.good
+    assert {"no heart beat found", "too noisy"} & set(found.reasons)
+
+
+def test_a_whistle_above_400_hz(good: np.ndarray) -> None:
+    t = np.arange(10_000) / 2000
+    x = good + (2 * np.abs(good).max() * np.sin(2 * np.pi * 600 * t)).astype(np.float32)
+    assert "voices or noise above 400 Hz" in quality.assess(x).reasons
+
+
+def test_one_second_is_enough_to_see_bad_contact(good: np.ndarray) -> None:
+    assert quality.assess(np.zeros(2000, np.float32)).reasons == ("silence",)
+    # and too little to look for a beat
+    assert "no heart beat found" not in quality.assess(good[:2000]).reasons
+
+
+def test_the_command_has_a_line_a_second(normal_recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quality.main([str(normal_recording)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert quality.main([str(normal_recording.with_name("none.wav"))]) == 2
