@@ -1,0 +1,132 @@
+"""A small ingest for tests of the device: keeps what it hears and follows the receipts of device.messages."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from paho.mqtt import client as paho
+
+from device import messages as m
+from tests.wire_schemas import check_published
+
+__all__ = ["Ingest", "until"]
+
+
+def until(true: Callable[[], Any], timeout_s: float = 30.0) -> Any:
+    """Wait for something to become true and give it; fail when it does not."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if value := true():
+            return value
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.01)
+
+
+class Ingest:
+    """Hears one broker. What is wrong by the schemas is in `wrong`; the topics in their order in `heard`.
+
+    loses: chunks that it pretends not to have heard, (site, n), each lost once.
+    answer: what it does when an exam is complete: "store", "silent", "wrong hash" or "refuse".
+    """
+
+    def __init__(
+        self, host: str, port: int, *, answer: str = "store", loses: set[tuple[str, int]] | None = None
+    ) -> None:
+        self.answer = answer
+        self.loses = loses or set()
+        self.heard: list[m.Topic] = []
+        self.payloads: list[tuple[m.Topic, bytes]] = []
+        self.wrong: list[str] = []
+        self.stored: dict[str, dict[str, bytes]] = {}
+        self.results: dict[str, bytes] = {}
+        self._chunks: dict[tuple[str, str], dict[int, bytes]] = {}
+        self._ready = threading.Event()
+        self.client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTProtocolVersion.MQTTv311
+        )
+        self.client.on_connect = lambda c, *_: c.subscribe(m.host_filters())
+        self.client.on_subscribe = lambda *_: self._ready.set()
+        self.client.on_message = self._on_message
+        self.client.reconnect_delay_set(1, 1)
+        self.client.connect(host, port)
+        self.client.loop_start()
+        assert self._ready.wait(30)
+
+    def __enter__(self) -> Ingest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def count(self, kind: str) -> int:
+        return sum(topic.kind == kind for topic in self.heard)
+
+    def last(self, kind: str) -> Any:
+        """The last payload of a kind, read; None when none was heard."""
+        for topic, payload in reversed(self.payloads):
+            if topic.kind == kind and topic.payload_type is not None:
+                return m.read(topic.payload_type, payload)
+        return None
+
+    def command(self, address: m.Address, command: m.Command, retain: bool = False) -> None:
+        self.client.publish(address.command, m.encode(command), qos=1, retain=retain)
+
+    def send_receipt(self, address: m.Address, receipt: m.Receipt) -> None:
+        payload = m.encode(receipt)
+        check_published(address.receipt, payload)
+        self.client.publish(address.receipt, payload, qos=1)
+
+    def _on_message(self, _client: Any, _user: Any, message: Any) -> None:
+        try:
+            topic = check_published(message.topic, message.payload)
+            self.payloads.append((topic, message.payload))
+            self.heard.append(topic)
+            if topic.kind == "result":
+                again = topic.exam in self.results
+                self.results[topic.exam or ""] = message.payload
+                self._judge(topic, again)
+            elif topic.kind == "sound":
+                where = (topic.site or "", topic.chunk or 0)
+                if where in self.loses:
+                    self.loses.remove(where)
+                    return
+                self._chunks.setdefault((topic.exam or "", topic.site or ""), {})[topic.chunk or 0] = (
+                    message.payload
+                )
+                self._judge(topic, False)
+        except Exception as error:
+            self.wrong.append(f"{message.topic}: {error!r}")
+
+    def _judge(self, topic: m.Topic, asked: bool) -> None:
+        if topic.exam not in self.results or self.answer == "silent":
+            return
+        result = self.results[topic.exam]
+        exam = m.read(m.Exam, result)
+        digest = m.exam_hash(result)
+        missing: dict[str, tuple[list[int], int]] = {}
+        sounds = {}
+        for site in exam.sites:
+            chunks = self._chunks.get((exam.id, site.site), {})
+            for n, payload in chunks.items():
+                m.check_chunk(site.sound, n, payload)
+            lacking = [n for n in range(site.sound.chunks) if n not in chunks]
+            if lacking:
+                missing[site.site] = (lacking, site.sound.chunks)
+            else:
+                sounds[site.site] = b"".join(chunks[n] for n in range(site.sound.chunks))
+                assert hashlib.sha256(sounds[site.site]).hexdigest() == site.sound.sha256
+        if missing:
+            if asked:
+                self.send_receipt(topic.address, m.Receipt.of_missing(exam.id, digest, missing))
+            return
+        if self.answer == "refuse":
+            self.send_receipt(topic.address, m.Receipt.of_refused(exam.id, digest, "the store is read-only"))
+            return
+        self.stored[exam.id] = sounds
+        wrong = self.answer == "wrong hash"
+        self.send_receipt(topic.address, m.Receipt.of_stored(exam.id, "0" * 64 if wrong else digest))
