@@ -376,7 +376,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     benchmark = commands.add_parser(
         "benchmark",
         help="measure the released models on recordings they never saw",
-        description="Measure the bundle on fold 0 and write docs/results/*.json, which the tables are made of.",
+        description="Measure the bundle on fold 0 and write docs/results/*.json, for the tables.",
     )
     benchmark.add_argument("model", choices=("denoise", "classify"))
     benchmark.add_argument("--bundle", metavar="DIR", help="model bundle (default: the released one)")
