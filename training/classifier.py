@@ -877,7 +877,7 @@ def export_classifier(
     say(f"operating point from {len(chosen)} recordings of fold {recipe.decide}")
     meta.update(operating_point(screen_logits(chosen, entry), chosen, recipe))
     network = screen.Int8Network(entry)
-    examples = calibration[:: max(1, len(calibration) // 24)][:24, 0]
+    examples = calibration[:: max(1, len(calibration) // 8)][:8, 0]
     sounds = _example_sounds(corpus, recipe)
     found = [screen.screen_recording(s.astype(np.float32) / 32768.0, entry) for s in sounds]
     vectors = {
