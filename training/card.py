@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,8 @@ def classify_table(result: Mapping[str, Any]) -> str:
     return (
         _table(head, rows)
         + "\n\nIntervals: 95 %, bootstrap over subjects. Pooled over all sources the AUC is "
-        + f"{_figure(model['pooled']['auc'])}; knowing nothing but the source scores {_figure(floor['auc'])} there,"
-        + " and 0.50 within each: look at the rows."
+        + f"{_figure(model['pooled']['auc'])}; knowing nothing but the source scores {_figure(floor['auc'])}"
+        + " there, and 0.50 within each: look at the rows."
     )
 
 
@@ -120,12 +119,12 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
         "",
         "## Trained on",
         "",
-        "- PhysioNet/CinC Challenge 2016, sets a to f (Liu et al. 2016), and CirCor DigiScope 1.0.3 (Oliveira et al."
-        " 2022), both under ODC-By 1.0; folds 2 to 4. Fold 1 decided and set the operating point. Fold 0 was never"
-        " seen.",
-        "- Noise whose licence lets anybody use the result (`noncommercial` = no, part `train`): LibriSpeech (CC BY"
-        " 4.0), donateacry-corpus (ODbL 1.0), ESC-10 (CC BY 3.0), Berlin Noise (CC BY 4.0), Speech Commands (CC BY"
-        " 4.0), HLS-CMDS (CC BY 4.0) as the noise index says.",
+        "- PhysioNet/CinC Challenge 2016, sets a to f (Liu et al. 2016), and CirCor DigiScope 1.0.3",
+        "  (Oliveira et al. 2022), both under ODC-By 1.0; folds 2 to 4. Fold 1 decided and set the operating",
+        "  point. Fold 0 was never seen.",
+        "- Noise whose licence lets anybody use the result (`noncommercial` = no, part `train`): LibriSpeech",
+        "  (CC BY 4.0), donateacry-corpus (ODbL 1.0), ESC-10 (CC BY 3.0 and CC0), Berlin Noise (CC BY 4.0),",
+        "  Speech Commands (CC BY 4.0), HLS-CMDS (CC BY 4.0), as the noise index gives them.",
         "",
     ]
     classifier = index["models"].get("classifier")
@@ -135,10 +134,10 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
             "## The screening model",
             "",
             f"Threshold {classifier['threshold']}, undecided from {low} to {high}, fitted on fold"
-            f" {classifier['fitted_on']['fold']}. It hears murmurs. Coronary disease (most of b and e) has hardly a"
-            " sound of its own: what scores there is partly the way these people were recorded, and no claim is made"
-            " for it. Ages: CirCor is mostly children, PhysioNet 2016 mostly adults. An outcome in CirCor is the"
-            " patient's diagnosis, by more than sound.",
+            f" {classifier['fitted_on']['fold']}.",
+            "It hears murmurs. Coronary disease (most of b and e) has hardly a sound of its own: what scores",
+            "there is partly the way these people were recorded, and no claim is made for it. CirCor is mostly",
+            "children, PhysioNet 2016 mostly adults. CirCor's outcome is the patient's diagnosis, by more than sound.",
             "",
         ]
         result = _read(results, "classify")
@@ -156,8 +155,8 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
     lines += [
         "## How it came about",
         "",
-        f"Seeds {json.dumps(index['seed'])}, commit {index['commit']}, command `{index['command']}`. Recipes, gates,"
-        " quantisation and data hashes stand in bundle.json.",
+        f"Seeds {json.dumps(index['seed'])}, commit {index['commit']}, command `{index['command']}`.",
+        "Recipes, gates, quantisation and data hashes stand in bundle.json.",
         "",
     ]
     return "\n".join(lines)
@@ -166,40 +165,54 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
 def _origin(result: Mapping[str, Any]) -> str:
     minutes = result.get("minutes")
     took = f", {minutes:.1f} minutes" if minutes is not None else ""
-    return f"Written by `{result.get('command')}` at commit {result.get('commit')}, seed {result.get('seed')}{took}."
+    command, commit, seed = result.get("command"), result.get("commit"), result.get("seed")
+    return f"Written by `{command}` at commit {commit}, seed {seed}{took}."
 
 
-def fill_markers(text: str, tables: Mapping[str, str]) -> str:
-    """Replace what stands between `<!-- results:NAME -->` and `<!-- end:NAME -->`; other text stays."""
-    for name, table in tables.items():
-        pattern = re.compile(rf"(<!-- results:{name} -->\n).*?(<!-- end:{name} -->)", re.DOTALL)
-        text = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)  # type: ignore[misc]
-    return text
+_BEGIN, _END = "<!-- results:begin -->\n", "<!-- results:end -->"
 
 
-def _tables() -> dict[str, str]:
-    tables = {}
-    classify, denoise = _read(None, "classify"), _read(None, "denoise")
-    if classify:
-        tables["classify"] = classify_table(classify)
+def fill_markers(text: str, tables: str) -> str:
+    """Replace what stands between the two markers; the rest of the text, and one without markers, stays."""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    return f"{before}{begin}{tables}{end}{after}" if begin and end else text
+
+
+def _tables() -> str:
+    """The README's tables from the results that are there."""
+    parts = []
+    denoise, classify = _read(None, "denoise"), _read(None, "classify")
     if denoise:
-        tables["denoise"] = denoise_table(denoise)
-    return tables
+        parts += ["**Denoising**", denoise_table(denoise)]
+    if classify:
+        parts += ["**Screening**", classify_table(classify)]
+    return "\n\n".join(parts) + "\n" if parts else ""
 
 
 def refresh(check: bool = False) -> list[str]:
-    """Write README.md's tables anew; gives the names of files that were stale. `check`: look only."""
-    stale = []
+    """Write README.md's tables and the newest bundle's CARD.md anew from the results.
+
+    Gives the names of the files that were stale. `check`: look only.
+    """
+    from device import bundle
+
+    wanted: dict[Path, str] = {}
     readme = ROOT / "README.md"
     if readme.is_file():
-        text = readme.read_text("utf-8")
-        fresh = fill_markers(text, _tables())
-        if fresh != text:
-            stale.append(readme.name)
-            if not check:
-                temporary = readme.with_name("README.md.tmp")
-                temporary.write_text(fresh, "utf-8")
-                os.replace(temporary, readme)
+        wanted[readme] = fill_markers(readme.read_text("utf-8"), _tables())
+    newest = bundle.find()
+    index = json.loads((newest / "bundle.json").read_text("utf-8"))
+    wanted[newest / "CARD.md"] = card(index)
+    stale = []
+    for path, text in wanted.items():
+        if path.is_file() and path.read_text("utf-8") == text:
+            continue
+        stale.append(path.relative_to(ROOT).as_posix())
+        if not check:
+            temporary = path.with_name(path.name + ".tmp")
+            temporary.write_text(text, "utf-8")
+            os.replace(temporary, path)
     return stale
 
 
