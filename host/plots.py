@@ -89,14 +89,12 @@ def screening(path: Path, raw: np.ndarray, found: Findings, title: str) -> None:
         seconds, hz, level, vmin=level.max() - 70, vmax=level.max(), cmap="magma", shading="nearest"
     )
     axes[1].set_ylabel("Hz")
-    for window in found.windows:
-        start = window.start / WORKING_RATE_HZ
-        colour = _ALERT if window.probability is not None and window.probability > 0.5 else _CLEAN
-        if window.probability is not None:
-            span = (start, start + WINDOW / WORKING_RATE_HZ)
-            axes[2].plot(
-                span, [window.probability] * 2, color=colour, alpha=0.25 + 0.75 * window.quality, linewidth=2
-            )
+    judged = [w for w in found.windows if w.probability is not None]
+    centres = [(w.start + min(WINDOW, len(raw)) / 2) / WORKING_RATE_HZ for w in judged]
+    values = [w.probability for w in judged]
+    axes[2].plot(centres, values, color=_INK, linewidth=0.8, alpha=0.6)
+    axes[2].scatter(centres, values, s=[12 + 48 * w.quality for w in judged], color=_ALERT, zorder=3)
+    axes[2].set_title("each dot: the 5 s around it; the larger, the better the sound", fontsize=8, loc="left")
     axes[2].set_ylim(-0.02, 1.02)
     axes[2].set_ylabel("p(abnormal)\nof a window")
     axes[2].set_xlabel("seconds")
