@@ -63,6 +63,27 @@ class StageTimer:
         self.total_s = 0.0
         self.worst_s = 0.0
 
+    def copy(self) -> StageTimer:
+        """What it has seen until now, to be compared with later: `since`."""
+        twin = StageTimer(self.name, self.budget_s)
+        twin._bins = list(self._bins)
+        twin.count, twin.missed = self.count, self.missed
+        twin.total_s, twin.worst_s = self.total_s, self.worst_s
+        return twin
+
+    def since(self, earlier: StageTimer) -> StageTimer:
+        """What it has seen after `earlier`, a copy of it. The worst is known to 1 % only."""
+        rest = self.copy()
+        rest._bins = [now - then for now, then in zip(rest._bins, earlier._bins, strict=True)]
+        rest.count -= earlier.count
+        rest.missed -= earlier.missed
+        rest.total_s -= earlier.total_s
+        highest = max((n for n, many in enumerate(rest._bins) if many > 0), default=-1)
+        rest.worst_s = (
+            min(self.worst_s, _SHORTEST_S * math.exp((highest + 1) * _STEP)) if highest >= 0 else 0.0
+        )
+        return rest
+
     def add(self, seconds: float) -> None:
         """Count one step that took `seconds`."""
         if seconds > _SHORTEST_S:

@@ -48,3 +48,20 @@ def test_extremes_stay_inside_the_table() -> None:
     assert timer.quantile(1.0) == pytest.approx(100.0, rel=0.03)
     timer.reset()
     assert timer.p50 is None and timer.missed == 0
+
+
+@given(st.lists(st.floats(1e-5, 1.0), max_size=50), st.lists(st.floats(1e-5, 1.0), max_size=50))
+def test_since_is_what_came_after_the_copy(before: list[float], after: list[float]) -> None:
+    timer, only_after = StageTimer("stage", budget_s=0.1), StageTimer("stage", budget_s=0.1)
+    for seconds in before:
+        timer.add(seconds)
+    earlier = timer.copy()
+    for seconds in after:
+        timer.add(seconds)
+        only_after.add(seconds)
+    rest, expected = timer.since(earlier).figures, only_after.figures
+    assert (rest.count, rest.missed) == (expected.count, expected.missed)
+    assert rest.total_s == pytest.approx(expected.total_s, abs=1e-9)
+    for found, right in ((rest.p50, expected.p50), (rest.p99, expected.p99), (rest.worst, expected.worst)):
+        assert found == (right if right is None else pytest.approx(right, rel=0.021))
+    assert earlier.count == len(before)
