@@ -54,7 +54,7 @@ class EmbeddedBroker:
 
     def __init__(self, port: int = 0, address: str = "127.0.0.1", *, exact: bool = False) -> None:
         self.address = address
-        self.port = port
+        self.port = self.wanted_port = port
         self._exact = exact and port != 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -63,8 +63,13 @@ class EmbeddedBroker:
         self._failure: BaseException | None = None
 
     @property
+    def connect_host(self) -> str:
+        """What a client of this machine connects to; bound to every address, that is the loopback one."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)
+
+    @property
     def url(self) -> str:
-        return f"mqtt://{self.address}:{self.port}"
+        return f"mqtt://{self.connect_host}:{self.port}"
 
     def start(self) -> EmbeddedBroker:
         """Listen; returns when clients can connect. StethopiError when it cannot."""

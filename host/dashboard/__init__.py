@@ -1,0 +1,1 @@
+"""The page a doctor opens: devices, exams as they arrive, both sounds, the verdict."""

@@ -1,0 +1,446 @@
+"""The web application: pages, JSON for them under /api/, sounds, and /live.
+
+Read only: nothing here changes an exam. Whatever came from a device is escaped by Jinja2 or put into the page
+as text; a strict content policy forbids everything that is not this server's own file. Requests that name
+another host are refused, so that a foreign page cannot reach a dashboard on the loopback address by DNS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
+from starlette.websockets import WebSocket
+
+from device import __version__, messages, quality
+from device.errors import StethopiError
+from device.messages import Exam
+from device.rates import WINDOW, WORKING_RATE_HZ
+from device.wire import to_json
+from host.dashboard.live import Hub
+from host.dashboard.sounds import KINDS, PLAY_RATE_HZ, SiteSound, Sounds, spectrogram
+from host.store import DeviceRow, Found, Store
+
+__all__ = ["create_app"]
+
+log = logging.getLogger(__name__)
+
+HERE = Path(__file__).parent
+
+POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "media-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+)
+_HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class _Guard:
+    """Every answer gets the safe headers; a request for a foreign host, or a WebSocket from a foreign page,
+    gets nothing."""
+
+    def __init__(self, app: Any, hosts: Iterable[str]) -> None:
+        self._app = app
+        self._hosts = {host.lower() for host in hosts}
+
+    def _allowed(self, host: str) -> bool:
+        """An address literal cannot be a trick of DNS; a name must be one of ours."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            ipaddress.ip_address(name)
+            return True
+        except ValueError:
+            pass
+        name = re.sub(r":\d+$", "", host).lower()
+        return name in self._hosts
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        host = headers.get("host", "")
+        if scope["type"] == "websocket":
+            origin = headers.get("origin")
+            if not self._allowed(host) or (origin is not None and urlsplit(origin).netloc != host):
+                await send({"type": "websocket.close", "code": 1008})
+                return
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                present = {key.lower() for key, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *(
+                        (name.encode(), value.encode())
+                        for name, value in {**_HEADERS, "cache-control": "no-store"}.items()
+                        if name.encode() not in present
+                    ),
+                ]
+            await send(message)
+
+        if not self._allowed(host):
+            refusal = PlainTextResponse(
+                "This host name is not known here. Allow it with: stethopi serve --allow-host NAME\n", 421
+            )
+            await refusal(scope, receive, send_guarded)
+            return
+        await self._app(scope, receive, send_guarded)
+
+
+class _Static(StaticFiles):
+    async def get_response(self, path: str, scope: _Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+def _iso(seconds: float | None) -> str | None:
+    """UTC in ISO 8601; None for unknown, or for what no calendar holds."""
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+_TRUST = {
+    "none": "the device did not know the time",
+    "set": "by the device's clock, set by hand or kept since its last use",
+    "synchronised": "by the device's clock, kept by a time server",
+}
+
+
+class _Pages:
+    """The handlers; what they share is the store, the sounds and the hub."""
+
+    def __init__(self, store: Store, sounds: Sounds, hub: Hub) -> None:
+        self.store, self.sounds, self.hub = store, sounds, hub
+        self.templates = Jinja2Templates(directory=HERE / "templates")
+
+    # ---- pages
+
+    def _page(self, request: Request, name: str, status: int = 200, **values: Any) -> Response:
+        return self.templates.TemplateResponse(
+            request, name, {"version": __version__, **values}, status_code=status
+        )
+
+    def home(self, request: Request) -> Response:
+        return self._page(request, "home.html")
+
+    def exam(self, request: Request) -> Response:
+        found = self._wanted(request)
+        return self._page(request, "exam.html", exam_id=found.exam.id)
+
+    def licences(self, request: Request) -> Response:
+        font = (HERE / "static" / "fonts" / "Inter-LICENSE.txt").read_text("utf-8")
+        return self._page(request, "licences.html", font=font)
+
+    # ---- JSON
+
+    def devices(self, request: Request) -> Response:
+        return JSONResponse({"devices": [_device(row) for row in self.store.devices()]})
+
+    def exams(self, request: Request) -> Response:
+        query = request.query_params
+        try:
+            limit = max(1, min(200, int(query.get("limit", "50"))))
+            before = None
+            if "before" in query:
+                arrived, _, name = query["before"].partition("_")
+                before = (float(arrived), name)
+        except ValueError:
+            raise HTTPException(400, "limit is a number, before is the cursor of an exam") from None
+        found = self.store.exams(limit + 1, before)
+        return JSONResponse(
+            {
+                "exams": [self._brief(each) for each in found[:limit]],
+                "more": len(found) > limit,
+                "total": self.store.count(),
+            }
+        )
+
+    def exam_json(self, request: Request) -> Response:
+        found = self._wanted(request)
+        made = self._brief(found) | {"total": self.store.count()}
+        if "brief" not in request.query_params:
+            made |= self._full(found)
+        return JSONResponse(made)
+
+    def sound_json(self, request: Request) -> Response:
+        found, sound = self._sound(request)
+        made: dict[str, Any] = {
+            "kind": request.path_params["kind"],
+            "rate_hz": WORKING_RATE_HZ,
+            "samples": len(sound.samples),
+            "gain_db": 20.0 * float(np.log10(sound.gain)),
+            "bundle": sound.bundle,
+            "bundle_wanted": found.exam.bundle,
+            "exact": sound.exact,
+            "spectrogram": spectrogram(sound.samples, sound.reference).about,
+        }
+        return JSONResponse(made)
+
+    def wave(self, request: Request) -> Response:
+        """Little-endian int16, the gain applied: what the eye sees is what the ear hears."""
+        _, sound = self._sound(request)
+        x = np.clip(sound.samples * sound.gain, -1.0, 1.0) * 32767.0
+        return Response(x.astype("<i2").tobytes(), media_type="application/octet-stream")
+
+    def spectrum(self, request: Request) -> Response:
+        """Levels, one byte each, frame after frame, low frequencies first."""
+        _, sound = self._sound(request)
+        levels = spectrogram(sound.samples, sound.reference).levels
+        return Response(levels.tobytes(), media_type="application/octet-stream")
+
+    # ---- sounds
+
+    def wav(self, request: Request) -> Response:
+        found = self._wanted(request)
+        site, kind = self._site_of(request, found), request.path_params["kind"]
+        try:
+            made = self.sounds.wav(found.exam.id, site, kind, found.exam.bundle)
+        except StethopiError as error:
+            raise HTTPException(503, str(error)) from None
+        if made is None:
+            raise HTTPException(404, "the sound of this site has not arrived yet")
+        headers = {"cache-control": "private, no-cache"}
+        if isinstance(made, bytes):
+            return Response(made, media_type="audio/wav", headers=headers)
+        return FileResponse(made, media_type="audio/wav", headers=headers)
+
+    def flac(self, request: Request) -> Response:
+        found = self._wanted(request)
+        site = self._site_of(request, found)
+        path = self.store.sound_path(found.exam.id, site)
+        if path is None:
+            raise HTTPException(404, "the sound of this site has not arrived yet")
+        return FileResponse(
+            path,
+            media_type="audio/flac",
+            filename=f"{found.exam.id}-{site}.flac",
+            headers={"cache-control": "private, no-cache"},
+        )
+
+    async def live(self, socket: WebSocket) -> None:
+        await self.hub.serve(socket)
+
+    # ---- what they share
+
+    def _wanted(self, request: Request) -> Found:
+        found = self.store.exam(str(request.path_params["exam"]))
+        if found is None:
+            raise HTTPException(404, "there is no exam of this id here")
+        return found
+
+    @staticmethod
+    def _site_of(request: Request, found: Found) -> str:
+        site = str(request.path_params["site"])
+        if request.path_params.get("kind", "raw") not in KINDS or site not in {s.site for s in found.sounds}:
+            raise HTTPException(404, "the exam has no such sound")
+        return site
+
+    def _sound(self, request: Request) -> tuple[Found, SiteSound]:
+        found = self._wanted(request)
+        site = self._site_of(request, found)
+        try:
+            sound = self.sounds.get(found.exam.id, site, request.path_params["kind"], found.exam.bundle)
+        except StethopiError as error:
+            raise HTTPException(503, str(error)) from None
+        if sound is None:
+            raise HTTPException(404, "the sound of this site has not arrived yet")
+        return found, sound
+
+    def _brief(self, found: Found) -> dict[str, Any]:
+        exam = found.exam
+        limits = self.sounds.thresholds(exam.bundle) or {}
+        return {
+            "id": exam.id,
+            "fleet": exam.fleet,
+            "device": exam.device,
+            "status": "complete" if found.complete else "partial",
+            "received": _iso(exam.received_s),
+            "cursor": f"{exam.received_s!r}_{exam.id}",
+            "started": _iso(exam.started_s) if exam.clock_trust != "none" else None,
+            "clock_trust": exam.clock_trust,
+            "label": exam.label,
+            "probability": exam.probability,
+            "quality": exam.quality,
+            "bundle": exam.bundle,
+            "threshold": limits.get("threshold"),
+            "undecided": limits.get("undecided"),
+            "sites": [
+                {
+                    "site": site.site,
+                    "seconds": site.seconds,
+                    "have": found.have[sound.site],
+                    "chunks": sound.chunks,
+                    "complete": sound.complete_s is not None,
+                }
+                for site, sound in zip(found.sites, found.sounds, strict=True)
+            ],
+        }
+
+    def _full(self, found: Found) -> dict[str, Any]:
+        exam = messages.read(Exam, found.exam.result)
+        kept = {sound.site: sound for sound in found.sounds}
+        return {
+            "completed": _iso(found.exam.complete_s),
+            "finished": _iso(exam.finished.wall_s) if exam.finished.clock_trust != "none" else None,
+            "clock_words": _TRUST[exam.started.clock_trust],
+            "software": exam.software,
+            "subject": exam.subject,
+            "source": exam.source,
+            "source_rate_hz": exam.source_rate_hz,
+            "ended": exam.ended,
+            "reasons": exam.verdict.reasons,
+            "heart_rate_bpm": exam.heart_rate_bpm,
+            "sha256": found.exam.sha256,
+            "window": WINDOW,
+            "play_rate_hz": PLAY_RATE_HZ,
+            "delay": to_json(exam.delay),
+            "latency": to_json(exam.latency),
+            "dropped": dict(exam.dropped),
+            "receipts": [
+                {"sent": _iso(row.sent_s), "status": row.status, "why": row.why}
+                for row in self.store.receipts(exam.id)
+            ],
+            "sites": [
+                {
+                    "site": site.site,
+                    "seconds": site.seconds,
+                    "samples": site.samples,
+                    "ended": site.ended,
+                    "heart_rate_bpm": site.heart_rate_bpm,
+                    "good_windows": site.good_windows,
+                    "clipped": site.clipped,
+                    "gaps": site.gaps,
+                    "windows": [
+                        {
+                            "start": window.start,
+                            "probability": window.probability,
+                            "quality": window.quality,
+                            "good": window.probability is not None and window.quality >= quality.GOOD,
+                            "reasons": window.reasons,
+                        }
+                        for window in site.windows
+                    ],
+                    "have": found.have[site.site],
+                    "chunks": site.sound.chunks,
+                    "complete": kept[site.site].complete_s is not None,
+                    "size": site.sound.size,
+                    "sha256": site.sound.sha256,
+                }
+                for site in exam.sites
+            ],
+        }
+
+    # ---- errors
+
+    def error(self, request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        text = str(getattr(error, "detail", "")) or "This should not have happened; the log says more."
+        if status == 500:
+            log.error("%s: %s", request.url.path, error, exc_info=error)
+            text = "This should not have happened; the log says more."
+        if request.url.path.startswith(("/api/", "/sounds/")):
+            return JSONResponse({"error": text}, status)
+        titles = {404: "Not here", 405: "Not possible", 503: "Not possible now"}
+        return self._page(
+            request, "message.html", status, title=titles.get(status, "Something went wrong"), text=text
+        )
+
+
+def _device(row: DeviceRow) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "id": f"{row.fleet}/{row.device}",
+        "fleet": row.fleet,
+        "device": row.device,
+        "online": row.online,
+        "why": row.why,
+        "version": row.software,
+        "bundle": row.bundle,
+        "source": row.source,
+        "last_seen": _iso(row.seen_s),
+    }
+    if row.health is not None:
+        health = messages.read(messages.Health, row.health.encode())
+        made |= {
+            "health_at": _iso(row.health_s),
+            "sound": health.source,
+            "sample_age_s": health.sample_age_s,
+            "lost_samples": health.lost_samples,
+            "backlog": health.backlog.exams,
+            "refused": health.backlog.refused,
+            "partials": health.partials,
+            "temperature_c": health.temperature_c,
+            "battery": health.battery,
+            "disk_free_mb": health.disk_free_bytes / 1e6 if health.disk_free_bytes is not None else None,
+            "shed": health.shed,
+        }
+    return made
+
+
+def create_app(store: Store, hub: Hub, *, hosts: Iterable[str] = (), bundle: Path | None = None) -> Any:
+    """The ASGI application. `hosts`: names, beside localhost and address literals, that requests may use."""
+    pages = _Pages(store, Sounds(store, bundle), hub)
+    site = "/exams/{exam:uuid}/sites/{site}/{kind}"
+    routes = [
+        Route("/", pages.home),
+        Route("/exams/{exam:uuid}", pages.exam),
+        Route("/licences", pages.licences),
+        Route("/api/devices", pages.devices),
+        Route("/api/exams", pages.exams),
+        Route("/api/exams/{exam:uuid}", pages.exam_json),
+        Route(f"/api{site}", pages.sound_json),
+        Route(f"/api{site}/wave", pages.wave),
+        Route(f"/api{site}/spectrogram", pages.spectrum),
+        Route("/sounds/{exam:uuid}/{site}/{kind}.wav", pages.wav),
+        Route("/sounds/{exam:uuid}/{site}.flac", pages.flac),
+        WebSocketRoute("/live", pages.live),
+        Mount("/static", _Static(directory=HERE / "static")),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(_Guard, hosts={"localhost", *hosts})],
+        exception_handlers={HTTPException: pages.error, 500: pages.error},
+    )
