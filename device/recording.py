@@ -175,10 +175,10 @@ class Recorder:
             raise _troubled(self._spool, error) from error
         self._waiting, self._waiting_samples = [], 0
 
-    def finish(self) -> RecordingFile:
-        """Write the FLAC file, safe against a power cut, and let the spool go. Raises BadInput when nothing
-        was heard."""
-        if not self._samples:
+    def finish(self, samples: int | None = None) -> RecordingFile:
+        """Write the FLAC file, safe against a power cut, and let the spool go. `samples`: keep only so many,
+        where the recording turned out to have ended before. Raises BadInput when nothing was heard."""
+        if not self._samples or samples == 0:
             self.discard()
             raise BadInput(f"{self._target}: nothing was recorded; check the microphone and record again")
         self._write()
@@ -186,7 +186,9 @@ class Recorder:
         raw = np.memmap(self._spool, np.uint8, "r", offset=_HEADER).reshape(-1, _BYTES)
         steps = np.zeros((len(raw), 4), np.uint8)
         steps[:, 1:] = raw  # left justified in 32 bits, of which soundfile takes the upper 24
-        found = write_recording(self._target, steps.view("<i4")[:, 0], gaps=self._gaps, clipped=self._clipped)
+        found = write_recording(
+            self._target, steps.view("<i4")[:samples, 0], gaps=self._gaps, clipped=self._clipped
+        )
         del raw
         self._spool.unlink()
         return found

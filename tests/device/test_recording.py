@@ -236,3 +236,14 @@ def test_the_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         Recorder(tmp_path / "file" / "sounds", "AV")
     with pytest.raises(StethopiError, match="cannot be written"):
         write_recording(tmp_path / "file" / "AV.flac", sound())
+
+
+def test_a_recording_that_ended_before_is_cut_to_it(tmp_path: Path) -> None:
+    x = sound(5000)
+    recorder = Recorder(tmp_path, "AV")
+    recorder.append(x)
+    recorder.mark_gap(2900, 4000)
+    found = recorder.finish(3000)
+    assert (found.samples, found.gaps) == (3000, [[2900, 3000]])
+    whole = write_recording(tmp_path / "whole.flac", x[:3000])
+    assert found.sha256 == whole.sha256
