@@ -446,7 +446,13 @@ def prune_denoiser(
     table["ratio"] = table["ratio"] if ratio is None else ratio
     table["steps"] = table["steps"] if steps is None else steps
     torch.manual_seed(recipe["seed"])
-    report = prune(net, tuple(net.examples().values()), float(table["ratio"]), keep=[net.shares])
+    report = prune(
+        net,
+        tuple(net.examples().values()),
+        float(table["ratio"]),
+        keep=[net.shares],
+        renew=lambda: tuple(net.examples().values()),
+    )
     rebuilt = Denoiser.from_layout(net.layout())
     rebuilt.load_state_dict(net.state_dict())
     print(f"pruned: {report['before']} to {report['after']}", flush=True)

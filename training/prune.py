@@ -31,12 +31,14 @@ def prune(
     globally: bool = False,
     steps: int = 1,
     between: Callable[[int], None] | None = None,
+    renew: Callable[[], Sequence[torch.Tensor]] | None = None,
 ) -> dict[str, Any]:
     """Take away about the share `ratio` of the channels of `model`, in place, those of least magnitude first.
 
     keep: layers whose outputs must stay as they are (heads). per_layer: other ratios for single layers.
     globally: compare channels over all layers instead of inside each. steps: prune in so many rounds;
     `between` is called after each but the last with its number (fine-tune there).
+    renew: gives the examples anew when pruning has changed their shapes (states of a streaming net).
     Returns parameters and MACs of one call before and after. StethopiError when the pruned net no longer
     runs.
     """
@@ -65,7 +67,7 @@ def prune(
             between(k)
     model.eval()
     try:
-        macs = count_macs(model, examples)
+        macs = count_macs(model, tuple(renew()) if renew else examples)
     except RuntimeError as problem:
         raise StethopiError(
             f"prune: the pruned net no longer runs ({str(problem).splitlines()[0]}); prune before "
