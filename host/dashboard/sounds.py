@@ -41,8 +41,9 @@ LONGEST_S = 600
 
 MOST_CACHE_BYTES = 1_000_000_000
 
-_TOP_HZ = 800.0
 _FFT = 512
+_BINS = int(800.0 * _FFT / WORKING_RATE_HZ) + 1
+_TOP_HZ = (_BINS - 1) * WORKING_RATE_HZ / _FFT
 _FRAME = 256
 _RANGE_DB = 52.0
 _MOST_FRAMES = 2400
@@ -93,11 +94,10 @@ def _powers(x: np.ndarray, hop: int) -> np.ndarray:
     padded = np.zeros(_FRAME + frames * hop, np.float32)
     padded[_FRAME // 2 : _FRAME // 2 + len(x)] = x
     window = np.hanning(_FRAME).astype(np.float32)
-    bins = int(_TOP_HZ * _FFT / WORKING_RATE_HZ) + 1
-    found = np.empty((frames, bins), np.float32)
+    found = np.empty((frames, _BINS), np.float32)
     views = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::hop][:frames]
     for first in range(0, frames, 256):
-        spectrum = np.fft.rfft(views[first : first + 256] * window, _FFT)[:, :bins]
+        spectrum = np.fft.rfft(views[first : first + 256] * window, _FFT)[:, :_BINS]
         found[first : first + 256] = spectrum.real**2 + spectrum.imag**2
     return found
 
