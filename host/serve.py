@@ -12,6 +12,7 @@ import argparse
 import ipaddress
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,16 @@ if TYPE_CHECKING:
     from host.ingest import BrokerAddress, Ingest
     from host.store import Store
 
-__all__ = ["DEFAULT_HTTP_PORT", "Host", "add_parser", "default_store", "is_loopback", "parse_listen"]
+__all__ = [
+    "DEFAULT_HTTP_PORT",
+    "Ending",
+    "Host",
+    "add_parser",
+    "default_store",
+    "is_loopback",
+    "parse_listen",
+    "start_logging",
+]
 
 DEFAULT_HTTP_PORT = 8080
 _START_S = 20.0
@@ -213,28 +223,33 @@ def start_logging() -> None:
         logging.getLogger(noisy).setLevel(logging.CRITICAL if noisy != "uvicorn.error" else logging.ERROR)
 
 
-def wait_for_end(also: Any = None) -> str:
-    """Until SIGTERM or Ctrl-C, whose name is returned; or until `also()` is true: then an empty text."""
-    import signal
-    import threading
+class Ending:
+    """SIGTERM and Ctrl-C as something to wait for, until the end of the `with`: neither starting nor tidying
+    up is torn apart by a signal."""
 
-    ended = threading.Event()
-    name: list[str] = []
+    def __init__(self) -> None:
+        import threading
 
-    def end(number: int, _frame: Any) -> None:
-        name.append(signal.Signals(number).name)
-        ended.set()
+        self._ended = threading.Event()
+        self._old: dict[int, Any] = {}
 
-    old = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        # short waits: a signal is served between two of them
-        while not ended.wait(0.25):
-            if also is not None and also():
-                break
-    finally:
-        for number, handler in old.items():
+    def __enter__(self) -> Ending:
+        import signal
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._old[number] = signal.signal(number, lambda *_: self._ended.set())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import signal
+
+        for number, handler in self._old.items():
             signal.signal(number, handler)
-    return name[0] if name else ""
+
+    def wait(self, tend: Callable[[], None] = lambda: None) -> None:
+        """Return when it is time to end; call `tend` four times a second until then."""
+        while not self._ended.wait(0.25):
+            tend()
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -266,7 +281,7 @@ def _run(arguments: argparse.Namespace) -> int:
         allow_hosts=tuple(arguments.allow_host or ()),
         bundle=arguments.bundle,
     )
-    with host:
+    with Ending() as ending, host:
         assert host.store is not None
         if host.http_port != http_port and http_port:
             print(f"stethopi: port {http_port} is taken, using {host.http_port}", file=sys.stderr)
@@ -290,7 +305,7 @@ def _run(arguments: argparse.Namespace) -> int:
             flush=True,
         )
         print("It screens; it does not diagnose. Not a medical device. Ctrl-C ends it.", flush=True)
-        wait_for_end()
+        ending.wait()
     return 0
 
 
