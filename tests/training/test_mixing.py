@@ -1,0 +1,88 @@
+"""Mixtures: repeatable, at the wanted SNR, murmurs where they belong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from device.errors import StethopiError
+from training.metrics import band, murmur_excess_db
+from training.mixing import KINDS, Mixer, MixSettings, NoisePool, Reference, add_murmur
+
+RATE = 2000
+
+
+def reference(name: str = "r", *, murmur: bool = False, seconds: float = 9.0) -> Reference:
+    n = int(seconds * RATE)
+    t = np.arange(n) / RATE
+    x, spans = np.zeros(n), []
+    for k in range(int(seconds)):
+        for at, length, state in (
+            (0.0, 0.1, "S1"),
+            (0.1, 0.3, "systole"),
+            (0.4, 0.1, "S2"),
+            (0.5, 0.5, "diastole"),
+        ):
+            spans.append((k + at, k + at + length, state))
+        for at in (0.02, 0.42):
+            u = t - k - at
+            x += np.where(u > 0, np.sin(2 * np.pi * 55 * u) * np.exp(-u / 0.02), 0)
+    x += 1e-3 * np.random.default_rng(0).standard_normal(n)
+    return Reference(name, "circor", name, murmur, (x / np.std(x)).astype(np.float32), tuple(spans))
+
+
+def pool() -> NoisePool:
+    rng = np.random.default_rng(5)
+    return NoisePool({k: [rng.standard_normal(6000).astype(np.float32)] for k in ("breath", "speech_babble")})
+
+
+def test_a_step_is_always_the_same_and_another_step_another() -> None:
+    settings = MixSettings(batch=3, samples=4096)
+    one, two = (Mixer([reference()], pool(), settings, seed=1) for _ in range(2))
+    one.batch(0)
+    for a, b in zip(one.batch(7), two.batch(7), strict=True):
+        assert np.array_equal(a, b)
+    assert not np.array_equal(one.batch(7)[1], one.batch(8)[1])
+    assert not np.array_equal(one.batch(7)[1], Mixer([reference()], pool(), settings, seed=2).batch(7)[1])
+
+
+def test_noise_stands_at_the_wanted_snr_and_clean_ones_are_clean() -> None:
+    settings = MixSettings(batch=6, samples=8192, low_db=3.0, high_db=3.0, clean=0.0)
+    clean, noisy = Mixer([reference()], pool(), settings, seed=1).batch(0)
+    for s, x in zip(clean, noisy, strict=True):
+        snr = 10 * np.log10(np.sum(band(s) ** 2) / np.sum(band(x - s) ** 2))
+        assert snr == pytest.approx(3.0, abs=1.0)
+    clean, noisy = Mixer([reference()], pool(), MixSettings(batch=4, clean=1.0, samples=4096), seed=1).batch(
+        0
+    )
+    assert np.array_equal(clean, noisy)
+
+
+def test_a_synthetic_murmur_fills_its_phase_only() -> None:
+    r = reference()
+    rng = np.random.default_rng(3)
+    loud = add_murmur(rng, r.sound, r.spans, under_db=10, phase="systole", low_hz=120, width_hz=150)
+    assert murmur_excess_db(loud, r.spans) > murmur_excess_db(r.sound, r.spans) + 15
+    added = loud - r.sound
+    for start, end, state in r.spans:
+        if state in ("diastole", "S1", "S2"):
+            assert not added[int(start * RATE) + 1 : int(end * RATE) - 1].any()
+    assert np.array_equal(add_murmur(rng, r.sound, ()), r.sound)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_finite_sound_or_says_that_there_is_none(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    if kind in pool().kinds:
+        x = pool().draw(rng, kind, 8192)
+        assert len(x) == 8192
+        assert np.isfinite(x).all()
+        assert np.std(x) > 0
+    else:
+        with pytest.raises(StethopiError, match=kind):
+            pool().draw(rng, kind, 8192)
+
+
+def test_without_references_it_says_so() -> None:
+    with pytest.raises(StethopiError, match="no clean reference"):
+        Mixer([reference(seconds=2.0)], pool(), MixSettings(), seed=1)
