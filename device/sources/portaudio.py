@@ -1,0 +1,97 @@
+"""PortAudio through PyAudio: opened without its noise on stderr, devices found by name, errors with the
+remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from device.errors import StethopiError
+
+__all__ = ["devices", "find_device", "open_portaudio", "quiet"]
+
+_NOISE = (
+    "ALSA lib",
+    "Cannot connect to server",
+    "jack server",
+    "JackShm",
+    "Expression '",
+    "connect(2) call",
+    "attempt to",
+)
+_one_at_a_time = threading.Lock()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what ALSA and JACK print on stderr while PortAudio looks for devices; other lines come out
+    after.
+
+    They write to the descriptor from C, some 80 lines for a machine that is as it should be.
+    """
+    with _one_at_a_time, tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            held.seek(0)
+            lines = [
+                line
+                for line in held
+                if line.strip() and not line.decode("utf-8", "replace").startswith(_NOISE)
+            ]
+            with contextlib.suppress(OSError):
+                os.write(kept, b"".join(lines))
+            os.close(kept)
+
+
+def open_portaudio(what: str) -> Any:
+    """A PyAudio object; `terminate` ends it. Raises StethopiError saying how to get PyAudio for `what`."""
+    try:
+        with quiet():
+            import pyaudio
+
+            return pyaudio.PyAudio()
+    except (ImportError, OSError) as error:
+        raise StethopiError(
+            f"the {what} needs PyAudio ({error}); run: apt-get install -y portaudio19-dev gcc "
+            f"&& pip install 'stethopi[pi]'"
+        ) from None
+
+
+def devices(audio: Any, direction: str) -> list[dict[str, Any]]:
+    """What PortAudio tells of the devices that have channels in that direction, "input" or "output"."""
+    found = [audio.get_device_info_by_index(number) for number in range(audio.get_device_count())]
+    return [device for device in found if int(device[f"max{direction.capitalize()}Channels"]) > 0]
+
+
+def find_device(audio: Any, name: str, direction: str) -> dict[str, Any]:
+    """The first device whose name contains `name`, or the default one for "". By name, for numbers change.
+
+    Raises StethopiError naming those that are there.
+    """
+    what, plural, tool = {
+        "input": ("microphone", "microphones", "arecord -l"),
+        "output": ("output", "outputs", "aplay -l"),
+    }[direction]
+    known = devices(audio, direction)
+    if not known:
+        raise StethopiError(f"no {what} found; plug one in and look with: {tool}")
+    if not name:
+        with contextlib.suppress(OSError):
+            return dict(getattr(audio, f"get_default_{direction}_device_info")())
+        return known[0]
+    for device in known:
+        if name.casefold() in str(device["name"]).casefold():
+            return device
+    there = ", ".join(f'"{device["name"]}"' for device in known)
+    raise StethopiError(f'no {what} whose name contains "{name}"; the {plural} here: {there}')
