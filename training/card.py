@@ -135,9 +135,10 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
             "",
             f"Threshold {classifier['threshold']}, undecided from {low} to {high}, fitted on fold"
             f" {classifier['fitted_on']['fold']}.",
-            "It hears murmurs. Coronary disease (most of b and e) has hardly a sound of its own: what scores",
-            "there is partly the way these people were recorded, and no claim is made for it. CirCor is mostly",
-            "children, PhysioNet 2016 mostly adults. CirCor's outcome is the patient's diagnosis, by more than sound.",
+            "It hears murmurs. Coronary disease (most of b and e) has hardly a sound of its own: what",
+            "scores there is partly the way these people were recorded, and no claim is made for it.",
+            "CirCor is mostly children, PhysioNet 2016 mostly adults. CirCor's outcome is the patient's",
+            "diagnosis, which is made by more than sound.",
             "",
         ]
         result = _read(results, "classify")

@@ -444,8 +444,8 @@ def _run(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         learning_rate,
-        total_steps=max(2, steps),
-        pct_start=0.1,
+        total_steps=max(5, steps),
+        pct_start=max(0.1, 2.5 / max(5, steps)),
         div_factor=10,
         final_div_factor=100,
     )
@@ -511,9 +511,11 @@ def train(
     recipe: Recipe,
     out: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
+    every: int = 500,
 ) -> Classifier:
-    """Train from scratch (or resume from `out`/classifier-resume.pt); writes `out`/classifier-full.pt when
-    done. The averaged net, eval.
+    """Train from scratch, or on from `out`/classifier-resume.pt; writes `out`/classifier-full.pt when done.
+
+    Gives the averaged net in eval mode. every: steps from one checkpoint, and line said, to the next.
     """
     drawer = _Drawer(corpus, recipe, recipe.folds)
     torch.manual_seed(recipe.seed)
@@ -528,6 +530,7 @@ def train(
         checkpoint=out / "classifier-resume.pt" if out else None,
         key=recipe.digest(),
         say=say,
+        every=every,
     )
     if out is not None:
         save_checkpoint(out / "classifier-full.pt", net, recipe, corpus)
