@@ -431,6 +431,8 @@ def _run(
     net.
     """
     torch.set_num_threads(1)
+    # twice as fast on a CPU, for depthwise convolutions
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     bias = nn.Parameter(torch.zeros(len(drawer.databases), 2))
     decay = [p for p in net.parameters() if p.ndim > 1]
     rest = [p for p in net.parameters() if p.ndim <= 1]
@@ -466,6 +468,7 @@ def _run(
     for step in range(begin, steps):
         torch.manual_seed(recipe.seed * 1_000_003 + first_draw + step)
         x, labels, database, state = map(torch.from_numpy, drawer.batch(first_draw + step))
+        x = x.contiguous(memory_format=torch.channels_last)
         if net.state_head is not None:
             logits, states = net.forward_with_states(x)
         else:
@@ -936,11 +939,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     corpus = Corpus(options.data, options.cache, say)
     corpus.into_memory()
     net = train(corpus, recipe, options.out, say)
+    print(describe(evaluate(net, corpus, [recipe.decide])), flush=True)
     if recipe.hold_out:
+        # never heard in training: all of its folds may decide, but for the one that is reported
         table = evaluate(net, corpus, range(1, 5), recipe.hold_out, 2 * features.FRAMES_EVERY)
-    else:
-        table = evaluate(net, corpus, [recipe.decide])
-    print(describe(table), flush=True)
+        print("left out:\n" + describe(table), flush=True)
     return 0
 
 
