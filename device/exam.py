@@ -1,10 +1,11 @@
 """One examination: its sites, when each has heard enough, what all windows say together. Pure logic.
 
     idle ──begin──▶ recording ──enough, max_s, stop …──▶ settling ──settle──▶ between ──begin──▶ recording …
-                                                                       └────▶ done          cancel ▶ cancelled
+                                                                       └────▶ done          cancel ▶
+                                                                       cancelled
 
-Time is the absolute sample index at the working rate. Where a site ends is decided by the sound alone, not by
-how late its windows were judged: at the end of the window that made the good ones enough (but not before
+Time is the absolute sample index at the working rate. Where a site ends is decided by the sound alone, not
+by how late its windows were judged: at the end of the window that made the good ones enough (but not before
 `min_s`), at `max_s`, or where the sound was stopped. So the same sound gives the same exam on any machine.
 
 Quality decides when a site has been heard well enough; the verdict is device.screen's over the windows of
@@ -23,7 +24,7 @@ from device import messages, quality
 from device.errors import BadInput
 from device.messages import SITES
 from device.rates import WINDOW, WORKING_RATE_HZ
-from device.screen import Findings, Window, verdict
+from device.screen import SHORTEST_S, Findings, Window, verdict
 from device.timing import StageTimer
 
 __all__ = [
@@ -39,6 +40,9 @@ __all__ = [
     "window_row",
 ]
 
+_SCRAP = round(SHORTEST_S * WORKING_RATE_HZ)
+"""A last site of fewer samples is none, when there are others."""
+_OVER = ("sound ended", "source gone")
 _MOST_ROWS = 2000
 _MOST_REASONS = 20
 
@@ -166,8 +170,8 @@ class Examination:
         return self.phase is Phase.SETTLING
 
     def stop(self, end: int, why: str = "stopped") -> None:
-        """The site ends at sample `end` at the latest, and the exam with it. why: stopped, sound ended or
-        source gone. Between sites the exam is done at once.
+        """The site ends at sample `end` at the latest, and the exam with it; between sites it is done at
+        once. why: stopped, sound ended or source gone.
         """
         self._must_be(Phase.RECORDING, Phase.SETTLING, Phase.BETWEEN)
         self._last = True
@@ -176,6 +180,13 @@ class Examination:
             self.phase = Phase.DONE
         else:
             self._limit(end, why)
+
+    def sound_over(self, end: int, why: str) -> None:
+        """No sound comes after sample `end`. Unlike `stop`: when the site turns out to have heard enough
+        before, the next one may still have what is left.
+        """
+        self._must_be(Phase.RECORDING, Phase.SETTLING)
+        self._limit(end, why)
 
     def end_site(self, end: int) -> None:
         """The user has heard enough here: the site ends at sample `end` at the latest."""
@@ -206,11 +217,15 @@ class Examination:
         whole = max(site.samples, WINDOW)
         site.windows = sorted((w for w in site.windows if w.start + WINDOW <= whole), key=lambda w: w.start)
         complete = len(self.sites) == len(self.plan.sites)
-        if complete and site.ended in ("enough good windows", "longest"):
+        over = site.ended in _OVER
+        if over:
+            self.ended = site.ended
+        elif complete and site.ended in ("enough good windows", "longest"):
             self.ended = "complete"  # it was stopped when nothing was left to hear
-        if not site.samples:
+        self.phase = Phase.DONE if complete or over or self._last else Phase.BETWEEN
+        if not site.samples or (self.phase is Phase.DONE and len(self.sites) > 1 and site.samples < _SCRAP):
+            # the sound ended, or was stopped, just when this site had begun
             self.sites.pop()
-        self.phase = Phase.DONE if complete or self._last else Phase.BETWEEN
         return site
 
     def _enough_at(self, site: SiteRecord) -> int | None:

@@ -1,0 +1,78 @@
+"""Stand-ins for the models: a denoiser that halves 24 ms late, a classifier that says what it is told."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from device.rates import HOP, HOP_S, WINDOW, WINDOW_EVERY
+from device.screen import Window
+from device.timing import StageTimer
+
+__all__ = ["META", "FakeCleaner", "FakeJudge"]
+
+META = {"threshold": 0.5, "undecided": [0.45, 0.55]}
+
+
+class FakeCleaner:
+    """Halves the sound, hop by hop, two hops late, as the denoiser is."""
+
+    hop_s = HOP_S
+    look_ahead_s = 2 * HOP_S
+
+    def __init__(self) -> None:
+        self.step_times = StageTimer("denoise", HOP_S / 4)
+        self.seen = 0
+        self._sound = np.zeros(0, np.float32)
+        self._given = 0
+
+    def process(self, x: np.ndarray) -> np.ndarray:
+        self.seen += len(x)
+        self._sound = np.concatenate([self._sound, x])
+        ready = max((len(self._sound) - 2 * HOP) // HOP * HOP, self._given)
+        out = self._sound[self._given : ready] / 2
+        for _ in range(len(out) // HOP):
+            self.step_times.add(1e-4)
+        self._given = ready
+        return out
+
+    def flush(self) -> np.ndarray:
+        out = self._sound[self._given :] / 2
+        self._sound, self._given = np.zeros(0, np.float32), 0
+        return out
+
+
+class FakeJudge:
+    """A window each second: its quality is 0.9 where the sound is louder than 0.01, its probability is
+    fixed. `heard` are the pieces of sound of every stream, `gaps` those it was told of.
+    """
+
+    def __init__(self, probability: float = 0.2) -> None:
+        self.every = 1
+        self.probability = probability
+        self.streams: list[np.ndarray] = []
+        self.gaps: list[tuple[int, int]] = []
+        self._sound = np.zeros(0, np.float32)
+        self._next = 0
+
+    def mark_gap(self, start: int, end: int) -> None:
+        self.gaps.append((start, end))
+
+    def process(self, x: np.ndarray) -> list[Window]:
+        self._sound = np.concatenate([self._sound, x])
+        windows = []
+        while self._next * WINDOW_EVERY + WINDOW <= len(self._sound):
+            start = self._next * WINDOW_EVERY
+            if self._next % self.every == 0:
+                windows.append(self._window(start, self._sound[start : start + WINDOW]))
+            self._next += 1
+        return windows
+
+    def flush(self) -> list[Window]:
+        sound, self._sound, self._next = self._sound, np.zeros(0, np.float32), 0
+        if len(sound):
+            self.streams.append(sound)
+        return [self._window(0, sound)] if 4000 <= len(sound) < WINDOW else []
+
+    def _window(self, start: int, x: np.ndarray) -> Window:
+        good = float(np.abs(x).max(initial=0.0)) > 0.01
+        return Window(start, self.probability, 0.9 if good else 0.0, () if good else ("too quiet",), 0.1)
