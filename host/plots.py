@@ -64,13 +64,15 @@ def before_after(path: Path, raw: np.ndarray, clean: np.ndarray, title: str) -> 
     before, hz, seconds = _spectrogram(raw)
     after, _, _ = _spectrogram(clean)
     top = float(before.max())
-    image = None
+    images = []
     for one, level, label in ((axes[2], before, "before"), (axes[3], after, "after")):
-        image = one.pcolormesh(seconds, hz, level, vmin=top - 70, vmax=top, cmap="magma", shading="nearest")
+        images.append(
+            one.pcolormesh(seconds, hz, level, vmin=top - 70, vmax=top, cmap="magma", shading="nearest")
+        )
         one.set_ylabel(f"{label}, Hz")
     axes[3].set_xlabel("seconds")
     axes[3].set_xlim(0, max(len(raw), 1) / WORKING_RATE_HZ)
-    figure.colorbar(image, ax=list(axes[2:]), label="dB", pad=0.01)
+    figure.colorbar(images[-1], ax=list(axes[2:]), label="dB", pad=0.01)
     figure.suptitle(title, fontsize=11)
     _save(figure, path)
 

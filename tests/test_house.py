@@ -93,11 +93,12 @@ def test_the_public_lists_are_honest() -> None:
     for path in sources():
         tree = ast.parse(path.read_text("utf-8"))
         names = {
-            target.id
+            name.id
             for node in tree.body
             if isinstance(node, ast.Assign | ast.AnnAssign)
             for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-            if isinstance(target, ast.Name)
+            for name in ast.walk(target)
+            if isinstance(name, ast.Name)
         }
         names |= {
             n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
