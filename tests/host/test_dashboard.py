@@ -6,7 +6,6 @@ import io
 import json
 import wave
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +23,10 @@ from host.dashboard.app import create_app
 from host.dashboard.live import Hub, page_message
 from host.dashboard.sounds import Sounds, spectrogram
 from host.store import Store
-from tests.device.exams import make_exam
-from tests.host.test_store import chunks, topic
+from tests.host.arrivals import beats, flac, put
 
 LIVE = "ws://127.0.0.1:8080/live"
 UNKNOWN = "00000000-0000-4000-8000-00000000dead"
-
-
-def flac(x: np.ndarray, rate_hz: int = 2000) -> bytes:
-    held = io.BytesIO()
-    soundfile.write(held, x, rate_hz, subtype="PCM_24", format="FLAC")
-    return held.getvalue()
-
-
-def beats(seconds: float = 6.0, seed: int = 1) -> np.ndarray:
-    """Thumps at 60 Hz, 70 a minute, in noise."""
-    t = np.arange(int(seconds * 2000)) / 2000
-    noise = np.random.default_rng(seed).standard_normal(len(t)) * 0.005
-    thumps = np.exp(-(((t % 0.857) - 0.1) ** 2) / 0.0008) * np.sin(2 * np.pi * 60 * t)
-    return (0.2 * thumps + noise).astype(np.float32)
-
-
-def put(store: Store, sounds: dict[str, bytes], *, leave_out: int = 0, **changes: Any) -> m.Exam:
-    exam = replace(make_exam(sounds), **changes)
-    store.put_result(topic(exam), m.encode(exam))
-    pieces = chunks(exam, sounds)
-    for where, data in pieces[: len(pieces) - leave_out]:
-        store.put_chunk(where, data)
-    return exam
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from host.ingest import BrokerAddress, Ingest
 from host.store import Store, StoreError
 from tests.brokers import Mosquitto, mosquitto  # noqa: F401
 from tests.device.exams import make_exam
-from tests.host.test_store import SOUNDS, chunks
+from tests.host.arrivals import SOUNDS, chunks
 
 WAIT_S = 30.0
 

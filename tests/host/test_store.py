@@ -21,28 +21,13 @@ from device.errors import BadInput
 from host import store as stores
 from host.store import Arrival, Store, StoreError
 from tests.device.exams import make_exam
-
-SOUNDS = {"AV": bytes(range(256)) * 20, "MV": b"heart" * 500}
+from tests.host.arrivals import SOUNDS, chunks, topic
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store(tmp_path / "store") as made:
         yield made
-
-
-def topic(exam: m.Exam, site: str | None = None, n: int | None = None) -> m.Topic:
-    kind = "result" if site is None else "sound"
-    return m.Topic(exam.fleet, exam.device, kind, exam=exam.id, site=site, chunk=n)
-
-
-def chunks(exam: m.Exam, sounds: dict[str, bytes] = SOUNDS) -> list[tuple[m.Topic, bytes]]:
-    found = []
-    for site in exam.sites:
-        for n in range(site.sound.chunks):
-            first, past = m.chunk_span(n, site.sound.size, site.sound.chunk_size)
-            found.append((topic(exam, site.site, n), sounds[site.site][first:past]))
-    return found
 
 
 def deliver(store: Store, pieces: list[tuple[m.Topic, bytes]]) -> list[Arrival]:

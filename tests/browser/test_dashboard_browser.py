@@ -1,0 +1,291 @@
+"""The dashboard in a real browser: an exam runs, its sound moves, the verdict comes, both sounds play.
+
+STETHOPI_PICTURE=1 python -m pytest -m browser      also writes docs/dashboard.png, the README's picture
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device import messages as m
+from host.broker import EmbeddedBroker
+from host.demo import Stethoscope
+from host.serve import Host
+from tests.browser.chromium import chromium, watched  # noqa: F401
+from tests.device.exams import make_exam
+from tests.host.arrivals import beats, flac, put
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT_MS = 90_000
+
+
+@contextmanager
+def tended(stethoscope: Stethoscope) -> Iterator[None]:
+    """The stethoscope, kept going in a thread while the browser is driven."""
+    ended = threading.Event()
+
+    def tend() -> None:
+        while not ended.wait(0.1):
+            stethoscope.tend()
+
+    thread = threading.Thread(target=tend, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        stethoscope.stop()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with Host(tmp_path / "store", embedded=EmbeddedBroker(), http_port=0) as made:
+        assert made.ingest is not None and made.ingest.connected.wait(20)
+        yield made
+
+
+def inked(page: Any, canvas: str) -> tuple[int, int]:
+    """(how many pixels of a canvas are painted, a checksum of them)."""
+    found = page.evaluate(
+        """selector => {
+            const canvas = document.querySelector(selector);
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            let [count, sum] = [0, 0];
+            for (let i = 3; i < data.length; i += 4) if (data[i]) { count++; sum = (sum * 31 + i) % 1000003; }
+            return [count, sum];
+        }""",
+        canvas,
+    )
+    return found[0], found[1]
+
+
+def fits(page: Any) -> bool:
+    """Whether nothing sticks out sideways."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
+
+
+def unnamed(page: Any) -> list[str]:
+    """Controls and pictures that have no name for a screen reader."""
+    return list(
+        page.evaluate(
+            """() => [...document.querySelectorAll("button, a, input, [role=img]")]
+                .filter(e => !e.closest("[hidden]"))
+                .filter(e => !(e.ariaLabel || e.textContent.trim() || e.title || e.ariaHidden))
+                .map(e => e.outerHTML.slice(0, 120))"""
+        )
+    )
+
+
+def audio(page: Any, kind: str) -> dict[str, Any]:
+    return dict(
+        page.evaluate(
+            """kind => {
+                const audio = document.querySelector(`audio[data-kind=${kind}]`);
+                return { at: audio.currentTime, muted: audio.muted, paused: audio.paused };
+            }""",
+            kind,
+        )
+    )
+
+
+def hears(page: Any, kind: str, after: float) -> None:
+    """Wait until the player of `kind` sounds and has come past `after` seconds."""
+    page.wait_for_function(
+        """([kind, after]) => {
+            const audio = document.querySelector(`audio[data-kind=${kind}]`);
+            return !audio.muted && !audio.paused && audio.currentTime > after;
+        }""",
+        arg=[kind, after],
+        timeout=WAIT_MS,
+    )
+
+
+def test_an_exam_runs_before_the_eyes_and_can_be_heard(
+    host: Host,
+    chromium: Any,  # noqa: F811
+    murmur_recording: Path,
+    normal_recording: Path,
+    tmp_path: Path,
+) -> None:
+    hears_in_turn = itertools.cycle([f"file:{murmur_recording}", f"file:{normal_recording}"])
+    stethoscope = Stethoscope(hears_in_turn, host.broker_address, tmp_path / "stethoscope", pause_s=1.0)
+    context = chromium.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
+    page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    wrong = watched(page, host.url)
+    page.goto(host.url)
+    page.get_by_text("No exams yet").wait_for()
+    page.get_by_text("No exam is running").wait_for()
+    assert page.get_by_text("It screens; it does not diagnose. Not a medical device.").is_visible()
+
+    with tended(stethoscope):
+        # the exam appears by itself, and its sound moves
+        page.locator(".live").wait_for()
+        page.wait_for_function("document.querySelector('.live h3').textContent === 'demo-stethoscope'")
+        for lane in (".live .lane:nth-child(1) canvas", ".live .lane:nth-child(2) canvas"):
+            page.wait_for_function(
+                """selector => {
+                    const canvas = document.querySelector(selector);
+                    if (!canvas || !canvas.width) return false;
+                    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                    let count = 0;
+                    for (let i = 3; i < data.length; i += 4) if (data[i]) count++;
+                    return count > 5000;
+                }""",
+                arg=lane,
+            )
+            before = inked(page, lane)
+            page.wait_for_timeout(500)
+            assert inked(page, lane) != before, "the waveform stands still"
+        page.locator(".device[data-online=true]").wait_for()
+
+        # then the exam is in the list, whole, with a verdict in words
+        row = page.locator(".exam-row[data-status=complete]").first
+        row.wait_for()
+        assert row.locator(".verdict").inner_text() in ("Normal", "Abnormal", "Unsure")
+
+        # the README's picture: the second exam running over the first one's row
+        page.wait_for_function("document.querySelectorAll('.live:not(.ended) .windows i').length >= 3")
+        shot = tmp_path / "dashboard.png"
+        page.screenshot(path=str(shot))
+        assert shot.stat().st_size < 300_000
+        if os.environ.get("STETHOPI_PICTURE"):
+            (ROOT / "docs").mkdir(exist_ok=True)
+            (ROOT / "docs" / "dashboard.png").write_bytes(shot.read_bytes())
+        assert unnamed(page) == []
+
+        exam = row.get_attribute("data-exam")
+        row.click()
+
+    # the page of the exam says what the exam says
+    page.locator(".result h1").wait_for()
+    with urllib.request.urlopen(f"{host.url}/api/exams/{exam}") as answer:
+        told = json.load(answer)
+    assert page.locator(".result h1").inner_text().lower() == told["label"]
+    shown = page.locator(".scale-head strong").inner_text()
+    assert shown == ("unknown" if told["probability"] is None else f"{told['probability']:.2f}")
+    assert page.get_by_text("A doctor listens and decides.").is_visible()
+    assert page.locator(".figures tbody tr").count() == len(told["latency"])
+
+    # waveforms and spectrograms are drawn
+    page.locator(".site-foot").get_by_text("Denoised with bundle").wait_for()
+    for name in ("raw-wave", "clean-wave", "raw-spec", "clean-spec"):
+        kind, what = name.split("-")
+        assert inked(page, f".lane[data-kind={kind}][data-what={what}] canvas")[0] > 3000, name
+
+    # both sounds play, and the switch keeps the place
+    page.get_by_role("button", name="Play").click()
+    hears(page, "clean", 0.4)
+    assert audio(page, "raw")["muted"] is True
+    before = audio(page, "clean")["at"]
+    page.get_by_role("button", name="Raw", exact=True).click()
+    hears(page, "raw", before)
+    assert audio(page, "clean")["muted"] is True
+    hears(page, "raw", before + 0.4)
+    assert page.locator(".time").inner_text() != "0:00.0 / 0:09.3"
+    page.get_by_role("button", name="Pause").click()
+    assert audio(page, "raw")["paused"] and audio(page, "clean")["paused"]
+
+    # the keyboard does the same
+    page.locator(".view").focus()
+    page.keyboard.press("d")
+    assert page.get_by_role("button", name="Denoised", exact=True).get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert abs(audio(page, "clean")["at"] - 1.0) < 0.05
+    whole = inked(page, ".lane[data-kind=raw][data-what=wave] canvas")
+    page.keyboard.press("+")
+    page.wait_for_timeout(200)
+    assert inked(page, ".lane[data-kind=raw][data-what=wave] canvas") != whole, "zoomed in"
+    page.keyboard.press("0")
+    page.wait_for_timeout(200)
+    assert inked(page, ".lane[data-kind=raw][data-what=wave] canvas") == whole
+    page.keyboard.press(" ")
+    hears(page, "clean", 1.2)
+
+    assert unnamed(page) == []
+    with page.expect_download() as download:
+        page.get_by_text("FLAC, as recorded").click()
+    with urllib.request.urlopen(f"{host.url}/sounds/{exam}/MV.flac") as answer:
+        assert Path(download.value.path()).read_bytes() == answer.read()
+    assert wrong == []
+    context.close()
+
+
+def test_what_is_not_known_or_not_here_is_said(host: Host, chromium: Any) -> None:  # noqa: F811
+    assert host.store is not None and host.hub is not None
+    sounds = {"AV": flac(beats()), "MV": flac(beats(seconds=30, seed=2))}
+    # the store is ingest's; nothing else is on the way while this test puts an exam there
+    exam = put(
+        host.store,
+        sounds,
+        leave_out=1,
+        verdict=m.Finding("unsure", None, None, ("too noisy",)),
+        heart_rate_bpm=None,
+        bundle="0.0.1-elsewhere",
+    )
+    page = chromium.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page.set_default_timeout(WAIT_MS)
+    wrong = watched(page, host.url)
+    page.goto(host.url)
+    page.get_by_text("pieces of sound are here").wait_for()
+    page.get_by_text("probability unknown").wait_for()
+    assert fits(page)
+    page.locator(".exam-row").click()
+    page.get_by_text("The sound is not whole yet.").wait_for()
+    assert page.locator(".scale-head strong").inner_text() == "unknown"
+    assert page.locator(".scale-mark").count() == 0
+    assert page.locator(".chip", has_text="too noisy").first.is_visible()
+    page.get_by_text("which is not here").wait_for()
+    assert fits(page)
+
+    # the rest arrives: the page follows by itself
+    for n in range(exam.sites[1].sound.chunks):
+        first, past = m.chunk_span(n, exam.sites[1].sound.size, exam.sites[1].sound.chunk_size)
+        where = m.Topic(exam.fleet, exam.device, "sound", exam=exam.id, site="MV", chunk=n)
+        host.store.put_chunk(where, sounds["MV"][first:past])
+    host.hub.tell({"type": "stored", "exam": exam.id, "device": "village/stetho-1", "complete": True})
+    page.get_by_text("complete, every sha256 fits").wait_for()
+    page.locator("[data-site=MV] .transport").wait_for()
+
+    host.hub.tell({"type": "broker", "connected": False})
+    page.get_by_text("broker away").wait_for()
+    assert wrong == []
+    page.close()
+
+
+def test_colours_follow_the_system_and_the_button(host: Host, chromium: Any) -> None:  # noqa: F811
+    page = chromium.new_page(color_scheme="dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    page.goto(host.url)
+    dark = page.evaluate(background)
+    page.locator("#theme").click()
+    page.wait_for_function(f"{background} !== '{dark}'")
+    light = page.evaluate(background)
+    page.reload()
+    assert page.evaluate(background) == light, "the choice is remembered"
+    page.locator("#theme").click()
+    page.wait_for_function(f"{background} === '{dark}'")
+    page.close()
+
+
+def test_an_address_that_leads_nowhere_says_so(host: Host, chromium: Any) -> None:  # noqa: F811
+    page = chromium.new_page()
+    page.goto(f"{host.url}/exams/{make_exam().id}")
+    page.get_by_role("heading", name="Not here").wait_for()
+    page.get_by_role("link", name="All exams", exact=True).click()
+    page.get_by_text("No exams yet").wait_for()
+    page.close()
