@@ -514,8 +514,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="folder for denoise.json (default docs/results)")
     parser.add_argument("--limit", type=int, default=10, help="references a kind and SNR (default 10)")
     parser.add_argument("--seed", type=int, default=1)
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
     try:
         import torch
 
@@ -528,7 +527,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             results=options.results,
             each=options.limit,
             seed=options.seed,
-            command="stethopi benchmark denoise " + " ".join(arguments),
+            command=f"stethopi benchmark denoise --limit {options.limit} --seed {options.seed}",
         )
     except StethopiError as error:
         print(f"stethopi: {error}", file=sys.stderr)

@@ -291,7 +291,10 @@ def _benchmark(options: argparse.Namespace) -> int:
         return 0
     from training import benchmark_denoise
 
-    arguments = ["--data", str(options.data)]
+    arguments = ["--data", str(options.data), "--out", str(options.out), "--cache", str(options.cache)]
+    arguments += ["--seed", str(options.seed)]
+    if options.limit:
+        arguments += ["--limit", str(options.limit)]
     if bundle:
         arguments += ["--bundle", str(bundle)]
     if results:
@@ -383,7 +386,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     benchmark.add_argument("--results", metavar="DIR", help="where the JSON goes (default: docs/results)")
     benchmark.add_argument("--seed", type=int, default=1, help="of the bootstrap (default 1)")
     benchmark.add_argument(
-        "--limit", type=int, metavar="N", help="classify: at most N recordings a source, to try"
+        "--limit", type=int, metavar="N", help="to try: N recordings a source, or a kind and SNR"
     )
     benchmark.add_argument(
         "--left-out",

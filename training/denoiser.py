@@ -142,7 +142,7 @@ def denoise_whole(
 class Loss(nn.Module):
     """Mean over examples of: minus SNR in band, minus SNR 90–420 Hz, plus spectral errors, all as dB ratios.
 
-    Each ratio is capped at 30 dB (an error smaller than the references' own noise teaches nothing). The
+    Each ratio is capped at `cap_db` (an error below the references' own noise teaches nothing). The
     spectral terms (two resolutions, square-root magnitudes up to 450 Hz) count what was taken away too much
     again `over_suppression` times: faint murmur weighs as much as beats there.
     """
@@ -159,9 +159,11 @@ class Loss(nn.Module):
             "spectral": 0.3,
             "over_suppression": 1.0,
             "out_of_band": 0.1,
+            "cap_db": 30.0,
             **weights,
         }
         self.weights = w
+        self.cap = 10 ** (-w["cap_db"] / 10)
         self.register_buffer("inside", inside + w["out_of_band"] * outside)
         self.register_buffer("in_band", inside)
         self.register_buffer("high", high)
@@ -172,8 +174,8 @@ class Loss(nn.Module):
         s = torch.fft.rfft(clean)
         e = torch.fft.rfft(y - clean)
         s2, e2 = s.real**2 + s.imag**2, e.real**2 + e.imag**2
-        loss = self.weights["band"] * _ratio_db(e2 @ self.inside, s2 @ self.in_band)
-        loss = loss + self.weights["high_band"] * _ratio_db(e2 @ self.high, s2 @ self.high)
+        loss = self.weights["band"] * _ratio_db(e2 @ self.inside, s2 @ self.in_band, self.cap)
+        loss = loss + self.weights["high_band"] * _ratio_db(e2 @ self.high, s2 @ self.high, self.cap)
         for size in (64, 256):
             window = getattr(self, f"window_{size}")
             bins = round(450 / WORKING_RATE_HZ * size) + 1
@@ -187,11 +189,13 @@ class Loss(nn.Module):
             a, b = magnitude(clean), magnitude(y)
             d = a - b
             over = d.square() * (1 + self.weights["over_suppression"] * (d > 0))
-            loss = loss + self.weights["spectral"] * _ratio_db(over.sum((1, 2)), a.square().sum((1, 2)))
+            loss = loss + self.weights["spectral"] * _ratio_db(
+                over.sum((1, 2)), a.square().sum((1, 2)), self.cap
+            )
         return loss.mean()
 
 
-def _ratio_db(error: torch.Tensor, signal: torch.Tensor, cap: float = 1e-3) -> torch.Tensor:
+def _ratio_db(error: torch.Tensor, signal: torch.Tensor, cap: float) -> torch.Tensor:
     return 10 * torch.log10(error / signal.clamp_min(1e-12) + cap)
 
 
@@ -303,13 +307,13 @@ def _fit(
     torch.manual_seed(recipe["seed"])
     torch.use_deterministic_algorithms(True, warn_only=True)
     seed = int(recipe["seed"])
-    settings: MixSettings = _settings(MixSettings, recipe["mix"], "mix")
+    settings: MixSettings = _settings(MixSettings, recipe["mix"] | table.get("mix", {}), "mix")
     coefficients = _tables(recipe)
     refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
     pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
     mixer = Mixer(refs, pool, settings, seed)
     removal = Removal(coefficients)
-    loss_of = Loss(settings.samples - 2 * LOOK_AHEAD, recipe.get("loss", {}))
+    loss_of = Loss(settings.samples - 2 * LOOK_AHEAD, recipe.get("loss", {}) | table.get("loss", {}))
     steps, rate = int(table["steps"]), float(table["rate"])
     validate_every = int(table.get("validate_every", recipe["train"].get("validate_every", 1000)))
     half = bool(recipe["train"].get("bfloat16", False))
@@ -426,6 +430,87 @@ def load_net(path: Path) -> tuple[Denoiser, dict[str, Any]]:
     return net.eval(), kept
 
 
+def _real_sounds(recipe: dict[str, Any], data: Path, cache: Path) -> np.ndarray:
+    """Forty training mixtures of 6 s that no step ever sees, (40, 12288): for scores, ranges and
+    calibration."""
+    refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
+    pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
+    mixer = Mixer(refs, pool, MixSettings(batch=40, samples=12288, low_db=-8.0), int(recipe["seed"]))
+    return mixer.batch(20_000_000)[1]
+
+
+def contributions(net: Denoiser, sounds: np.ndarray, window: np.ndarray) -> dict[nn.Module, torch.Tensor]:
+    """What each output channel of each layer brings to the layers that hear it, on real sound (batch, n).
+
+    The deviation of the channel times the norm of the weights that take it up, squared, as a share of all
+    that the taking layer hears; summed over the takers. A dead channel scores 0.
+    """
+    width = net.down.conv.out_channels
+    last = net.blocks[-1].mix.out_channels  # type: ignore[union-attr]
+    mixes = [net.mix, *(b.mix for b in net.blocks)]  # type: ignore[union-attr]
+    takers: list[tuple[nn.Module, list[tuple[nn.Module, slice]]]] = [
+        (net.down.conv, [(net.front.conv, slice(None))]),
+        (net.mix, [(net.down.conv, slice(0, width)), (net.spectrum, slice(width, None))]),
+        *((b, [(a, slice(None))]) for a, b in zip(mixes[:-1], mixes[1:], strict=True)),
+        (net.head, [(mixes[-1], slice(0, last)), (net.down.conv, slice(last, None))]),
+        (net.shares, [(net.head, slice(None))]),
+    ]
+    heard: dict[nn.Module, torch.Tensor] = {}
+
+    def note(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        heard[module] = args[0].std((0, 2, 3))
+
+    hooks = [taker.register_forward_pre_hook(note) for taker, _ in takers]
+    try:
+        with torch.no_grad():
+            _shares(net, sounds, window)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found: dict[nn.Module, torch.Tensor] = {}
+    for taker, makers in takers:
+        weight = taker.weight.detach()
+        worth = (heard[taker] ** 2) * weight.square().sum((0, 2, 3))
+        worth = worth / worth.sum()
+        for maker, where in makers:
+            found[maker] = found.get(maker, torch.zeros(())) + worth[where]
+    return found
+
+
+def equalise(net: Denoiser, sounds: np.ndarray, window: np.ndarray, power: float = 0.75) -> None:
+    """Scale the trunk's channels to like ranges, in place; the net computes the same (ReLU passes a factor
+    on).
+
+    One int8 scale serves all channels of an activation, so a single loud channel would coarsen the others.
+    Each channel's range on real sound, to the `power`, goes over into the weights of the layer that hears
+    it. After
+    Nagel et al. 2019, with measured ranges instead of weights.
+    """
+    blocks = list(net.blocks)
+    heard: dict[nn.Module, torch.Tensor] = {}
+
+    def note(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        heard[module] = args[0].abs().amax((0, 2, 3))
+
+    hooks = [b.mix.register_forward_pre_hook(note) for b in blocks]  # type: ignore[union-attr]
+    try:
+        with torch.no_grad():
+            _shares(net, sounds, window)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    maker = net.mix
+    with torch.no_grad():
+        for block in blocks:
+            most = heard[block.mix].clamp_min(1e-3)  # type: ignore[index]
+            scale = ((most / most.median()) ** power).clamp(1 / 16, 16)
+            maker.weight.div_(scale[:, None, None, None])
+            maker.bias.div_(scale)  # type: ignore[union-attr]
+            block.time.conv.bias.div_(scale)  # type: ignore[union-attr]
+            block.mix.weight.mul_(scale[None, :, None, None])  # type: ignore[union-attr]
+            maker = block.mix  # type: ignore[assignment]
+
+
 def prune_denoiser(
     recipe: dict[str, Any],
     data: Path,
@@ -446,12 +531,16 @@ def prune_denoiser(
     table["ratio"] = table["ratio"] if ratio is None else ratio
     table["steps"] = table["steps"] if steps is None else steps
     torch.manual_seed(recipe["seed"])
+    sounds = _real_sounds(recipe, data, cache)
     report = prune(
         net,
         tuple(net.examples().values()),
         float(table["ratio"]),
         keep=[net.shares],
         renew=lambda: tuple(net.examples().values()),
+        scores=contributions(net, sounds, _tables(recipe)["window"]),
+        globally=True,
+        most=float(table.get("most", 0.75)),
     )
     rebuilt = Denoiser.from_layout(net.layout())
     rebuilt.load_state_dict(net.state_dict())
@@ -545,10 +634,8 @@ def export_denoiser(
     gate = recipe["export"]
     coefficients = _tables(recipe)
     seed = int(recipe["seed"])
-    refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
-    pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
-    mixer = Mixer(refs, pool, MixSettings(batch=40, samples=12288, low_db=-8.0), seed)
-    _clean, sounds = mixer.batch(20_000_000)
+    sounds = _real_sounds(recipe, data, cache)
+    equalise(net, sounds, coefficients["window"], float(gate.get("equalise", 0.75)))
     calibration = calibration_stream(net, sounds, coefficients["window"])
     states = [(f"state_{k:02d}", f"new_{k:02d}") for k in range(len(net.looking_back()))]
     least = float(gate.get("least_db", 12.0))

@@ -100,3 +100,70 @@ def test_a_pruned_net_can_be_rebuilt_and_streams(net) -> None:  # type: ignore[n
     with torch.no_grad():
         for a, b in zip(net(*inputs), again(*inputs), strict=True):
             assert torch.equal(a, b)
+
+
+def test_equalising_changes_no_answer_and_evens_the_ranges(net) -> None:  # type: ignore[no-untyped-def]
+    import torch
+
+    from device.denoise import hear
+    from models.denoiser import tables
+    from training.denoiser import equalise
+
+    with torch.no_grad():
+        net.mix.weight[3] *= 20.0  # one loud channel
+        net.mix.bias[3] = 1.0
+    window = tables()["window"]
+    sounds = np.random.default_rng(0).standard_normal((3, 3200)).astype(np.float32)
+    wave, spectrum = (torch.from_numpy(v)[:, :, None] for v in hear(sounds, window))
+
+    def answer_and_spread():  # type: ignore[no-untyped-def]
+        heard = []
+        hook = net.blocks[0].time.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
+        with torch.no_grad():
+            y = net(wave, spectrum, *net.initial_states(3))[0]
+        hook.remove()
+        most = heard[0].amax((0, 2, 3))
+        most = most[most > 0]
+        return y, float(most.max() / most.median())
+
+    before, uneven = answer_and_spread()
+    equalise(net, sounds, window, power=1.0)
+    after, even = answer_and_spread()
+    assert float((before - after).abs().max()) < 1e-5
+    assert uneven > 5
+    assert even < 0.5 * uneven
+
+
+def test_what_brings_nothing_is_pruned_first(net) -> None:  # type: ignore[no-untyped-def]
+    import torch
+
+    from models.denoiser import tables
+    from training.denoiser import contributions
+    from training.prune import prune
+
+    dead = [1, 4, 6, 7]
+    with torch.no_grad():
+        net.blocks[0].mix.bias[dead] = -1e3
+    sounds = np.random.default_rng(0).standard_normal((3, 3200)).astype(np.float32)
+    scores = contributions(net, sounds, tables()["window"])
+    assert float(scores[net.blocks[0].mix][dead].max()) == 0.0
+    examples = tuple(net.examples().values())
+    inputs = (*(torch.randn_like(v) for v in examples[:2]), *net.initial_states())
+    with torch.no_grad():
+        before = net(*inputs)[0]
+    dense = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.groups == 1]
+    others = [m for m in dense if m is not net.blocks[0].mix]
+    prune(
+        net,
+        examples,
+        0.25,
+        keep=[net.shares],
+        scores=scores,
+        round_to=1,
+        per_layer=dict.fromkeys(others, 0.0),
+        renew=lambda: tuple(net.examples().values()),
+    )
+    assert net.blocks[0].mix.out_channels == 12
+    with torch.no_grad():
+        after = net(*inputs[:2], *net.initial_states())[0]
+    assert float((before - after).abs().max()) < 1e-5
