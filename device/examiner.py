@@ -45,7 +45,7 @@ from device.ring import Ring
 from device.screen import SHORTEST_S, Window
 from device.timing import StageTimer
 
-__all__ = ["Examiner", "Identity", "Judge", "LiveSink", "ring_seconds"]
+__all__ = ["Examiner", "Identity", "Judge", "LiveSink", "plan_for", "ring_seconds"]
 
 log = logging.getLogger("exam")
 
@@ -202,6 +202,11 @@ class Examiner:
     def phase(self) -> Phase:
         with self._bell:
             return self._running.state.phase if self._running else Phase.IDLE
+
+    @property
+    def heard(self) -> int:
+        """Working-rate samples since the sound began."""
+        return self._ring.end
 
     def start(
         self, plan: Plan, *, subject: str | None = None, at: int | None = None, at_once: bool = False

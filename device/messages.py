@@ -19,14 +19,16 @@ change once the exam is in the outbox, and they name the sha256 of every sound f
 all of it.
 
 1. The device publishes `result`, then every chunk of every site in order.
-2. The host stores; when result and all sounds are there and every sha256 fits, and not before, it publishes a
+2. The host stores; when result and all sounds are there and every sha256 fits, and not before, it publishes
+a
    `Receipt` with status `stored` and the hash. A broker's PUBACK proves nothing.
 3. No receipt after a while (the device backs off, 2 s to 5 min): the device publishes `result` again. To a
    result that it knows already the host answers at once: `stored`, or `missing` with a bitmap of the chunks
    it lacks for each site; the device sends just those. To a result that is new the host answers nothing but
    keeps what comes, except that it may answer `missing` at once when it already holds some of its chunks.
 4. A sound whose chunks are all there but whose sha256 does not fit is thrown away and answered `missing`.
-5. `refused` with a reason says that the host will never take it (unreadable, another exam under the same id):
+5. `refused` with a reason says that the host will never take it (unreadable, another exam under the same
+id):
    the device keeps the exam, marks it and does not try again by itself.
 
 Whatever comes from the network goes through `parse_topic`, `read` and `check_chunk`, which raise
@@ -84,6 +86,7 @@ __all__ = [
     "exam_hash",
     "host_filters",
     "is_path_safe",
+    "is_subject_code",
     "missing_chunks",
     "parse_topic",
     "read",
@@ -113,6 +116,7 @@ _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _SITE = r"(AV|PV|TV|MV|other)(-[2-9])?"
 _SHA256 = r"[0-9a-f]{64}"
 _FILE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+_SUBJECT = r"[A-Za-z0-9][A-Za-z0-9-]{0,31}"
 _MOST_CHUNKS = 65536
 _MOST_SITES = 16
 _MOST_SOUND = 64 * 1024 * 1024
@@ -139,6 +143,11 @@ _Schema = Annotated[int, Whole(SCHEMA, SCHEMA), "version of this payload"]
 def is_path_safe(name: str) -> bool:
     """Whether an id of fleet or device may be used as a topic level and as a file name."""
     return re.fullmatch(_ID, name) is not None
+
+
+def is_subject_code(text: str) -> bool:
+    """Whether a pseudonymous code may stand in an exam."""
+    return re.fullmatch(_SUBJECT, text) is not None
 
 
 def site_code(site: str) -> str:
@@ -254,7 +263,7 @@ class Exam:
     device: _Id
     software: _Version
     bundle: Annotated[str, Text(64), "version of the model bundle; the clean sound is recomputed with it"]
-    subject: Annotated[str, Text(32, r"[A-Za-z0-9][A-Za-z0-9-]*"), "pseudonymous code, never a name"] | None
+    subject: Annotated[str, Text(32, _SUBJECT), "pseudonymous code, never a name"] | None
     source: Annotated[str, Text(200), "where the sound came from"]
     source_rate_hz: Annotated[int, Whole(1000, 400000)]
     started: Moment
@@ -428,7 +437,8 @@ class Health:
 
 @dataclass(frozen=True)
 class Command:
-    """A wish of the host. Names that devices know: start (args site, sites, subject), stop, status."""
+    """A wish of the host. Names that devices know: start (args site or
+    sites `AV,MV`, subject), next, stop, status."""
 
     id: Annotated[str, Text(64, _ID)]
     name: Annotated[str, Text(32, r"[a-z][a-z_]*")]

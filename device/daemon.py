@@ -1,0 +1,674 @@
+"""The daemon: wires the rooms, owns the threads, the budget and the shedding. What each room does is its
+own.
+
+    source ──queue──▶ sound ──ring──▶ judge ──outbox──▶ uplink
+    (copies)          ring, recording,  classifier, FLAC,     MQTT
+                      denoise, listen,  verdict, put
+                      waveform
+    panel, main: button and lights; health, watch over silence, signals
+
+The queue from source to sound is bounded; what does not fit in real time is a marked gap. The sound thread
+never waits for the judge, except for a file that is read as fast as it goes. When late it leaves out, in
+this order, waveform, classification rate, denoising; never the recording.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import shutil
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from device import __version__, messages
+from device.clock import Clock, SystemClock
+from device.errors import SourceGone, StethopiError
+from device.exam import Phase, Plan, delay_of
+from device.examiner import Examiner, Identity, Judge, plan_for, ring_seconds
+from device.listen import Listener, open_listener
+from device.live import Cleaner, Display, Shed, Shedder, Twin
+from device.messages import Address, Answer, Command
+from device.outbox import Outbox
+from device.panel import Light, Panel, Press, open_panel
+from device.rates import HOP, HOP_S
+from device.ring import Intake, Ring
+from device.sources import Block, Source, open_source
+from device.timing import StageTimer
+from device.uplink import Broker, Pace, Uplink
+
+if TYPE_CHECKING:
+    from device.settings import Settings
+
+__all__ = ["Daemon", "Models", "broker_of", "load_models", "one_exam", "plan_of", "resident_bytes"]
+
+log = logging.getLogger("daemon")
+
+HEALTH_EVERY_S = 10.0
+SILENT_AFTER_S = 10.0
+"""A source that is alive and gives nothing for so long is told of, and started again."""
+GONE_AFTER_S = 10.0
+"""A source that is away for so long ends the exam with what there is."""
+RETRY_S = (0.25, 2.0)
+"""How long after losing the source it is tried again, first and at most."""
+END_S = 20.0
+"""How long a clean end may take before what is left of an exam becomes a partial."""
+DELIVER_S = 30.0
+"""How long the last exam of `exams = N` may take to be delivered before the daemon ends all the same."""
+CONNECT_S = 5.0
+"""The same while there is no broker."""
+_QUEUE_S = 10.0
+_SHEDDING = {
+    Shed.NOTHING: "nothing",
+    Shed.WAVEFORM: "waveform",
+    Shed.CLASSIFICATION: "classification",
+    Shed.DENOISING: "denoising",
+}
+_SHED_EVERY = 3
+_LIGHTS = {
+    "recording": Light.LISTENING,
+    "site done": Light.LISTENING,
+    "cancelled": Light.READY,
+    "partial": Light.ERROR,
+}
+
+
+@dataclass(frozen=True)
+class Models:
+    """The bundle's models, ready to run."""
+
+    version: str
+    denoiser: Cleaner
+    judge: Judge
+    meta: Any
+    """The classifier's in the bundle: threshold and undecided zone."""
+
+
+def load_models(settings: Settings) -> Models:
+    """The newest bundle (or the one that the settings name), verified."""
+    from device import bundle as bundles
+    from device.denoise import Denoiser
+    from device.screen import Screener
+
+    found = bundles.load(settings.bundle.path, settings.device.state_dir)
+    classifier = found.model("classifier")
+    denoiser = Denoiser(
+        found.model("denoiser"), settings.denoise.strength, budget_s=settings.denoise.budget * HOP_S
+    )
+    return Models(found.version, denoiser, Screener(classifier), classifier.meta)
+
+
+def plan_of(settings: Settings) -> Plan:
+    """What an exam is to hear by the settings."""
+    exam = settings.exam
+    return Plan(exam.sites, exam.min_s, exam.max_s, exam.good_windows)
+
+
+def broker_of(settings: Settings) -> Broker | None:
+    """The broker that the settings name; None when they name none."""
+    mqtt = settings.mqtt
+    if not mqtt.host:
+        return None
+    return Broker(
+        host=mqtt.host,
+        port=mqtt.port,
+        username=mqtt.username or None,
+        password=mqtt.password(),
+        tls=mqtt.tls,
+        ca_file=mqtt.ca_file,
+        cert_file=mqtt.cert_file,
+        key_file=mqtt.key_file,
+        keepalive_s=mqtt.keepalive_s,
+    )
+
+
+def resident_bytes() -> int | None:
+    """Memory of this process that is in RAM; None where it cannot be told."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _temperature_c() -> float | None:
+    try:
+        return int(Path("/sys/class/thermal/thermal_zone0/temp").read_text("ascii")) / 1000.0
+    except (OSError, ValueError):
+        return None
+
+
+class _Ended:
+    """In place of a block: the sound has ended."""
+
+
+class Daemon:
+    """Everything of one stethoscope, from `run` to its return.
+
+    models, source, panel, clock and pace are given by tests; otherwise they are what the settings say.
+    patient: keep trying when the source cannot be opened or started; else that is an error of `run`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        patient: bool = True,
+        models: Models | None = None,
+        source: Source | None = None,
+        panel: Panel | None = None,
+        clock: Clock | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.settings = settings
+        self.exams: deque[messages.Exam] = deque(maxlen=100)
+        """The last ones put in the outbox since the start."""
+        self.delivered: set[str] = set()
+        """Ids of those that the host had stored when `run` returned."""
+        self.outbox: Outbox | None = None
+        self.uplink: Uplink | None = None
+        self.examiner: Examiner | None = None
+        self.source_blocks_lost = 0
+        self._patient = patient
+        self._models = models
+        self._source = source
+        self._panel: Panel = panel or open_panel(settings.panel)
+        self._clock = clock or SystemClock()
+        self._pace = pace
+        self._fast = settings.source.pace == "fast" and not settings.source.spec.startswith("microphone")
+        self._stop = threading.Event()
+        self._sound_over = threading.Event()
+        self._failure: BaseException | None = None
+        self._threads: list[threading.Thread] = []
+        self._queue: queue.Queue[Block | _Ended] = queue.Queue(round(_QUEUE_S * 100))
+        self._waiting_s = 0.0
+        self._shedder = Shedder()
+        self._state = "starting"
+        self._started_s = self._clock.monotonic()
+        self._last_sample_s: float | None = None
+        self._gone_since: float | None = None
+        self._gone_ended = False
+        self._restart_source = False
+        self._live_skipped = 0
+        self._judge_may_go = threading.Event()
+
+    # ---- from outside
+
+    def request_stop(self) -> None:
+        """End cleanly, soon. Safe from a signal handler and from any thread."""
+        self._stop.set()
+
+    def run(self, *, signals: bool = True) -> int:
+        """Work until asked to stop, until the exams asked for are done, or until something fails; exit
+        code.
+
+        Raises StethopiError for what keeps it from beginning.
+        """
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+        try:
+            self._begin()
+            self._watch()
+        finally:
+            self._end()
+        if self._failure is not None:
+            if isinstance(self._failure, StethopiError):
+                raise self._failure
+            log.error("ended by an unexpected error in one of its threads (see above)")
+            return 1
+        return 0
+
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        # who asks a second time does not want to wait
+        signal.signal(number, signal.SIG_DFL)
+        self.request_stop()
+
+    # ---- beginning and end
+
+    def _begin(self) -> None:
+        settings = self.settings
+        broker = broker_of(settings)
+        models = self._models or load_models(settings)
+        self._panel.start()
+        self.outbox = Outbox(settings.device.state_dir / "outbox")
+        state = messages.State(True, __version__, models.version, "running", self._clock.boot_id)
+        if broker is None:
+            log.info("no broker is set ([mqtt] host); exams wait in the outbox")
+        else:
+            self.uplink = Uplink(
+                Address(settings.device.fleet, settings.device.id),
+                self.outbox,
+                broker,
+                state=state,
+                on_command=self._obey,
+                clock=self._clock,
+                pace=self._pace,
+            )
+            self.uplink.start()
+        self._spawn("source", lambda: self._run_source(models))
+        self._spawn("panel", self._run_panel)
+
+    def _spawn(self, name: str, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except StethopiError as error:
+                self._failure = error
+                self._stop.set()
+            except Exception as error:
+                log.exception("the %s thread failed", name)
+                self._failure = error
+                self._stop.set()
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _end(self) -> None:
+        """Clean: the exam in progress ends as it is, what cannot be ended stays as a partial recording."""
+        self._stop.set()
+        if self._source is not None:
+            self._source.stop()
+        if self.examiner is not None:
+            self.examiner.close()
+            judging = any(t.name == "judge" and t.is_alive() for t in self._threads)
+            if not judging or not self.examiner.wait_idle(END_S):
+                self.examiner.abandon()
+        self._judge_may_go.set()
+        self._sound_over.set()
+        for thread in self._threads:
+            thread.join(5.0)
+        if self.uplink is not None:
+            self.uplink.stop()
+        self._panel.stop()
+        if self.outbox is not None:
+            outbox = self.outbox
+            self.delivered = {exam.id for exam in self.exams if outbox.state(exam.id) == "delivered"}
+            outbox.close()
+
+    # ---- the source's thread
+
+    def _run_source(self, models: Models) -> None:
+        source = self._open_source()
+        if source is None:
+            return
+        self._source = source
+        self._wire(source, models)
+        wait_s = RETRY_S[0]
+        while not self._stop.is_set():
+            try:
+                source.start()
+                wait_s = RETRY_S[0]
+                self._copy(source)
+            except SourceGone as gone:
+                self._say_gone(str(gone))
+            except StethopiError as error:
+                if not self._patient:
+                    raise
+                self._say_gone(str(error))
+            else:
+                if self._stop.is_set() or not self._restart_source:
+                    break
+                self._restart_source = False
+            finally:
+                source.stop()
+            self._stop.wait(wait_s)
+            wait_s = min(2 * wait_s, RETRY_S[1])
+        self._put(_Ended())
+
+    def _open_source(self) -> Source | None:
+        if self._source is not None:
+            return self._source
+        chosen, wait_s = self.settings.source, RETRY_S[0]
+        while not self._stop.is_set():
+            try:
+                return open_source(chosen.spec, pace=chosen.pace, rate_hz=chosen.rate_hz)
+            except StethopiError as error:
+                # a file that cannot be read will not get better; a microphone may be plugged in
+                if not self._patient or not chosen.spec.startswith("microphone"):
+                    raise
+                self._say_gone(str(error))
+            self._stop.wait(wait_s)
+            wait_s = min(2 * wait_s, RETRY_S[1])
+        return None
+
+    def _copy(self, source: Source) -> None:
+        """Copies, and nothing else."""
+        while not self._stop.is_set():
+            block = source.read()
+            if block is None:
+                return
+            self._last_sample_s = self._clock.monotonic()
+            if self._gone_since is not None:
+                self._say_back(source)
+            self._state = "running"
+            self._put(block)
+
+    def _put(self, item: Block | _Ended) -> None:
+        if self._fast or isinstance(item, _Ended):
+            while not self._sound_over.is_set():
+                try:
+                    self._queue.put(item, timeout=0.2)
+                    return
+                except queue.Full:
+                    continue
+            return
+        try:
+            self._queue.put_nowait(item)
+        except queue.Full:
+            # the next block's index tells the intake, which marks the gap
+            self.source_blocks_lost += 1
+
+    def _say_gone(self, why: str) -> None:
+        self._state = "gone"
+        if self._gone_since is None:
+            self._gone_since = time.monotonic()
+            self._gone_ended = False
+            log.warning("source went away: %s", why)
+        else:
+            log.debug("source still away: %s", why)
+
+    def _say_back(self, source: Source) -> None:
+        assert self._gone_since is not None
+        log.info("source came back after %.1f s: %s", time.monotonic() - self._gone_since, source.name)
+        self._gone_since = None
+
+    # ---- wiring, once the source's rate is known
+
+    def _wire(self, source: Source, models: Models) -> None:
+        settings = self.settings
+        assert self.outbox is not None
+        ring = Ring(ring_seconds(settings.exam.max_s))
+        intake = Intake(source.rate_hz, ring)
+        delay = delay_of(intake.decimator.delay_s, models.denoiser.hop_s, models.denoiser.look_ahead_s)
+        self._timers = {
+            "decimate": StageTimer("decimate", HOP_S / 4),
+            "listen": StageTimer("listen", HOP_S / 4),
+        }
+        examiner = Examiner(
+            Identity(
+                fleet=settings.device.fleet,
+                device=settings.device.id,
+                software=__version__,
+                bundle=models.version,
+                source=source.name[:200],
+                source_rate_hz=source.rate_hz,
+                delay=delay,
+            ),
+            ring,
+            models.judge,
+            models.meta,
+            self.outbox,
+            self._clock,
+            timers=[self._timers["decimate"], models.denoiser.step_times, self._timers["listen"]],
+            dropped=self._dropped,
+            live=self._live,
+            put=self._on_put,
+            fast=self._fast,
+        )
+        if settings.exam.autostart:
+            examiner.autostart = plan_of(settings)
+            examiner.autostart_left = settings.exam.exams or -1
+        self._all_timers = [
+            *self._timers.values(),
+            models.denoiser.step_times,
+            examiner.recording_times,
+            examiner.judging_times,
+        ]
+        self.examiner = examiner
+        for note in getattr(source, "notes", []):
+            log.warning("%s: %s", source.name, note)
+        log.info(
+            "listening to %s at %d Hz, bundle %s, %.1f ms from sample to clean sound",
+            *(source.name, source.rate_hz, models.version, delay.total_ms),
+        )
+        self._show(Light.READY)
+        listener = open_listener(settings.listen)
+        listener.start()
+        self._spawn(
+            "sound", lambda: self._run_sound(source, intake, Twin(models.denoiser), listener, examiner)
+        )
+        self._spawn("judge", lambda: self._run_judge(examiner, models.judge))
+
+    def _dropped(self) -> dict[str, int]:
+        return {
+            "source blocks": self.source_blocks_lost,
+            "waveform": self._live_skipped,
+            "live messages": self.uplink.live_dropped if self.uplink else 0,
+        }
+
+    # ---- the sound's thread
+
+    def _run_sound(
+        self, source: Source, intake: Intake, twin: Twin, listener: Listener, examiner: Examiner
+    ) -> None:
+        self._intake = intake
+        display = Display()
+        try:
+            while True:
+                try:
+                    item = self._queue.get(timeout=0.2)
+                except queue.Empty:
+                    if self._sound_over.is_set():
+                        return
+                    self._notice_absence(examiner)
+                    continue
+                if isinstance(item, _Ended):
+                    break
+                shed = self._late(item, source.rate_hz)
+                began = time.perf_counter()
+                raw = intake.accept(item)
+                self._timers["decimate"].add((time.perf_counter() - began) * HOP / max(len(raw), HOP))
+                examiner.feed()
+                self._hear(*twin.process(raw, shed >= Shed.DENOISING), listener, display, shed)
+            intake.finish()
+            if self._stop.is_set():
+                examiner.close()  # it did not end by itself
+            else:
+                examiner.source_ended()
+            self._hear(*twin.flush(), listener, display, self._shedder.now)
+            self._state = "ended"
+            log.info("the sound has ended")
+        finally:
+            listener.stop()
+            self._sound_over.set()
+
+    def _hear(
+        self, raw: np.ndarray, clean: np.ndarray, listener: Listener, display: Display, shed: Shed
+    ) -> None:
+        if not len(raw):
+            return
+        began = time.perf_counter()
+        listener.hear(raw, clean)
+        exam = self.examiner.exam_id if self.examiner else None
+        waves = display.process(raw, clean, exam)
+        if exam is not None:
+            for wave in waves:
+                if shed >= Shed.WAVEFORM:
+                    self._live_skipped += 1
+                else:
+                    self._live("wave", wave)
+        self._timers["listen"].add((time.perf_counter() - began) * HOP / max(len(raw), HOP))
+
+    def _late(self, block: Block, rate_hz: int) -> Shed:
+        """What to leave out, from how much sound waits behind this block."""
+        if self._fast:
+            return Shed.NOTHING
+        waiting_s = self._queue.qsize() * len(block.samples) / rate_hz
+        before = self._shedder.now
+        now = self._shedder.update(waiting_s, time.monotonic())
+        if now > before:
+            log.warning("%.1f s late: %s left out", waiting_s, _SHEDDING[now])
+        elif now < before and now is Shed.NOTHING:
+            log.info("in time again")
+        return now
+
+    def _notice_absence(self, examiner: Examiner) -> None:
+        since = self._gone_since
+        if since is None or self._gone_ended or time.monotonic() - since < GONE_AFTER_S:
+            return
+        self._gone_ended = True
+        examiner.source_gone()
+
+    # ---- the judge's thread
+
+    def _run_judge(self, examiner: Examiner, judge: Judge) -> None:
+        while not self._judge_may_go.is_set():
+            judge.every = _SHED_EVERY if self._shedder.now >= Shed.CLASSIFICATION else 1
+            examiner.judge()
+
+    def _on_put(self, exam: messages.Exam) -> None:
+        self.exams.append(exam)
+        self._show(Light.STORED)
+        if self.uplink is not None:
+            self.uplink.wake()
+
+    def _live(self, name: str, message: Any) -> None:
+        if name == "quality" and message.quality is not None:
+            self._show(Light.GOOD_CONTACT if message.quality >= 0.25 else Light.BAD_CONTACT)
+        elif name == "exam" and message.state in _LIGHTS:
+            self._show(_LIGHTS[message.state])
+        if self.uplink is not None:
+            self.uplink.live(name, message)
+
+    def _show(self, light: Light) -> None:
+        self._panel.show(light)
+
+    # ---- panel and commands
+
+    def _run_panel(self) -> None:
+        while not self._stop.is_set():
+            press = self._panel.next_press(0.5)
+            if press is None or self.examiner is None:
+                continue
+            try:
+                self._pressed(press, self.examiner)
+            except StethopiError as error:
+                log.error("%s", error)
+                self._show(Light.ERROR)
+
+    def _pressed(self, press: Press, examiner: Examiner) -> None:
+        """Short: start, or stop; between sites the next one. Long: the next site. Double: cancel."""
+        if press is Press.DOUBLE:
+            examiner.cancel()
+        elif press is Press.LONG or examiner.phase is Phase.BETWEEN:
+            examiner.next_site()
+        elif not examiner.stop():
+            examiner.start(plan_of(self.settings))
+
+    def _obey(self, command: Command) -> Answer:
+        def answer(ok: bool, says: str) -> Answer:
+            exam = self.examiner.exam_id if self.examiner else None
+            return Answer(command.id, command.name, ok, says, exam)
+
+        examiner = self.examiner
+        if command.name == "status":
+            return answer(True, self._status())
+        if command.name not in ("start", "stop", "next"):
+            return answer(False, "unknown command")
+        if examiner is None:
+            return answer(False, "no sound comes; check the microphone")
+        if command.name == "start":
+            plan = plan_for(command.args.get("sites") or command.args.get("site"), plan_of(self.settings))
+            subject = command.args.get("subject") or None
+            if subject is not None and not messages.is_subject_code(subject):
+                return answer(False, "subject: letters, digits and '-', at most 32: a code, never a name")
+            examiner.start(plan, subject=subject)
+            return answer(True, f"recording {plan.name(0)}")
+        if command.name == "stop":
+            done = examiner.stop()
+            return answer(done, "stopping" if done else "no exam is under way")
+        done = examiner.next_site()
+        return answer(done, "next site" if done else "there is no next site")
+
+    def _status(self) -> str:
+        examiner, outbox = self.examiner, self.outbox
+        phase = examiner.phase.value if examiner else "starting"
+        waiting = outbox.backlog().exams if outbox else 0
+        return f"source {self._state}, exam {phase}, {waiting} waiting in the outbox"
+
+    # ---- the main thread
+
+    def _watch(self) -> None:
+        next_health_s = 0.0
+        done_s: float | None = None
+        while not self._stop.wait(0.1):
+            now = time.monotonic()
+            if self.uplink is not None and self.uplink.online and now >= next_health_s:
+                next_health_s = now + HEALTH_EVERY_S
+                self.uplink.health(self._health())
+            self._watch_over_silence()
+            if not self._all_done():
+                continue
+            done_s = now if done_s is None else done_s
+            assert self.outbox is not None
+            patience_s = DELIVER_S if self.uplink is not None and self.uplink.online else CONNECT_S
+            if self.uplink is None or now - done_s > patience_s or not self.outbox.backlog().exams:
+                return
+
+    def _all_done(self) -> bool:
+        """The exams that were asked for are in the outbox, or no sound for another one will come."""
+        examiner, wanted = self.examiner, self.settings.exam
+        if examiner is None or not wanted.exams or examiner.busy:
+            return False
+        return examiner.finished >= wanted.exams or (self._sound_over.is_set() and wanted.autostart)
+
+    def _watch_over_silence(self) -> None:
+        """The silent stop: the source lives and gives nothing."""
+        last = self._last_sample_s
+        if self._state != "running" or last is None or self._restart_source or self._source is None:
+            return
+        age = self._clock.monotonic() - last
+        if age > SILENT_AFTER_S and not self._queue.full():
+            self._restart_source = True
+            self._say_gone(f"no sound for {age:.0f} s, though it seems alive; it is started again")
+            self._source.stop()
+
+    def _health(self) -> messages.Health:
+        outbox, examiner = self.outbox, self.examiner
+        assert outbox is not None
+        moment = messages.Moment(**self._clock.stamp().to_json())
+        last = self._last_sample_s
+        intake: Intake | None = getattr(self, "_intake", None)
+        timers: list[StageTimer] = getattr(self, "_all_timers", [])
+        try:
+            free: int | None = shutil.disk_usage(outbox.folder).free
+        except OSError:
+            free = None
+        return messages.Health(
+            now=moment,
+            uptime_s=max(moment.monotonic_s - self._started_s, 0.0),
+            source=self._state,
+            sample_age_s=None if last is None else max(moment.monotonic_s - last, 0.0),
+            samples=examiner.heard if examiner else 0,
+            lost_samples=intake.lost if intake else 0,
+            exams=examiner.finished if examiner else 0,
+            backlog=outbox.backlog(moment),
+            partials=outbox.kept_partials(),
+            disk_free_bytes=free,
+            memory_bytes=resident_bytes(),
+            temperature_c=_temperature_c(),
+            battery=None,
+            shed=_SHEDDING[self._shedder.now],
+            missed={timer.name: timer.missed for timer in timers},
+            dropped={**self._dropped(), "windows": examiner.windows_dropped if examiner else 0},
+        )
+
+
+def one_exam(settings: Settings, site: str, seconds: float | None) -> Settings:
+    """The settings for `stethopi-device exam`: one site, one exam, begun at once."""
+    changed = settings.change("exam", sites=[site], autostart=True, exams=1)
+    if seconds is not None:
+        # just so long: more good windows than there can be
+        exam = replace(changed.exam, min_s=seconds, max_s=seconds, good_windows=int(seconds) + 1)
+        changed = replace(changed, exam=exam)
+    return changed
