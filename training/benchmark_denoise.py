@@ -41,7 +41,7 @@ from training import data as data_room
 from training.metrics import BAND_HZ, band, bootstrap, improvement, murmur_excess_db, snr_db
 from training.mixing import NoisePool, Reference, coloured, hum, references, taps
 
-__all__ = ["benchmark", "main", "table"]
+__all__ = ["benchmark", "main", "note", "table", "write_note"]
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 LEVELS_DB = (-6.0, -3.0, 0.0, 3.0, 6.0, 10.0)
@@ -501,6 +501,53 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def note(results: Path) -> dict[str, str]:
+    """The generated parts of docs/denoiser.md by name, from the JSON files in `results`."""
+    parts = {}
+    if (path := results / "denoise.json").is_file():
+        parts["benchmark"] = table(json.loads(path.read_text("utf-8")))
+    if (path := results / "denoiser-pruning.json").is_file():
+        rows = json.loads(path.read_text("utf-8"))["rows"]
+        lines = [
+            "| channels taken by | share | parameters | MMAC/s | plain | beyond volume | clean in: SNR out |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for r in rows:
+            v = r["fold_1"]
+            cells = [r["by"], f"{r['ratio']:.2f}", f"{r['parameters']:,}", f"{r['mac_per_s'] / 1e6:.1f}"]
+            cells += [f"{v['all plain']:+.2f}", f"{v['all beyond']:+.2f}", f"{v['clean out']:.1f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+        parts["pruning"] = "\n".join(lines)
+    if (path := results / "denoiser-training.json").is_file():
+        found = json.loads(path.read_text("utf-8"))
+        lines = [
+            "| fold 1, −6…6 dB | steps | minutes | plain | beyond volume | clean in: mean, p5"
+            " | murmur, clean in | 10 dB | 0 dB |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        rows = [(k, found[k]["steps"], found[k]["minutes"], found[k]["fold_1"]) for k in ("full", "pruned")]
+        if "export" in found:
+            rows.append(("int8", "", "", found["export"]["fold_1_int8"]))
+        for name, steps, minutes, v in rows:
+            cells = [name, str(steps), str(minutes), f"{v['all plain']:+.2f}", f"{v['all beyond']:+.2f}"]
+            cells += [f"{v['clean out']:.1f}, {v['clean out p5']:.1f}"]
+            cells += [f"{v[k]:+.2f}" for k in ("murmur clean", "murmur 10", "murmur 0")]
+            lines.append(f"| {' | '.join(cells)} |")
+        parts["training"] = "\n".join(lines)
+    return parts
+
+
+def write_note(path: Path, results: Path) -> str:
+    """The lab note with its generated parts renewed: what stands between `<!-- name -->` and `<!-- /name
+    -->`."""
+    text = path.read_text("utf-8")
+    for name, part in note(results).items():
+        before, _, rest = text.partition(f"<!-- {name} -->")
+        _, _, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}<!-- {name} -->\n\n{part}\n\n<!-- /{name} -->{after}"
+    return text
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="stethopi benchmark denoise", description="Measure the denoiser on fold 0."
@@ -514,7 +561,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="folder for denoise.json (default docs/results)")
     parser.add_argument("--limit", type=int, default=10, help="references a kind and SNR (default 10)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--note", type=Path, help="only renew the tables of this lab note (docs/denoiser.md)")
     options = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    if options.note:
+        text = write_note(options.note, options.results or RESULTS)
+        temporary = options.note.with_name(options.note.name + ".tmp")
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, options.note)
+        return 0
     try:
         import torch
 

@@ -1,9 +1,10 @@
 """Train the denoiser, prune it, export it, and write its part of a bundle.
 
-    python -m training.denoiser train   --data ../shared/data --out RUN [--resume]     about an hour, one core
-    python -m training.denoiser prune   --data ../shared/data --out RUN [--resume]     prune RUN's net,
-    fine-tune python -m training.denoiser export  --data ../shared/data --out RUN                int8, parity
-    gates, bundle part
+    python -m training.denoiser train   --data ../shared/data --out RUN   about an hour, one core
+    python -m training.denoiser curve   --data ../shared/data --out RUN   what each pruning ratio would cost
+    python -m training.denoiser prune   --data ../shared/data --out RUN   prune RUN's net, fine-tune
+    python -m training.denoiser export  --data ../shared/data --out RUN   int8, parity gates, bundle part
+    python -m training.denoiser figures --out RUN                         what the run has shown
 
 All of it is in the recipe (TOML); a batch is a function of (seed, step), so a run can be stopped, resumed
 (--resume) and repeated exactly on the same machine. A healthy run improves fold 1 by more than 9 dB in band
@@ -20,6 +21,7 @@ import time
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,10 @@ from device.errors import BadInput, StethopiError
 from device.rates import HOP, WORKING_RATE_HZ
 from models.denoiser import SYNTHESIS, TIMES, Denoiser, Shape, tables
 from training import data as data_room
-from training.export import Exported
+from training.export import Exported, count_macs
 from training.metrics import band, improvement, murmur_excess_db, snr_db
 from training.mixing import Mixer, MixSettings, NoisePool, Reference, references
+from training.release import commit_id
 
 __all__ = [
     "Removal",
@@ -560,6 +563,76 @@ def prune_denoiser(
     return path
 
 
+def pruning_curve(
+    recipe: dict[str, Any],
+    source: Path,
+    data: Path,
+    cache: Path,
+    ratios: Sequence[float] = (0.2, 0.32, 0.42, 0.5, 0.6),
+) -> dict[str, Any]:
+    """Fold 1 right after pruning, before any fine-tuning, by what channels bring and by magnitude of
+    weights."""
+    from training.prune import prune
+
+    sounds = _real_sounds(recipe, data, cache)
+    validation = Validation(data, cache, int(recipe["seed"]))
+    coefficients = _tables(recipe)
+    removal = Removal(coefficients)
+    rows = []
+    for way in ("full", "contribution", "magnitude"):
+        for ratio in (0.0,) if way == "full" else ratios:
+            net, kept = load_net(source)
+            if way != "full":
+                prune(
+                    net,
+                    tuple(net.examples().values()),
+                    ratio,
+                    keep=[net.shares],
+                    renew=lambda net=net: tuple(net.examples().values()),  # type: ignore[misc]
+                    scores=contributions(net, sounds, coefficients["window"])
+                    if way == "contribution"
+                    else None,
+                    globally=way == "contribution",
+                    most=float(recipe["prune"].get("most", 0.75)) if way == "contribution" else 1.0,
+                )
+            found = validation(partial(denoise_whole, net, removal, coefficients))
+            macs = count_macs(net, tuple(net.examples().values())) * (WORKING_RATE_HZ // HOP)
+            parameters = int(sum(p.numel() for p in net.parameters()))
+            rows.append(
+                {"by": way, "ratio": ratio, "parameters": parameters, "mac_per_s": macs, "fold_1": found}
+            )
+            print(f"{way} {ratio}: {macs / 1e6:.1f} MMAC/s, {_headline(found)}", file=sys.stderr, flush=True)
+    return {
+        "what": "pruned, before fine-tuning, fold 1",
+        "steps": kept["step"],
+        "seed": recipe["seed"],
+        "commit": commit_id(),
+        "data": data_room.data_hashes(data),
+        "rows": rows,
+    }
+
+
+def training_figures(out: Path) -> dict[str, Any]:
+    """What the run in `out` has shown: curve, validation on fold 1, minutes; full, pruned, exported."""
+    found: dict[str, Any] = {"what": "training of the denoiser; fold 1 decides", "commit": commit_id()}
+    for name in ("full", "pruned"):
+        path = out / f"denoiser-{name}.pt"
+        if path.is_file():
+            _, kept = load_net(path)
+            found[name] = {
+                "steps": kept["step"],
+                "minutes": round(kept["seconds"] / 60, 1),
+                "curve": [[step, round(loss, 3)] for step, loss in kept["curve"][4::5]],
+                "fold_1": kept.get("validation"),
+                "pruning": kept.get("pruning"),
+                "recipe": kept["recipe"],
+            }
+    part = out / "denoiser" / "denoiser.json"
+    if part.is_file():
+        found["export"] = json.loads(part.read_text("utf-8"))["export"]
+    return found
+
+
 # ── export ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -711,7 +784,7 @@ def float_part_macs(coefficients: dict[str, np.ndarray]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.denoiser", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("train", "prune", "export"))
+    parser.add_argument("what", choices=("train", "prune", "export", "curve", "figures"))
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/denoiser"))
@@ -744,6 +817,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 source=options.net,
                 name=options.name or "denoiser-pruned",
             )
+        elif options.what == "curve":
+            curve = pruning_curve(
+                recipe, options.net or options.out / "denoiser-full.pt", options.data, options.cache
+            )
+            print(json.dumps(curve, indent=1))
+        elif options.what == "figures":
+            print(json.dumps(training_figures(options.out), indent=1))
         else:
             net = options.net or options.out / "denoiser-pruned.pt"
             report = export_denoiser(
