@@ -95,7 +95,7 @@ def test_hashes_change_with_the_index(compact: Path) -> None:
     before = data.data_hashes(compact)
     assert "physionet2016/index.csv" in before
     with (compact / "circor2022" / "index.csv").open("a", newline="") as file:
-        csv.writer(file).writerow(["8_AV"] * 10)
+        csv.writer(file).writerow("8_AV,8,8,AV,absent,no,normal,2,2.0,x".split(","))
     after = data.data_hashes(compact)
     assert {key for key in before if before[key] != after[key]} == {"circor2022/index.csv"}
 
@@ -108,3 +108,78 @@ def test_a_folder_without_recordings_is_told(tmp_path: Path) -> None:
 def test_a_missing_sound_is_told(compact: Path) -> None:
     with pytest.raises(BadInput, match="7_AV.flac: cannot be read"):
         data.load(data.recordings(compact)[2])
+
+
+def wav(path: Path, seconds: float = 2.0, rate: int = 2000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(int(seconds * rate)), rate)
+
+
+def test_the_challenges_own_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "physionet2016" / "training-b"
+    wav(folder / "b0001.wav")
+    wav(folder / "b0002.wav", 3.0)
+    (folder / "REFERENCE.csv").write_text("b0001,1\nb0002,-1\n")
+    one, two = data.recordings(tmp_path)
+    assert (one.database, one.label, one.quality, one.seconds) == ("b", "abnormal", "unknown", 2.0)
+    assert (two.label, two.seconds) == ("normal", 3.0)
+    (folder / "REFERENCE-SQI.csv").write_text("b0001,1,0\nb0002,-1,1\n")
+    assert [r.quality for r in data.recordings(tmp_path)] == ["poor", "good"]
+    assert data.load(two).shape == (6000,)
+
+
+def test_circors_own_layout(tmp_path: Path) -> None:
+    root = tmp_path / "circor2022"
+    for name in ("7_AV", "7_MV", "9_PV"):
+        wav(root / "training_data" / f"{name}.wav", 2.0, 4000)
+    (root / "training_data" / "7_AV.tsv").write_text("0\t0.5\t0\n0.5\t0.6\t1\n")
+    table(
+        root / "training_data.csv",
+        "Patient ID,Murmur,Murmur locations,Outcome,Additional ID",
+        "7,Present,MV+PV,Abnormal,nan".replace("nan", ""),
+        "9,Unknown,nan,Normal,7.0",
+    )
+    av, mv, pv = data.recordings(tmp_path)
+    assert (av.murmur_here, mv.murmur_here, pv.murmur_here) == ("no", "yes", "unknown")
+    assert (av.label, pv.label) == ("abnormal", "normal")
+    # one child, two campaigns
+    assert av.group == pv.group and av.fold == pv.fold
+    assert data.load(av).shape == (4000,)
+    assert data.states(tmp_path)["7_AV"] == [(0.0, 0.5, "unannotated"), (0.5, 0.6, "S1")]
+
+
+def test_own_recordings_by_an_index(tmp_path: Path) -> None:
+    own = tmp_path / "clinic"
+    for name in ("one.wav", "sub/two.wav", "three.wav"):
+        wav(own / name)
+    rows = ("one.wav,normal,p1,,", "sub/two.wav,abnormal,p1,,yes", "three.wav,,p2,0,")
+    table(own / "index.csv", "file,label,subject,fold,murmur", *rows)
+    one, two, three = data.recordings(own)
+    assert (one.database, one.group, one.label, one.murmur_here) == ("clinic", "clinic_p1", "normal", None)
+    assert (two.label, two.murmur_here, two.fold) == ("abnormal", "yes", one.fold)
+    assert (three.label, three.fold) == (None, 0)
+    before = data.data_hashes(own)
+    wav(own / "one.wav", 4.0)
+    assert data.data_hashes(own) != before
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("one.wav,sick,p1,0,", "line 2: label 'sick'; use normal, abnormal"),
+        ("one.wav,normal,p1,7,", "line 2: fold '7'"),
+        ("one.wav,normal,p1,0,maybe", "line 2: murmur 'maybe'"),
+        ("none.wav,normal,p1,0,", "none.wav: cannot be read"),
+    ],
+)
+def test_a_wrong_line_of_an_own_index_is_told(tmp_path: Path, row: str, words: str) -> None:
+    wav(tmp_path / "one.wav")
+    table(tmp_path / "index.csv", "file,label,subject,fold,murmur", row)
+    with pytest.raises(BadInput, match=words):
+        data.recordings(tmp_path)
+
+
+def test_an_index_without_subjects_is_told(tmp_path: Path) -> None:
+    table(tmp_path / "index.csv", "file,label", "one.wav,normal")
+    with pytest.raises(BadInput, match="no column subject"):
+        data.recordings(tmp_path)
