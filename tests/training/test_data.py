@@ -95,7 +95,7 @@ def test_hashes_change_with_the_index(compact: Path) -> None:
     before = data.data_hashes(compact)
     assert "physionet2016/index.csv" in before
     with (compact / "circor2022" / "index.csv").open("a", newline="") as file:
-        csv.writer(file).writerow("8_AV,8,8,AV,absent,no,normal,2,2.0,x".split(","))
+        csv.writer(file).writerow(["8_AV", "8", "8", "AV", "absent", "no", "normal", "2", "2.0", "x"])
     after = data.data_hashes(compact)
     assert {key for key in before if before[key] != after[key]} == {"circor2022/index.csv"}
 
