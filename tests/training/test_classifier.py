@@ -1,0 +1,152 @@
+"""Labels, draws and figures of the screening network's training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device.errors import BadInput
+from tests.training import folders
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folders.make(tmp_path_factory.mktemp("data"))
+
+
+def recording(**changes: object):  # type: ignore[no-untyped-def]
+    from training.data import Recording
+
+    values: dict = {"record": "r", "database": "a", "path": Path("r.flac"), "group": "g", "fold": 2}
+    values |= {"label": "normal", "quality": "good", "seconds": 8.0, "murmur_here": None}
+    return Recording(**(values | changes))
+
+
+def test_the_shipped_recipes_are_understood() -> None:
+    from training.cli import _Recipes
+
+    for name in ("classifier", "all", "smoke"):
+        assert _Recipes(name).classifier().seed == 1
+    assert _Recipes("smoke").classifier().digest() != _Recipes("all").classifier().digest()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("stepz = 3", 'stepz: no such key. Did you mean "steps"'), ('steps = "many"', "steps = 'many': a int")],
+)
+def test_a_wrong_recipe_is_told(tmp_path: Path, line: str, words: str) -> None:
+    from training.classifier import load_recipe
+
+    path = tmp_path / "own.toml"
+    path.write_text(f"[classifier]\n{line}\n")
+    with pytest.raises(BadInput, match=words):
+        load_recipe(path)
+
+
+def test_what_is_not_known_has_no_weight() -> None:
+    from training.classifier import Recipe, targets
+
+    recipe = Recipe(outcome_weight=0.15)
+    assert targets(recording(label="abnormal"), recipe) == (0.0, 0.0, 1.0, 1.0)
+    assert targets(recording(label=None), recipe)[3] == 0.0
+    circor = {"database": "circor"}
+    # a murmur is a finding whatever the outcome was
+    assert targets(recording(**circor, murmur_here="yes", label="normal"), recipe) == (1.0, 1.0, 1.0, 1.0)
+    assert targets(recording(**circor, murmur_here="no", label="abnormal"), recipe) == (0.0, 1.0, 1.0, 0.15)
+    assert targets(recording(**circor, murmur_here="no", label="normal"), recipe) == (0.0, 1.0, 0.0, 1.0)
+    unknown = targets(recording(**circor, murmur_here="unknown", label="abnormal"), recipe)
+    assert (unknown[1], unknown[3]) == (0.0, 0.0)
+
+
+def test_only_training_folds_and_sources_are_drawn(data: Path, tmp_path: Path) -> None:
+    from training.classifier import Corpus, Recipe, _Drawer
+
+    corpus = Corpus(data, tmp_path)
+    drawer = _Drawer(corpus, Recipe(hold_out=("f",)), (2, 3, 4))
+    drawn = {i for cell in drawer.cells for group in cell for i in group}
+    assert {corpus.recordings[i].fold for i in drawn} == {2, 3, 4}
+    assert {corpus.recordings[i].database for i in drawn} == {"a", "circor"}
+
+
+def test_noise_that_is_not_free_is_not_learned_from(data: Path, tmp_path: Path) -> None:
+    from training.classifier import Corpus
+
+    corpus = Corpus(data, tmp_path)
+    assert corpus.noises
+    assert all(n.free and n.part == "train" for n in corpus.noises)
+
+
+def test_a_batch_is_a_function_of_seed_and_step(data: Path, tmp_path: Path) -> None:
+    from training.classifier import Corpus, Recipe, _Drawer
+
+    corpus = Corpus(data, tmp_path)
+    drawer = _Drawer(corpus, Recipe(batch=6, mixup=0.2), (2, 3, 4))
+    first, again, other = drawer.batch(5), drawer.batch(5), drawer.batch(6)
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert not (first[0] == other[0]).all()
+    assert first[0].shape == (6, 1, 32, 248)
+    assert np.isfinite(first[0]).all() and np.abs(first[0]).max() <= 2.0
+
+
+def test_states_follow_the_sound_when_it_repeats() -> None:
+    from training.classifier import UNKNOWN, _frame_states
+
+    codes = _frame_states([(0.0, 1.0, "S1"), (1.0, 2.0, "noise"), (2.0, 3.0, "diastole")], 250, 3.0)
+    assert codes[0] == 0 and codes[60] == UNKNOWN and codes[120] == 3
+    # 3.5 s is 0.5 s again
+    assert codes[175] == 0
+
+
+def test_auc_against_counting_pairs() -> None:
+    from training.classifier import auc
+
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 6, 40).astype(float), rng.random(40) < 0.4
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[positive] for b in scores[~positive]]
+    assert auc(scores, positive) == pytest.approx(float(np.mean(pairs)))
+    assert np.isnan(auc(scores, np.zeros(40, bool)))
+
+
+def test_macc_is_the_mean_of_both_rates() -> None:
+    from training.classifier import macc
+
+    assert macc(np.array([0.9, 0.2, 0.6, 0.1]), np.array([True, True, False, False]), 0.5) == 0.5
+    assert macc(np.array([0.9, 0.8, 0.4, 0.1]), np.array([True, True, False, False]), 0.5) == 1.0
+
+
+def test_scaling_finds_bias_and_temperature_again() -> None:
+    from training.classifier import fit_platt
+
+    rng = np.random.default_rng(1)
+    scores = 3 * rng.standard_normal(20_000)
+    positive = (rng.random(20_000) < 1 / (1 + np.exp(-(scores - 1.0) / 2.5))).astype(float)
+    bias, temperature = fit_platt(scores, positive, np.full(20_000, 1 / 20_000) * 100)
+    assert bias == pytest.approx(-1.0, abs=0.15)
+    assert temperature == pytest.approx(2.5, abs=0.2)
+
+
+def test_bootstrap_resamples_subjects_not_recordings() -> None:
+    from training.benchmark_classify import bootstrap
+
+    values = np.array([0.0, 1.0] * 10)
+    # as one subject a value: a wide interval; every pair of one subject: none at all
+    wide = bootstrap(lambda rows: float(values[rows].mean()), [str(k) for k in range(20)], 1)
+    pairs = bootstrap(lambda rows: float(values[rows].mean()), [str(k // 2) for k in range(20)], 1)
+    assert wide["value"] == pairs["value"] == 0.5
+    assert wide["low"] is not None and wide["high"] is not None
+    assert wide["low"] < 0.4 < 0.6 < wide["high"]
+    assert pairs["low"] == pairs["high"] == 0.5
+
+
+def test_calibration_error_of_an_honest_and_of_a_boastful_model() -> None:
+    from training.benchmark_classify import calibration_error
+
+    rng = np.random.default_rng(2)
+    told = rng.random(5000)
+    happened = rng.random(5000) < told
+    assert calibration_error(told, happened) < 0.03
+    assert calibration_error(np.full(5000, 0.95), rng.random(5000) < 0.5) > 0.4

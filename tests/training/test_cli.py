@@ -1,0 +1,76 @@
+"""The training commands: light to import, and clear about what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from device.errors import BadInput, StethopiError
+from training import cli
+
+
+def test_importing_the_commands_brings_nothing_heavy() -> None:
+    code = (
+        "import sys, training.cli; "
+        "sys.exit(bool({'numpy', 'torch', 'scipy', 'training.classifier'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["train", "prune", "export"])
+def test_without_the_training_environment_one_line_says_what_to_install(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert cli.main([command, "classifier"]) == 2
+    assert "pip install 'stethopi[train]'" in capsys.readouterr().err
+
+
+def test_an_unknown_recipe_is_told_with_those_that_ship(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "all", "--recipe", "nowhere.toml"]) == 2
+    error = capsys.readouterr().err
+    assert "nowhere.toml: no such recipe" in error
+    assert "smoke" in error
+
+
+def test_a_release_without_exports_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["release", "--out", str(tmp_path), "--released", str(tmp_path / "r")]) == 2
+    assert "run `stethopi export` for the denoiser first" in capsys.readouterr().err
+
+
+def test_recipes_are_merged_deeply() -> None:
+    base = {"net": {"front": 32, "head": 96}, "seed": 1}
+    assert cli._merged(base, {"net": {"head": 8}}) == {"net": {"front": 32, "head": 8}, "seed": 1}
+    assert base["net"] == {"front": 32, "head": 96}
+
+
+def test_a_step_is_skipped_only_while_nothing_that_decides_it_has_changed(tmp_path: Path) -> None:
+    steps, output, runs = cli._Steps(tmp_path), tmp_path / "result", []
+
+    def work() -> None:
+        runs.append(1)
+        output.write_text("x")
+
+    assert steps.run("a", {"seed": 1}, output, work)
+    assert not steps.run("a", {"seed": 1}, output, work)
+    assert steps.run("a", {"seed": 2}, output, work)
+    output.unlink()
+    assert steps.run("a", {"seed": 2}, output, work)
+    assert len(runs) == 3
+
+
+def test_a_step_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StethopiError, match="ended without"):
+        cli._Steps(tmp_path).run("a", 1, tmp_path / "none", lambda: None)
+
+
+def test_a_broken_recipe_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("[classifier\n")
+    with pytest.raises(BadInput, match="r.toml: not TOML"):
+        cli._Recipes(str(path))
