@@ -50,7 +50,8 @@ def beat(power: np.ndarray) -> tuple[float | None, float]:
     rate is None when no peak lies between 30 and 200 beats a minute.
     """
     n = len(power)
-    if n < SHORTEST_S * _FRAMES_PER_S:
+    # as many whole frames as so much sound has: its last one needs room too
+    if n < (SHORTEST_S * WORKING_RATE_HZ - features.FRAME) / features.FRAME_HOP:
         return None, 0.0
     e = envelope(power)
     e = e - e.mean()

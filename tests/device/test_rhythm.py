@@ -62,3 +62,10 @@ def test_real_recordings_against_their_marked_beats(normal_recording: Path, murm
 def test_the_command_tells_the_rate(normal_recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rhythm.main([str(normal_recording)]) == 0
     assert "beats/min" in capsys.readouterr().out
+
+
+def test_just_the_shortest_sound_has_a_rate() -> None:
+    x = heart(90, seconds=rhythm.SHORTEST_S)
+    rate = rhythm.heart_rate(x)
+    assert rate is not None and abs(rate - 90) < 6
+    assert rhythm.heart_rate(x[:-200]) is None
