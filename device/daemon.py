@@ -566,29 +566,34 @@ class Daemon:
             examiner.start(plan_of(self.settings))
 
     def _obey(self, command: Command) -> Answer:
-        def answer(ok: bool, says: str) -> Answer:
-            exam = self.examiner.exam_id if self.examiner else None
-            return Answer(command.id, command.name, ok, says, exam)
+        try:
+            ok, says = self._do(command)
+        except StethopiError as error:
+            ok, says = False, str(error)[:300]
+        exam = self.examiner.exam_id if self.examiner else None
+        return Answer(command.id, command.name, ok, says, exam)
 
+    def _do(self, command: Command) -> tuple[bool, str]:
+        """(whether it was done, what to say) of a command."""
         examiner = self.examiner
         if command.name == "status":
-            return answer(True, self._status())
+            return True, self._status()
         if command.name not in ("start", "stop", "next"):
-            return answer(False, "unknown command")
+            return False, "unknown command"
         if examiner is None:
-            return answer(False, "no sound comes; check the microphone")
+            return False, "no sound comes; check the microphone"
         if command.name == "start":
             plan = plan_for(command.args.get("sites") or command.args.get("site"), plan_of(self.settings))
             subject = command.args.get("subject") or None
             if subject is not None and not messages.is_subject_code(subject):
-                return answer(False, "subject: letters, digits and '-', at most 32: a code, never a name")
+                return False, "subject: letters, digits and '-', at most 32: a code, never a name"
             examiner.start(plan, subject=subject)
-            return answer(True, f"recording {plan.name(0)}")
+            return True, f"recording {plan.name(0)}"
         if command.name == "stop":
             done = examiner.stop()
-            return answer(done, "stopping" if done else "no exam is under way")
+            return done, "stopping" if done else "no exam is under way"
         done = examiner.next_site()
-        return answer(done, "next site" if done else "there is no next site")
+        return done, "next site" if done else "there is no next site"
 
     def _status(self) -> str:
         examiner, outbox = self.examiner, self.outbox

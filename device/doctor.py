@@ -1,0 +1,276 @@
+"""`stethopi-device doctor`: what is there, what is missing, the remedy.
+
+Each finding is one line: ok, note (fine, but worth knowing) or BAD with what to do. The models are proved by
+the bundle's stored vectors: a machine that computes wrongly is told so (DESIGN §4).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device.errors import StethopiError
+
+if TYPE_CHECKING:
+    from device.settings import Settings
+
+__all__ = ["BAD", "GOOD", "NOTE", "Check", "checks", "model_checks", "run", "show"]
+
+GOOD, NOTE, BAD = "ok", "note", "bad"
+
+_LEAST_FREE_MB = 200
+_LEAST_VECTOR_DB = 30.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `state`: ok, note or bad; `remedy` says what to do about the last two."""
+
+    name: str
+    state: str
+    says: str
+    remedy: str = ""
+
+
+def _python() -> Iterator[Check]:
+    from importlib import metadata
+
+    yield Check("python", GOOD, sys.version.split()[0])
+    for package in ("numpy", "soundfile", "paho-mqtt"):
+        try:
+            yield Check(package, GOOD, metadata.version(package))
+        except metadata.PackageNotFoundError:
+            yield Check(package, BAD, "is missing", "run: pip install 'stethopi[device]'")
+
+
+def model_checks(path: Path | None = None, state_dir: Path | None = None) -> Iterator[Check]:
+    """Interpreter, bundle, and whether this machine computes what the bundle's stored vectors say."""
+    import numpy as np
+
+    from device import bundle as bundles
+    from device.denoise import vector_difference_db
+    from device.runtime import runtime_name
+    from device.screen import Int8Network
+
+    yield Check("interpreter", GOOD, runtime_name())
+    bundle = bundles.load(path, state_dir)
+    yield Check("bundle", GOOD, f"{bundle.version} in {bundle.folder}, all hashes fit")
+    wrong = "this machine computes wrongly; set STETHOPI_RUNTIME to the other interpreter, or reinstall it"
+    found_db = vector_difference_db(bundle)
+    says = f"stored vector comes out {found_db:.0f} dB above its error (at least {_LEAST_VECTOR_DB:.0f})"
+    fine = found_db >= _LEAST_VECTOR_DB
+    yield Check("denoiser", GOOD if fine else BAD, says, "" if fine else wrong)
+    vectors, entry = bundle.vectors(), bundle.model("classifier")
+    network = Int8Network(entry)
+    found = np.stack([network(x) for x in vectors["classifier/x"]])
+    worst = float(np.abs(found - vectors["classifier/logits"]).max())
+    # two interpreters differ in the last bits: a few steps of the output's scale
+    most = 4.0 * float(entry.meta["outputs"][0]["scale"])
+    fine = worst <= most
+    says = f"{len(found)} stored windows come out within {worst:.2g} (at most {most:.2g})"
+    yield Check("classifier", GOOD if fine else BAD, says, "" if fine else wrong)
+
+
+def _source(settings: Settings) -> Iterator[Check]:
+    from device.sources import open_source
+
+    chosen = settings.source
+    source = open_source(chosen.spec, pace="fast", rate_hz=chosen.rate_hz)
+    try:
+        source.start()
+        block = source.read()
+    finally:
+        source.stop()
+    name = f"{source.name} at {source.rate_hz} Hz"
+    if block is None or not len(block.samples):
+        yield Check("source", BAD, f"{name} gives no sound", "choose another [source] spec")
+        return
+    peak = float(abs(block.samples).max())
+    if not chosen.spec.startswith("microphone"):
+        yield Check("source", GOOD, name)
+    elif peak == 0.0:
+        yield Check(
+            "source", BAD, f"{name} gives nothing but zeros", "check wiring, channel and the mixer: alsamixer"
+        )
+    else:
+        yield Check("source", GOOD, f"{name}, peak {peak:.4f}")
+
+
+def _listen(settings: Settings) -> Iterator[Check]:
+    kind, _, name = settings.listen.output.partition(":")
+    if kind != "device":
+        yield Check("listen", GOOD, settings.listen.output)
+        return
+    from device.sources.portaudio import find_device, open_portaudio
+
+    audio = open_portaudio("sound output")
+    try:
+        yield Check("listen", GOOD, f"output {find_device(audio, name, 'output')['name']}")
+    finally:
+        audio.terminate()
+
+
+def _panel(settings: Settings) -> Iterator[Check]:
+    if settings.panel.kind != "gpio":
+        yield Check("panel", GOOD, f'kind = "{settings.panel.kind}": no pins are used')
+        return
+    from device.panel import open_panel
+
+    panel = open_panel(settings.panel)
+    panel.start()
+    panel.stop()
+    yield Check("panel", GOOD, "button and lights answer at their pins")
+
+
+def _broker(settings: Settings) -> Iterator[Check]:
+    from device.daemon import broker_of
+    from device.uplink import broker_answers
+
+    broker = broker_of(settings)
+    if broker is None:
+        yield Check(
+            "broker", NOTE, "none is set: exams wait in the outbox", "set [mqtt] host to deliver them"
+        )
+        return
+    version, why = broker_answers(broker)
+    if version is None:
+        yield Check("broker", BAD, f"{broker}: {why}", "start it, or correct host, port and user in [mqtt]")
+    else:
+        yield Check("broker", GOOD, f"{broker} speaks MQTT {'5' if version == 5 else '3.1.1'}")
+
+
+def _clock(settings: Settings) -> Iterator[Check]:
+    from device.clock import ClockTrust, SystemClock
+
+    trust = SystemClock().trust()
+    if trust is ClockTrust.SYNCHRONISED:
+        yield Check("clock", GOOD, "kept by a time server")
+    elif trust is ClockTrust.SET:
+        yield Check("clock", NOTE, "set, but no time server stands behind it", "see: timedatectl status")
+    else:
+        yield Check(
+            "clock",
+            NOTE,
+            "was never set; exams carry the time since the start",
+            "give it a network or an RTC",
+        )
+
+
+def _writable(folder: Path) -> Path | None:
+    """The folder, or the nearest above that exists; None when it cannot be written."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) else None
+
+
+def _disk(settings: Settings) -> Iterator[Check]:
+    state = settings.device.state_dir
+    place = _writable(state)
+    if place is None:
+        yield Check(
+            "disk", BAD, f"{state} cannot be written", "give its owner the right, or set [device] state_dir"
+        )
+        return
+    free_mb = shutil.disk_usage(place).free / 1e6
+    says = f"{state}: {free_mb / 1000:.1f} GB free"
+    if free_mb < _LEAST_FREE_MB:
+        yield Check("disk", BAD, f"{state}: {free_mb:.0f} MB free", "free some: no exam begins without room")
+    else:
+        yield Check("disk", GOOD, says)
+
+
+def _outbox(settings: Settings) -> Iterator[Check]:
+    folder = settings.device.state_dir / "outbox"
+    path = folder / "outbox.sqlite"
+    if not path.exists():
+        yield Check("outbox", GOOD, "empty: no exam was recorded yet")
+        return
+    try:
+        # the daemon may be at work: look only
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+        try:
+            counts = dict(db.execute("SELECT state, count(*) FROM exams GROUP BY state").fetchall())
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        yield Check("outbox", BAD, f"{path}: {error}", "start the daemon: it sets a damaged one aside")
+        return
+    waiting, delivered = counts.get("waiting", 0), counts.get("delivered", 0)
+    yield Check("outbox", GOOD, f"{waiting} waiting, {delivered} delivered")
+    for state, remedy in (
+        ("refused", "the host's log says why"),
+        ("torn", f"what is left of them is in {folder / 'quarantine'}"),
+    ):
+        if counts.get(state):
+            yield Check("outbox", NOTE, f"{counts[state]} {state}", remedy)
+    partial = folder / "sound" / "partial"
+    if partial.is_dir() and (cut := sum(1 for _ in partial.iterdir())):
+        yield Check(
+            "outbox", NOTE, f"{cut} recordings that were cut off are kept in {partial}", "listen, then delete"
+        )
+
+
+def checks(config: Path | None = None) -> Iterator[Check]:
+    """Every finding, one after the other; a check that fails in an unforeseen way is a finding too."""
+    from device.settings import Settings
+
+    try:
+        settings = Settings.load(config)
+    except StethopiError as error:
+        yield _bad("settings", error)
+        settings = Settings()
+    else:
+        yield Check("settings", GOOD, str(config) if config else "the defaults")
+    parts: list[tuple[str, Callable[[], Iterator[Check]]]] = [
+        ("python", _python),
+        ("models", lambda: model_checks(settings.bundle.path, settings.device.state_dir)),
+        ("source", lambda: _source(settings)),
+        ("listen", lambda: _listen(settings)),
+        ("panel", lambda: _panel(settings)),
+        ("broker", lambda: _broker(settings)),
+        ("clock", lambda: _clock(settings)),
+        ("disk", lambda: _disk(settings)),
+        ("outbox", lambda: _outbox(settings)),
+    ]
+    for name, part in parts:
+        try:
+            yield from part()
+        except ImportError as error:
+            yield Check(name, BAD, f"{error.name or error} is missing", "run: pip install 'stethopi[device]'")
+        except StethopiError as error:
+            yield _bad(name, error)
+
+
+def _bad(name: str, error: StethopiError) -> Check:
+    says, _, remedy = str(error).partition("; ")
+    return Check(name, BAD, says, remedy)
+
+
+def show(check: Check) -> str:
+    """One line for the terminal."""
+    mark = {GOOD: "ok  ", NOTE: "note", BAD: "BAD "}[check.state]
+    return f"{mark}  {check.name:<12} {check.says}" + (f"; {check.remedy}" if check.remedy else "")
+
+
+def run(config: Path | None = None, *, as_json: bool = False) -> int:
+    """Print every finding; 0 when all that is needed works, else 1."""
+    found: list[Check] = []
+    for check in checks(config):
+        found.append(check)
+        if not as_json:
+            print(show(check), flush=True)
+    bad = sum(check.state == BAD for check in found)
+    if as_json:
+        print(json.dumps({"ok": not bad, "checks": [asdict(check) for check in found]}, indent=2))
+    elif bad:
+        print(f"{bad} of {len(found)} checks failed; the line of each says what to do")
+    else:
+        print("everything that is needed is there; try: stethopi-device exam --source synthetic")
+    return 1 if bad else 0

@@ -1,0 +1,476 @@
+"""The daemon: from a source to the outbox and the host, through loss, lateness and a clean end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device import daemon as daemon_module
+from device import messages as m
+from device.clock import FakeClock
+from device.daemon import Daemon, Models, one_exam, plan_of
+from device.errors import BadInput, SourceGone, StethopiError
+from device.exam import Phase
+from device.outbox import Outbox
+from device.panel import FakePanel, Light, Press
+from device.settings import Settings
+from device.sources import Block
+from device.sources.files import read_sound, write_sound
+from device.sources.synthetic import HeartSettings, SyntheticSource
+from device.uplink import Pace
+from tests.brokers import Mosquitto, mosquitto
+from tests.device.fakes import META, FakeCleaner, FakeJudge
+from tests.device.hosts import Ingest, until
+
+__all__ = ["mosquitto"]
+
+HURRIED = Pace(reconnect_first_s=0.05, reconnect_most_s=0.2, announce_first_s=0.2, announce_most_s=0.5)
+
+
+def settings_in(folder: Path, **sections: dict[str, Any]) -> Settings:
+    table: dict[str, Any] = {
+        "device": {"id": "stetho-1", "fleet": "village", "state_dir": str(folder / "state")},
+        "source": {"spec": "synthetic", "pace": "fast"},
+        "exam": {"sites": ["AV"], "min_s": 5, "max_s": 8, "autostart": True, "exams": 1},
+    }
+    for section, values in sections.items():
+        table[section] = {**table.get(section, {}), **values}
+    return Settings.parse(table)
+
+
+def fakes() -> Models:
+    return Models("fake", FakeCleaner(), FakeJudge(), META)
+
+
+@contextmanager
+def running(daemon: Daemon) -> Iterator[Daemon]:
+    """The daemon in a thread of the test; asked to stop at the end, and what it raised is raised."""
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            daemon.run(signals=False)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield daemon
+    finally:
+        daemon.request_stop()
+        thread.join(60)
+        assert not thread.is_alive()
+    if raised:
+        raise raised[0]
+
+
+def synthetic(**options: Any) -> SyntheticSource:
+    pace = options.pop("pace", "fast")
+    return SyntheticSource(HeartSettings(**options), pace=pace)
+
+
+def stored(settings: Settings) -> list[tuple[m.Exam, dict[str, Path]]]:
+    """What is in the outbox after the daemon has ended."""
+    box = Outbox(settings.device.state_dir / "outbox")
+    found = []
+    while (parcel := box.claim()) is not None:
+        found.append((m.read(m.Exam, parcel.result), {s.site: s.path for s in parcel.sounds}))
+    box.close()
+    return found
+
+
+# ---- the way of an exam
+
+
+def test_a_file_becomes_an_exam_with_just_its_sound(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    write_sound(tmp_path / "heart.wav", rng.uniform(-0.2, 0.2, 13000).astype(np.float32), 2000)
+    x = read_sound(tmp_path / "heart.wav").samples
+    settings = settings_in(tmp_path, source={"spec": f"file:{tmp_path / 'heart.wav'}"}, exam={"max_s": 60})
+    daemon = Daemon(settings, models=fakes())
+    assert daemon.run(signals=False) == 0
+    ((exam, files),) = stored(settings)
+    assert np.array_equal(read_sound(files["AV"]).samples, x)
+    assert (exam.ended, exam.sites[0].samples, exam.source) == ("sound ended", 13000, "heart.wav")
+    assert (exam.fleet, exam.device, exam.bundle) == ("village", "stetho-1", "fake")
+    assert {stage.stage for stage in exam.latency} == {"decimate", "denoise", "listen", "record", "classify"}
+    assert all(stage.count > 0 for stage in exam.latency)
+    assert exam.delay == m.Delay(0.0, 8.0, 16.0, 24.0)
+    assert exam.dropped["windows"] == 0
+    assert [e.id for e in daemon.exams] == [exam.id]
+
+
+@pytest.mark.parametrize("rate_hz", [2000, 8000, 44100])
+def test_the_same_sound_gives_the_same_exam_twice_at_every_rate(tmp_path: Path, rate_hz: int) -> None:
+    found = []
+    for run in "ab":
+        settings = settings_in(tmp_path / run, exam={"sites": ["AV", "MV"]})
+        source = synthetic(rate_hz=rate_hz, seconds=14.0, seed=4)
+        Daemon(settings, models=fakes(), source=source).run(signals=False)
+        ((exam, _),) = stored(settings)
+        found.append(
+            [(s.site, s.start_index, s.samples, s.ended, s.sound.sha256, s.windows) for s in exam.sites]
+        )
+    assert found[0] == found[1]
+    assert [row[2] for row in found[0]] == [16000, 12000]
+
+
+def test_it_stops_after_the_exams_that_were_asked_for(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, exam={"exams": 3, "min_s": 2, "max_s": 2})
+    assert Daemon(settings, models=fakes(), source=synthetic()).run(signals=False) == 0
+    exams = [exam for exam, _ in stored(settings)]
+    assert [exam.sites[0].start_index for exam in exams] == [0, 4000, 8000]
+
+
+def test_when_the_sound_ends_it_stays_for_delivery_until_it_is_asked_to_go(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, exam={"exams": 0})
+    with running(Daemon(settings, models=fakes(), source=synthetic(seconds=9.0))) as daemon:
+        until(lambda: daemon._state == "ended" and len(daemon.exams) == 1)
+        assert "source ended, exam idle, 1 waiting" in daemon._status()
+    assert len(stored(settings)) == 1
+
+
+def test_asked_to_stop_in_an_exam_it_is_ended_as_it_is(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, source={"pace": "real"}, exam={"max_s": 60, "min_s": 50})
+    source = synthetic(pace="real")
+    with running(Daemon(settings, models=fakes(), source=source)) as daemon:
+        until(lambda: daemon.examiner and daemon.examiner.heard > 2000)
+    ((exam, files),) = stored(settings)
+    assert exam.ended == "stopped" and exam.sites[0].seconds > 0.9
+    assert len(read_sound(files["AV"]).samples) == exam.sites[0].samples
+
+
+def test_an_exam_that_cannot_be_ended_stays_as_a_partial_one_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "END_S", 0.2)
+    settings = settings_in(tmp_path, source={"pace": "real"}, exam={"max_s": 60, "min_s": 50})
+    models = fakes()
+    released = threading.Event()
+
+    def stuck() -> list[Any]:
+        released.wait(30)
+        return []
+
+    with running(Daemon(settings, models=models, source=synthetic(pace="real"))) as daemon:
+        until(lambda: daemon.examiner and daemon.examiner.heard > 3000)
+        monkeypatch.setattr(models.judge, "flush", stuck)
+        monkeypatch.setattr(threading.Thread, "join", _impatient(threading.Thread.join))
+    released.set()
+    box = Outbox(settings.device.state_dir / "outbox")
+    assert box.backlog().exams == 0
+    (partial,) = box.partials
+    assert partial.seconds > 1.0 and "found, kept as" in str(partial)
+    box.close()
+
+
+def _impatient(join: Any) -> Any:
+    def wait(self: threading.Thread, timeout: float | None = None) -> None:
+        join(self, 0.3 if self.name == "judge" else timeout)
+
+    return wait
+
+
+# ---- delivery
+
+
+def test_from_the_heart_to_the_host(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    settings = settings_in(
+        tmp_path,
+        mqtt={"host": mosquitto.host, "port": mosquitto.port},
+        source={"pace": "real"},
+        exam={"max_s": 5},
+    )
+    with Ingest(mosquitto.host, mosquitto.port) as host:
+        daemon = Daemon(settings, models=fakes(), source=synthetic(pace="real"), pace=HURRIED)
+        assert daemon.run(signals=False) == 0
+        until(lambda: host.last("state") and host.last("state").why == "stopped")
+        assert host.wrong == [], "every published message fits its JSON Schema"
+        (exam_id,) = host.stored
+        exam = m.read(m.Exam, host.results[exam_id])
+        assert daemon.delivered == {exam_id}
+        live = [topic.live for topic in host.heard if topic.kind == "live"]
+        assert live.count("wave") > 30 and live.count("quality") >= 3
+        assert host.count("health") >= 1 and host.last("health").source == "running"
+        waves = [m.read(m.LiveWave, p) for topic, p in host.payloads if topic.live == "wave"]
+        assert all(b.index - a.index == 200 for a, b in zip(waves, waves[1:], strict=False))
+        assert all(len(w.raw) == len(w.clean) == 25 for w in waves)
+        # the fake denoiser halves
+        assert all(abs(r - 2 * c) <= 1 for w in waves for r, c in zip(w.raw, w.clean, strict=True))
+        states = [m.read(m.LiveExam, p).state for topic, p in host.payloads if topic.live == "exam"]
+        assert states[0] == "recording" and states[-2:] == ["site done", "finished"]
+        windows = [m.read(m.LiveWindow, p) for topic, p in host.payloads if topic.live == "window"]
+        assert [w.start for w in windows] == [w.start for w in exam.sites[0].windows]
+
+
+def test_commands_start_stop_and_tell(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    settings = settings_in(
+        tmp_path,
+        mqtt={"host": mosquitto.host, "port": mosquitto.port},
+        source={"pace": "real"},
+        exam={"autostart": False, "exams": 0, "max_s": 60, "sites": ["AV", "PV"]},
+    )
+    address = m.Address("village", "stetho-1")
+    number = iter(range(100))
+
+    with Ingest(mosquitto.host, mosquitto.port) as host:
+
+        def ask(name: str, **args: str) -> m.Answer:
+            command = m.Command(f"c-{next(number)}", name, 4e9, args)
+            host.command(address, command)
+            return until(lambda: (a := host.last("answer")) and a.command == command.id and a)
+
+        with running(Daemon(settings, models=fakes(), source=synthetic(pace="real"), pace=HURRIED)) as daemon:
+            until(lambda: daemon.uplink and daemon.uplink.online and daemon.examiner)
+            assert "exam idle" in ask("status").says
+            assert ask("update").says == "unknown command"
+            assert (ask("stop").ok, ask("next").ok) == (False, False)
+            assert "none of AV" in ask("start", site="XX").says
+            assert not ask("start", subject="Mary Smith").ok
+            started = ask("start", sites="MV,AV", subject="P-17")
+            assert (started.ok, started.says) == (True, "recording MV")
+            again = ask("start")
+            assert not again.ok and "under way" in again.says and again.exam == started.exam
+            until(
+                lambda: daemon.examiner and daemon.examiner._running and daemon.examiner._running.fed > 3000
+            )
+            assert ask("stop").ok
+            until(lambda: host.stored)
+        exam = m.read(m.Exam, host.results[started.exam or ""])
+        assert (exam.subject, [s.site for s in exam.sites], exam.ended) == ("P-17", ["MV"], "stopped")
+
+
+def test_without_a_broker_exams_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    settings = settings_in(tmp_path)
+    daemon = Daemon(settings, models=fakes(), source=synthetic())
+    daemon.run(signals=False)
+    assert daemon.uplink is None and len(stored(settings)) == 1
+    assert "no broker is set ([mqtt] host); exams wait in the outbox" in caplog.text
+
+
+# ---- button and lights
+
+
+def test_one_button_is_enough(tmp_path: Path) -> None:
+    settings = settings_in(
+        tmp_path,
+        source={"pace": "real"},
+        exam={"autostart": False, "exams": 0, "max_s": 60, "sites": ["AV", "MV"]},
+    )
+    panel = FakePanel()
+    with running(Daemon(settings, models=fakes(), source=synthetic(pace="real"), panel=panel)) as daemon:
+        until(lambda: panel.light is Light.READY)
+        panel.press(Press.SHORT)
+        until(lambda: daemon.examiner and daemon.examiner.phase is Phase.RECORDING)
+        panel.press(Press.DOUBLE)
+        until(lambda: daemon.examiner and daemon.examiner.phase is Phase.IDLE)
+        panel.press(Press.SHORT)
+        until(lambda: daemon.examiner and daemon.examiner._running and daemon.examiner._running.fed > 5000)
+        panel.press(Press.LONG)
+        until(lambda: daemon.examiner and daemon.examiner.phase is Phase.BETWEEN)
+        panel.press(Press.SHORT)
+        until(lambda: daemon.examiner and daemon.examiner.exam_id and daemon.examiner._running)
+        until(lambda: daemon.examiner and daemon.examiner.phase is Phase.RECORDING)
+        panel.press(Press.SHORT)
+        until(lambda: panel.light is Light.STORED)
+    assert [[s.site for s in exam.sites] for exam, _ in stored(settings)] == [["AV"]]
+    assert {Light.READY, Light.LISTENING, Light.STORED, Light.OFF} <= set(panel.history)
+
+
+# ---- sources that fail
+
+
+def test_a_source_that_comes_back_leaves_a_gap_and_two_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    settings = settings_in(tmp_path, source={"pace": "real"}, exam={"min_s": 4, "max_s": 4})
+    source = synthetic(pace="real", gone_after_s=1.0, gone_for_s=0.4)
+    assert Daemon(settings, models=fakes(), source=source).run(signals=False) == 0
+    ((exam, _),) = stored(settings)
+    ((start, end),) = exam.sites[0].gaps
+    assert abs(start - 2000) <= 16 and end - start > 0.3 * 2000
+    assert exam.sites[0].samples == 8000 and exam.ended == "complete"
+    said = [r.getMessage() for r in caplog.records if r.name == "daemon" and "source" in r.getMessage()]
+    assert len([line for line in said if "went away" in line]) == 1
+    assert len([line for line in said if "came back after" in line]) == 1
+
+
+def test_a_source_that_stays_away_ends_the_exam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_module, "GONE_AFTER_S", 0.3)
+    settings = settings_in(tmp_path, source={"pace": "real"}, exam={"max_s": 60})
+    source = synthetic(pace="real", gone_after_s=2.5, gone_for_s=1e6)
+    Daemon(settings, models=fakes(), source=source).run(signals=False)
+    ((exam, _),) = stored(settings)
+    # up to the last whole hop before it went
+    assert (exam.ended, exam.sites[0].samples) == ("source gone", 5000 // 16 * 16)
+
+
+def test_a_silent_stop_is_told_and_the_source_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(daemon_module, "SILENT_AFTER_S", 0.5)
+
+    class Sleepy(SyntheticSource):
+        """Falls silent after a second, once."""
+
+        starts = 0
+
+        def start(self) -> None:
+            self.starts += 1
+            if self.starts > 1:
+                self._freeze = float("inf")
+            super().start()
+
+    settings = settings_in(tmp_path, source={"pace": "real"}, exam={"min_s": 2, "max_s": 2})
+    source = Sleepy(HeartSettings(freeze_after_s=1.0), pace="real")
+    assert Daemon(settings, models=fakes(), source=source).run(signals=False) == 0
+    assert source.starts == 2
+    assert "though it seems alive; it is started again" in caplog.text
+    assert len(stored(settings)) == 1
+
+
+class Broken:
+    """A source that cannot be started."""
+
+    rate_hz = 2000
+    name = "broken"
+
+    def start(self) -> None:
+        raise StethopiError("microphone broken: does not start; unplug it and plug it in again")
+
+    def read(self) -> Block | None:
+        raise SourceGone("never there")
+
+    def stop(self) -> None:
+        pass
+
+
+def test_an_impatient_run_fails_and_a_patient_one_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_in(tmp_path, source={"pace": "real"})
+    with pytest.raises(StethopiError, match="does not start"):
+        Daemon(settings, models=fakes(), source=Broken(), patient=False).run(signals=False)
+    with running(Daemon(settings, models=fakes(), source=Broken())):
+        until(lambda: "source went away: microphone broken" in caplog.text)
+    assert caplog.text.count("source went away") == 1
+
+
+def test_a_file_that_is_not_there_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, source={"spec": f"file:{tmp_path / 'nothing.wav'}"})
+    with pytest.raises(BadInput, match=r"nothing\.wav"):
+        Daemon(settings, models=fakes()).run(signals=False)
+
+
+def test_an_unexpected_error_in_a_thread_ends_the_daemon_and_keeps_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_in(tmp_path, source={"pace": "real"}, exam={"max_s": 60})
+    models = fakes()
+    daemon = Daemon(settings, models=models, source=synthetic(pace="real"))
+
+    def fail(x: np.ndarray) -> list[Any]:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(models.judge, "process", fail)
+    assert daemon.run(signals=False) == 1
+    assert "the judge thread failed" in caplog.text
+    box = Outbox(settings.device.state_dir / "outbox")
+    assert len(box.partials) == 1
+    box.close()
+
+
+# ---- lateness
+
+
+def test_a_late_machine_sheds_but_never_the_recording(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(FakeCleaner):
+        """Takes longer than the sound lasts, for a while."""
+
+        def process(self, x: np.ndarray) -> np.ndarray:
+            if self.seen < 3000:
+                time.sleep(3 * len(x) / 2000)
+            return super().process(x)
+
+    settings = settings_in(tmp_path, source={"pace": "real"}, exam={"min_s": 5, "max_s": 5})
+    models = Models("fake", Slow(), FakeJudge(), META)
+    daemon = Daemon(settings, models=models, source=synthetic(pace="real", seed=2))
+    assert daemon.run(signals=False) == 0
+    said = [r.getMessage() for r in caplog.records if "late" in r.getMessage()]
+    assert [line.split(": ")[1] for line in said][:3] == [
+        "waveform left out",
+        "classification left out",
+        "denoising left out",
+    ]
+    ((exam, files),) = stored(settings)
+    assert exam.sites[0].samples == 10000 and exam.sites[0].gaps == ()
+    assert exam.dropped["waveform"] > 0
+    expected = SyntheticSource(HeartSettings(seed=2)).heart.render(0, 10000)
+    assert np.allclose(read_sound(files["AV"]).samples, expected, atol=2e-7)
+
+
+def test_what_the_queue_cannot_take_is_a_marked_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_module, "_QUEUE_S", 0.1)
+
+    class Stuck(FakeCleaner):
+        def process(self, x: np.ndarray) -> np.ndarray:
+            if 1000 < self.seen < 1100:
+                time.sleep(1.0)
+            return super().process(x)
+
+    settings = settings_in(tmp_path, source={"pace": "real"}, exam={"min_s": 3, "max_s": 3})
+    daemon = Daemon(
+        settings, models=Models("fake", Stuck(), FakeJudge(), META), source=synthetic(pace="real")
+    )
+    daemon.run(signals=False)
+    ((exam, _),) = stored(settings)
+    assert daemon.source_blocks_lost > 10
+    assert exam.dropped["source blocks"] == daemon.source_blocks_lost
+    assert sum(end - start for start, end in exam.sites[0].gaps) >= 40 * daemon.source_blocks_lost - 40
+    assert exam.sites[0].samples == 6000
+
+
+# ---- settings and time
+
+
+def test_the_settings_become_plan_and_one_exam(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, exam={"sites": ["AV", "MV"], "good_windows": 4})
+    assert plan_of(settings).sites == ("AV", "MV") and plan_of(settings).good_windows == 4
+    one = one_exam(settings, "PV", 7.0)
+    assert (one.exam.sites, one.exam.min_s, one.exam.max_s, one.exam.exams) == (("PV",), 7.0, 7.0, 1)
+    assert one.exam.autostart and one.exam.good_windows > 7
+
+
+@pytest.mark.parametrize("jump_s", [-50 * 3.2e7, 10 * 3.2e7, -3600.0])
+def test_a_clock_that_jumps_in_mid_exam_is_harmless(tmp_path: Path, jump_s: float) -> None:
+    clock = FakeClock()
+
+    class Jumping(SyntheticSource):
+        reads = 0
+
+        def read(self) -> Block | None:
+            self.reads += 1
+            clock.advance(0.02)
+            if self.reads == 100:
+                clock.jump(jump_s)
+            return super().read()
+
+    settings = settings_in(tmp_path)
+    source = Jumping(HeartSettings(), pace="fast")
+    assert Daemon(settings, models=fakes(), source=source, clock=clock).run(signals=False) == 0
+    ((exam, _),) = stored(settings)
+    assert exam.sites[0].samples == 16000
+    assert exam.finished.monotonic_s >= exam.started.monotonic_s
