@@ -39,6 +39,7 @@ from device.live import Cleaner, Display, Shed, Shedder, Twin
 from device.messages import Address, Answer, Command
 from device.outbox import Outbox
 from device.panel import Light, Panel, Press, open_panel
+from device.quality import GOOD
 from device.rates import HOP, HOP_S
 from device.ring import Intake, Ring
 from device.sources import Block, Source, open_source
@@ -239,7 +240,11 @@ class Daemon:
         broker = broker_of(settings)
         models = self._models or load_models(settings)
         self._panel.start()
-        self.outbox = Outbox(settings.device.state_dir / "outbox")
+        self.outbox = Outbox(
+            settings.device.state_dir / "outbox",
+            quota_bytes=settings.outbox.quota_mb * 1_000_000 or None,
+            keep_delivered=settings.outbox.keep_delivered,
+        )
         state = messages.State(True, __version__, models.version, "running", self._clock.boot_id)
         if broker is None:
             log.info("no broker is set ([mqtt] host); exams wait in the outbox")
@@ -534,7 +539,7 @@ class Daemon:
 
     def _live(self, name: str, message: Any) -> None:
         if name == "quality" and message.quality is not None:
-            self._show(Light.GOOD_CONTACT if message.quality >= 0.25 else Light.BAD_CONTACT)
+            self._show(Light.GOOD_CONTACT if message.quality >= GOOD else Light.BAD_CONTACT)
         elif name == "exam" and message.state in _LIGHTS:
             self._show(_LIGHTS[message.state])
         if self.uplink is not None:

@@ -28,6 +28,7 @@ __all__ = [
     "ExamSettings",
     "ListenSettings",
     "MqttSettings",
+    "OutboxSettings",
     "PanelSettings",
     "Settings",
     "SourceSettings",
@@ -177,6 +178,19 @@ class ExamSettings:
 
 
 @dataclass(frozen=True)
+class OutboxSettings:
+    """Exams on this device. Those that were not delivered are never deleted."""
+
+    quota_mb: int = _key(
+        0,
+        "MB of recordings kept; delivered ones go first, then new exams are refused; 0: no limit",
+        low=0,
+        high=1_000_000,
+    )
+    keep_delivered: bool = _key(True, "keep the recording of a delivered exam until the room is needed")
+
+
+@dataclass(frozen=True)
 class MqttSettings:
     """Delivery. Exams wait in the outbox until the host's receipt has come, however long that takes."""
 
@@ -243,6 +257,7 @@ class Settings:
     denoise: DenoiseSettings = field(default_factory=DenoiseSettings)
     listen: ListenSettings = field(default_factory=ListenSettings)
     exam: ExamSettings = field(default_factory=ExamSettings)
+    outbox: OutboxSettings = field(default_factory=OutboxSettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     panel: PanelSettings = field(default_factory=PanelSettings)
     bundle: BundleSettings = field(default_factory=BundleSettings)

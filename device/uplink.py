@@ -197,6 +197,8 @@ class Uplink:
             except _Lost as lost:
                 self._say_gone(str(lost))
             except Exception:
+                if self._stopping:
+                    return
                 # whatever it was: exams are safe in the outbox, and the next connection starts afresh
                 log.exception("uplink: unexpected; the connection is made anew")
             finally:

@@ -251,7 +251,7 @@ def test_bench_measures_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
         assert stage["steps"] > 0 and stage["missed"] >= 0 and stage["real_time_factor"] > 0
     # 7 s of sound less the samples that wait for a whole hop
     assert 860 <= stages["denoise"]["steps"] <= 875
-    assert found["windows"] == 3 and found["memory_mb"] > 10 and found["import_s"] > 0
+    assert found["windows"] == 2 and found["memory_mb"] > 10 and found["import_s"] > 0
     assert all(value > 0 for value in found["mac_per_s"].values())
     table = bench.table(found)
     assert "MMAC/s" in table and "denoise" in table

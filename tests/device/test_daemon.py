@@ -474,3 +474,13 @@ def test_a_clock_that_jumps_in_mid_exam_is_harmless(tmp_path: Path, jump_s: floa
     ((exam, _),) = stored(settings)
     assert exam.sites[0].samples == 16000
     assert exam.finished.monotonic_s >= exam.started.monotonic_s
+
+
+def test_the_quota_of_the_settings_refuses_new_exams(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_in(tmp_path, outbox={"quota_mb": 1, "keep_delivered": False}, exam={"max_s": 200})
+    daemon = Daemon(settings, models=fakes(), source=synthetic(seconds=6.0))
+    with running(daemon):
+        until(lambda: "the quota of 1 MB is used up" in caplog.text)
+        assert daemon.outbox is not None and not daemon.outbox.keep_delivered
