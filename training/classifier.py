@@ -100,6 +100,12 @@ class Recipe:
     outcome_weight: float = 0.15
     """Weight of CirCor's outcome as a label of abnormal where no murmur is heard: it is mostly not audible.
     """
+    synthetic_murmur: float = 0.3
+    """Share of the draws without a finding that get a murmur put in: the same heart and microphone, one
+    with and one
+    without, so that nothing but the murmur tells them apart."""
+    no_murmur_weight: float = 0.5
+    """Weight of "no murmur" for recordings of normal hearts where nobody noted murmurs."""
     noise_share: float = 0.4
     noise_snr_db: tuple[float, float] = (-3.0, 20.0)
     floor_share: float = 0.4
@@ -246,6 +252,8 @@ def targets(recording: Recording, recipe: Recipe) -> tuple[float, float, float, 
     murmur, murmur_weight = 0.0, 0.0
     if recording.murmur_here in ("yes", "no"):
         murmur, murmur_weight = float(recording.murmur_here == "yes"), 1.0
+    elif recording.murmur_here is None and recording.label == "normal":
+        murmur_weight = recipe.no_murmur_weight
     abnormal, abnormal_weight = float(recording.label == "abnormal"), float(recording.label is not None)
     if recording.murmur_here is not None:
         # a murmur that is heard there is a finding, whatever the outcome was; an outcome without one is
@@ -308,8 +316,12 @@ class _Drawer:
         for k in range(r.batch):
             i = self._pick(rng)
             power, codes = self._excerpt(i, rng)
-            x[k] = self._spoil(power, rng)
             labels[k] = self.labels[i]
+            if not labels[k, 0] and not labels[k, 2] and rng.random() < r.synthetic_murmur:
+                louder = _with_murmur(power, codes, rng)
+                if louder is not None:
+                    power, labels[k] = louder, 1.0
+            x[k] = self._spoil(power, rng)
             database[k] = self.database_of[self.corpus.recordings[i].record]
             state[k] = codes[2::4]
         for _ in range(r.time_masks):
@@ -375,6 +387,50 @@ class _Drawer:
             floor = rng.standard_gamma(shape, (features.FRAMES, features.BANDS)) / shape
             power = power + (level * floor * _curve(rng, 2 * r.filter_db)).astype(np.float32)
         return features.network_input(np.ascontiguousarray(power, np.float32))
+
+
+_MURMUR_SHAPES = (
+    lambda u: np.sin(np.pi * u),  # crescendo-decrescendo, as of a narrow valve
+    lambda u: 1.0 - 0.9 * u,  # decrescendo, as of a leaking semilunar valve
+    lambda u: 0.1 + 0.9 * u,  # crescendo, as of late prolapse
+    np.ones_like,  # plateau, as of a leaking mitral valve
+)
+
+
+def _with_murmur(power: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """Band powers (n, 32) with a murmur in each systole (four of five draws) or diastole, placed by the
+    states (n,).
+
+    Its band, shape, span and loudness are drawn; it lies 5 to 26 dB under the beats, but at least 3 dB over
+    what its bands hold there anyway, for what cannot be heard must not be learned. None where the states
+    are not known or no such loudness is left.
+    """
+    beats = (codes == STATES.index("S1")) | (codes == STATES.index("S2"))
+    phase = STATES.index("systole" if rng.random() < 0.8 else "diastole")
+    inside = codes == phase
+    if beats.sum() < 20 or inside.sum() < 20:
+        return None
+    centre, width = rng.uniform(2.0, 22.0), rng.uniform(1.5, 8.0)
+    bands = np.exp(-0.5 * ((np.arange(features.BANDS) - centre) / width) ** 2)
+    bands /= bands.sum()
+    loud = float(np.median(power[beats].sum(axis=1)))
+    under = loud * 10.0 ** (-rng.uniform(5.0, 26.0) / 10.0)
+    # the murmur's power is spread over its bands; what it must drown is their own
+    there = float(np.median(power[inside] @ (bands / bands.max())))
+    level = max(under, there * 10.0 ** (rng.uniform(3.0, 9.0) / 10.0))
+    if level > 0.6 * loud:
+        return None
+    begin, end = ((0.0, 1.0), (0.0, 1.0), (0.0, 0.6), (0.2, 0.8), (0.4, 1.0))[rng.integers(5)]
+    shape = _MURMUR_SHAPES[rng.integers(len(_MURMUR_SHAPES))]
+    swell = np.zeros(len(power))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8)))
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        first = start + int(round(begin * (stop - start)))
+        last = max(first + 2, start + int(round(end * (stop - start))))
+        curve = shape(np.linspace(0.08, 0.92, last - first)) ** 2 * 10.0 ** (rng.normal(0.0, 1.5) / 10.0)
+        swell[first:last] = curve[: len(swell[first:last])]
+    grain = rng.standard_gamma(2.5, power.shape) / 2.5
+    return power + (level * swell[:, None] * bands * grain).astype(np.float32)
 
 
 def _curve(rng: np.random.Generator, swing_db: float) -> np.ndarray:
@@ -790,7 +846,7 @@ def operating_point(logits: np.ndarray, chosen: Sequence[Recording], recipe: Rec
                 weights[cell] = min(1.0, cell.sum() / 20.0) / cell.sum()
     bias, temperature = fit_platt(score[known], positive[known].astype(float), weights[known])
     probability = 1.0 / (1.0 + np.exp(-np.nan_to_num((score + bias) / temperature)))
-    heard = usable & (truth[:, 1] > 0)
+    heard = usable & (truth[:, 1] >= 1.0)
     if heard.any():
         murmur_positive = truth[:, 0] > 0.5
         share = np.where(murmur_positive, 0.5 / max(1, (murmur_positive & heard).sum()), 0.0)
@@ -937,11 +993,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     corpus = Corpus(options.data, options.cache, say)
     corpus.into_memory()
     net = train(corpus, recipe, options.out, say)
-    print(describe(evaluate(net, corpus, [recipe.decide])), flush=True)
+    trial: dict[str, Any] = {
+        "changes": {key: value for key, value in changes.items() if key != "hold_out"},
+        "left_out": list(recipe.hold_out),
+        "fold_1": evaluate(net, corpus, [recipe.decide]),
+    }
+    print(describe(trial["fold_1"]), flush=True)
     if recipe.hold_out:
         # never heard in training: all of its folds may decide, but for the one that is reported
-        table = evaluate(net, corpus, range(1, 5), recipe.hold_out, 2 * features.FRAMES_EVERY)
-        print("left out:\n" + describe(table), flush=True)
+        trial["left_out_folds_1_to_4"] = evaluate(
+            net, corpus, range(1, 5), recipe.hold_out, 2 * features.FRAMES_EVERY
+        )
+        print("left out:\n" + describe(trial["left_out_folds_1_to_4"]), flush=True)
+    if options.trial:
+        from training.card import RESULTS
+        from training.release import commit_id
+
+        path = RESULTS / "screening-trials.json"
+        trials = json.loads(path.read_text("utf-8")) if path.is_file() else []
+        trials.append({"name": options.trial, "commit": commit_id(), "seed": recipe.seed, **trial})
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(json.dumps(trials, indent=1) + "\n", "utf-8")
+        os.replace(temporary, path)
     return 0
 
 
