@@ -15,15 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from device import messages as m
+from device.sources.files import read_sound, write_sound
 from host.broker import EmbeddedBroker
 from host.demo import Stethoscope
 from host.serve import Host
 from tests.browser.chromium import chromium, watched  # noqa: F401
 from tests.device.exams import make_exam
 from tests.host.arrivals import beats, flac, put
+from tests.process.programs import Daemon
 
 pytestmark = pytest.mark.browser
 
@@ -55,6 +58,18 @@ def host(tmp_path: Path) -> Iterator[Host]:
     with Host(tmp_path / "store", embedded=EmbeddedBroker(), http_port=0) as made:
         assert made.ingest is not None and made.ingest.connected.wait(20)
         yield made
+
+
+def in_noise(recording: Path, target: Path) -> Path:
+    """The recording 8 dB over noise of a waiting room's kind: falling by 6 dB an octave from 100 Hz."""
+    heard = read_sound(recording)
+    white = np.fft.rfft(np.random.default_rng(7).standard_normal(len(heard.samples)))
+    hz = np.fft.rfftfreq(len(heard.samples), 1 / heard.rate_hz)
+    noise = np.fft.irfft(white / np.maximum(hz / 100.0, 1.0), len(heard.samples))
+    noise *= np.std(heard.samples) / np.std(noise) * 10 ** (-8 / 20)
+    mixed = (heard.samples + noise).astype(np.float32)
+    write_sound(target, mixed * np.float32(0.9 / np.abs(mixed).max()), heard.rate_hz, heard)
+    return target
 
 
 def inked(page: Any, canvas: str) -> tuple[int, int]:
@@ -120,7 +135,8 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
     normal_recording: Path,
     tmp_path: Path,
 ) -> None:
-    hears_in_turn = itertools.cycle([f"file:{murmur_recording}", f"file:{normal_recording}"])
+    noisy = in_noise(normal_recording, tmp_path / "noisy.wav")
+    hears_in_turn = itertools.cycle([f"file:{murmur_recording}", f"file:{noisy}"])
     stethoscope = Stethoscope(hears_in_turn, host.broker_address, tmp_path / "stethoscope", pause_s=1.0)
     context = chromium.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
     page = context.new_page()
@@ -131,10 +147,19 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
     page.get_by_text("No exam is running").wait_for()
     assert page.get_by_text("It screens; it does not diagnose. Not a medical device.").is_visible()
 
+    # two other stethoscopes deliver: one exam each, as fast as it goes
+    for number, source in enumerate((f"file:{normal_recording}", "synthetic:noise_db=-20,seconds=12")):
+        folder = tmp_path / f"other-{number}"
+        folder.mkdir()
+        other = Daemon(folder, host.broker_address.port, source, device=f"clinic-{number + 1}")
+        other.start()
+        assert other.process is not None and other.process.wait(WAIT_MS / 1000) == 0, other.says()
+    page.wait_for_function("() => document.querySelectorAll('.exam-row[data-status=complete]').length === 2")
+
     with tended(stethoscope):
         # the exam appears by itself, and its sound moves
         page.locator(".live").wait_for()
-        page.wait_for_function("document.querySelector('.live h3').textContent === 'demo-stethoscope'")
+        page.wait_for_function("() => document.querySelector('.live h3').textContent === 'demo-stethoscope'")
         for lane in (".live .lane:nth-child(1) canvas", ".live .lane:nth-child(2) canvas"):
             page.wait_for_function(
                 """selector => {
@@ -153,12 +178,12 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
         page.locator(".device[data-online=true]").wait_for()
 
         # then the exam is in the list, whole, with a verdict in words
-        row = page.locator(".exam-row[data-status=complete]").first
+        row = page.locator(".exam-row[data-status=complete]", has_text="demo-stethoscope").first
         row.wait_for()
         assert row.locator(".verdict").inner_text() in ("Normal", "Abnormal", "Unsure")
 
         # the README's picture: the second exam running over the first one's row
-        page.wait_for_function("document.querySelectorAll('.live:not(.ended) .windows i').length >= 3")
+        page.wait_for_function("() => document.querySelectorAll('.live:not(.ended) .windows i').length >= 4")
         shot = tmp_path / "dashboard.png"
         page.screenshot(path=str(shot))
         assert shot.stat().st_size < 300_000
@@ -273,12 +298,12 @@ def test_colours_follow_the_system_and_the_button(host: Host, chromium: Any) -> 
     page.goto(host.url)
     dark = page.evaluate(background)
     page.locator("#theme").click()
-    page.wait_for_function(f"{background} !== '{dark}'")
+    page.wait_for_function(f"() => {background} !== '{dark}'")
     light = page.evaluate(background)
     page.reload()
     assert page.evaluate(background) == light, "the choice is remembered"
     page.locator("#theme").click()
-    page.wait_for_function(f"{background} === '{dark}'")
+    page.wait_for_function(f"() => {background} === '{dark}'")
     page.close()
 
 

@@ -6,6 +6,7 @@ import { forgetColours, palette, prepare } from "./draw.js";
 const SHOWN_S = 8;
 const KEPT_S = 12;
 const MOST_MAGNIFIED = 4;
+const FRAME_MS = 30; // smooth enough, and light on a small computer
 const LEAST_PEAK = 60; // of 32767: below, the picture is not blown up any further
 const ABNORMAL_NOW = "Abnormal, last 5 s";
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -57,6 +58,7 @@ export class LiveCard {
     this.raw = h("canvas.wave", { role: "img", "aria-label": "Raw sound, moving" });
     this.clean = h("canvas.wave", { role: "img", "aria-label": "Denoised sound, moving" });
     this.times = h("small", {}, "");
+    this.shed = h("small", { hidden: true }, "left out, the device is busy; the recording goes on");
     this.magnified = 1;
     this.contact = h("strong", {}, "unknown");
     this.why = h("span", {}, "");
@@ -72,7 +74,7 @@ export class LiveCard {
           h("div.fact", {}, h("dt", {}, "Heart rate"), this.rate),
           h("div.fact", {}, this.what, this.running))),
       h("div.lanes", {},
-        h("div.lane", {}, h("span.lane-name", {}, "Raw"), this.raw),
+        h("div.lane", {}, h("span.lane-name", {}, "Raw", this.shed), this.raw),
         h("div.lane", {}, h("span.lane-name.clean", {}, "Denoised", this.times), this.clean)),
       h("div.live-foot", {},
         h("div", {},
@@ -94,7 +96,7 @@ export class LiveCard {
       this.what.textContent = ABNORMAL_NOW;
     }
     this.needed = message.needed_windows;
-    this.base = { seconds: message.seconds, at: this.newest };
+    this.base = { seconds: message.seconds, at: this.heard === message.exam ? this.newest : 0 };
     this.showWindows();
     this.showElapsed();
     const words = {
@@ -109,6 +111,7 @@ export class LiveCard {
     this.over = !["recording", "site done"].includes(message.state);
     this.element.classList.toggle("ended", this.over);
     if (this.over) {
+      this.shed.hidden = true;
       this.what.textContent = "Verdict";
       this.running.replaceChildren(message.label ? verdictPill(message.label) : "none");
     }
@@ -116,19 +119,23 @@ export class LiveCard {
 
   showElapsed() {
     if (!this.base) return;
-    const running = this.over ? 0 : Math.max(0, this.newest - this.base.at);
+    const running = this.over || !this.base.at ? 0 : Math.max(0, this.newest - this.base.at);
     this.elapsed.textContent = clock(this.base.seconds + running).slice(0, -2);
   }
 
   wave(message) {
-    if (!this.traces || this.traces.raw.rate !== message.rate) {
+    // another exam may count its time from zero again
+    if (!this.traces || this.traces.raw.rate !== message.rate || this.heard !== message.exam) {
       this.traces = { raw: new Trace(message.rate), clean: new Trace(message.rate) };
+      this.heard = message.exam;
       this.head = null;
+      if (this.base) this.base.at = 0;
     }
     const start = Math.round(message.t * message.rate);
     this.traces.raw.add(start, message.raw);
     this.traces.clean.add(start, message.clean);
     this.newest = this.traces.raw.end / message.rate;
+    this.heardAt = performance.now();
     if (this.head === null || Math.abs(this.newest - this.head) > 2) this.head = this.newest - 0.15;
     for (const lane of ["raw", "clean"]) {
       let peak = 0;
@@ -176,12 +183,16 @@ export class LiveCard {
   frame(now) {
     if (!this.element.isConnected && this.last) return; // removed: let it go
     requestAnimationFrame(this.frame);
-    if (still.matches && this.last && now - this.last < 1000) return;
+    if (this.last && now - this.last < (still.matches ? 1000 : FRAME_MS)) return;
     const passed = this.last ? Math.min(0.2, (now - this.last) / 1000) : 0;
     this.last = now;
     if (this.head === null) return this.blank();
     // run at the pace of time; lean towards the newest sample, so that jitter is not seen
     if (!this.over) {
+      // a device that is late leaves the waveform out first: time goes on, with nothing to show for it
+      const silent = (now - this.heardAt) / 1000;
+      if (silent > 0.7) this.newest += passed;
+      this.shed.hidden = silent < 1.5;
       const aim = this.newest - 0.15;
       this.head = Math.min(this.newest, this.head + passed + (aim - this.head) * Math.min(1, passed * 1.5));
       if (still.matches) this.head = this.newest;

@@ -1,0 +1,155 @@
+"""The product's own programs as processes: started, questioned, killed, started again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.brokers import free_port
+
+__all__ = ["Daemon", "Program", "Serve", "until"]
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 120.0
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until `condition()` is true, and give it back; fail with `what` when it never is."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {PATIENCE_S:.0f} s in vain: {what}")
+        time.sleep(0.05)
+
+
+class Program:
+    """A process with its words in a file."""
+
+    def __init__(self, name: str, arguments: list[str], folder: Path) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.log = folder / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *self.arguments], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        """kill -9, as a power cut of this program."""
+        assert self.process is not None and self.process.poll() is None, (
+            f"{self.name} had ended: {self.says()}"
+        )
+        self.process.send_signal(signal.SIGKILL)
+        assert self.process.wait(timeout=30) == -signal.SIGKILL
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code. Safe to call twice."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            pytest.fail(f"{self.name} does not end by SIGTERM: {self.says()}")
+
+    def says(self) -> str:
+        return self.log.read_text("utf-8", errors="replace") if self.log.exists() else ""
+
+
+class Serve(Program):
+    """`stethopi serve`; `broker` is its arguments that name one."""
+
+    def __init__(self, folder: Path, *broker: str) -> None:
+        self.store = folder / "store"
+        self.port = free_port()
+        at = ["--http", f"127.0.0.1:{self.port}", "--store", str(self.store)]
+        super().__init__("serve", ["-m", "host.cli", "serve", *broker, *at], folder)
+
+    def start(self) -> None:
+        super().start()
+        until(self._answers, f"serve answers; it said: {self.says()}")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            pytest.fail(f"serve ended: {self.says()}")
+        try:
+            self.get("/api/exams")
+        except OSError:
+            return False
+        return True
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+            data = answer.read()
+        return json.loads(data) if path.startswith("/api") else data
+
+    def exams(self) -> list[dict[str, Any]]:
+        return list(self.get("/api/exams")["exams"])
+
+    def complete(self) -> list[dict[str, Any]]:
+        return [exam for exam in self.exams() if exam["status"] == "complete"]
+
+    def rows(self, table: str) -> int:
+        """Rows of a table, read past the running program; 0 while there is no database."""
+        path = self.store / "exams.sqlite"
+        if not path.exists():
+            return 0
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+            try:
+                return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+            except sqlite3.OperationalError:
+                return 0
+
+
+class Daemon(Program):
+    """`stethopi-device run` on a settings file of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        source: str,
+        *,
+        pace: str = "fast",
+        device: str = "stetho-1",
+        **exam: Any,
+    ) -> None:
+        self.state = folder / "state"
+        self.config = folder / "device.toml"
+        self._exam = {"sites": ["AV"], "min_s": 5.0, "max_s": 30.0, "autostart": True, "exams": 1} | exam
+        self._port, self._source, self._pace, self._device = port, source, pace, device
+        super().__init__("daemon", ["-m", "device.cli", "run", "--config", str(self.config)], folder)
+
+    def start(self, **exam: Any) -> None:
+        """Begin, with some settings of [exam] changed."""
+        settings = {
+            "device": {"id": self._device, "fleet": "village", "state_dir": str(self.state)},
+            "source": {"spec": self._source, "pace": self._pace},
+            "exam": self._exam | exam,
+            "mqtt": {"host": "127.0.0.1", "port": self._port},
+        }
+        lines = []
+        for section, values in settings.items():
+            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        self.config.write_text("\n".join(lines) + "\n", "utf-8")
+        super().start()
