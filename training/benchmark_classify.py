@@ -26,8 +26,9 @@ import torch
 from torch import nn
 
 from device import bundle as bundles
-from device import screen
+from device import rhythm, screen
 from device.bundle import ModelEntry
+from device.rates import WORKING_RATE_HZ
 from device.runtime import runtime_name
 from device.screen import Findings, Label
 from training import data as training_data
@@ -230,6 +231,32 @@ def _floor(everything: Sequence[Recording], chosen: Sequence[Recording], seed: i
     return _scores(probability, positive, [r.group for r in chosen], 0.5, seed)
 
 
+def _heart_rates(data: Path, chosen: Sequence[Recording]) -> dict[str, Any]:
+    """device.rhythm against the marked beats, on up to ten seconds: how often a rate is told, how often it
+    is right.
+    """
+    marks = training_data.states(data)
+    told = right = known = 0
+    for recording in chosen:
+        starts = np.array(
+            [s for s, _, state in marks.get(recording.record, ()) if state == "S1" and s < 10.0]
+        )
+        gaps = np.diff(starts)
+        gaps = gaps[(gaps > 0.25) & (gaps < 2.2)]
+        if len(gaps) < 3:
+            continue
+        known += 1
+        found = rhythm.heart_rate(training_data.load(recording)[: 10 * WORKING_RATE_HZ])
+        if found is not None:
+            told += 1
+            right += abs(found * float(np.median(gaps)) / 60.0 - 1.0) < 0.05
+    return {
+        "recordings": known,
+        "told": round(told / known, 4) if known else None,
+        "within_5_percent_of_those": round(right / told, 4) if told else None,
+    }
+
+
 def left_out(
     name: str, corpus: Corpus, entry: ModelEntry, out: Path, seed: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -333,6 +360,7 @@ def benchmark(
             "kilobytes": entry.meta["kilobytes"],
         },
         "floor": _floor(everything, chosen, seed),
+        "heart_rate": _heart_rates(data, chosen),
         "rows": rows,
     }
     if leave_out:

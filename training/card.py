@@ -90,6 +90,62 @@ def classify_table(result: Mapping[str, Any]) -> str:
     )
 
 
+def left_out_table(result: Mapping[str, Any]) -> str:
+    """AUC and MAcc on a source that training never heard (float network, the same recipe); empty when not
+    measured.
+    """
+    rows = []
+    for name, entry in result.get("left_out", {}).items():
+        for part in ("fold 0", "all"):
+            one = entry[part]
+            label = "CirCor, murmur at this position" if name == "circor" else NAMES.get(name, name)
+            cells = [_figure(one[key]) for key in ("auc", "macc", "sensitivity", "specificity")]
+            rows.append([label, part, f"{one['n']} ({one['positive']})", *cells])
+    head = [
+        "left out of training",
+        "folds",
+        "recordings (abnormal)",
+        "AUC",
+        "MAcc",
+        "sensitivity",
+        "specificity",
+    ]
+    return _table(head, rows) if rows else ""
+
+
+def rows_table(result: Mapping[str, Any]) -> str:
+    """Float, pruned and int8 beside each other: AUC by source, fold 0."""
+    kinds = [kind for kind in ("float", "pruned", "int8") if kind in result["rows"]]
+    rows = []
+    for name in result["rows"]["int8"]["databases"]:
+        cells = [_figure(result["rows"][kind]["databases"][name]["auc"]["value"], 3) for kind in kinds]
+        rows.append([name, *cells])
+    for name in ("recording", "patient"):
+        cells = [_figure(result["rows"][kind]["murmur"][name]["auc"]["value"], 3) for kind in kinds]
+        rows.append([f"CirCor murmur by {name}", *cells])
+    return _table(["AUC, fold 0", *kinds], rows)
+
+
+def trials_table(trials: Sequence[Mapping[str, Any]]) -> str:
+    """What was tried: AUC of the abnormal logit on fold 1 of the sources trained on, and on sources left
+    out.
+    """
+    names = ("a", "b", "e", "f", "circor")
+    rows = []
+    for trial in trials:
+        cells = []
+        for name in names:
+            outside = trial.get("left_out_folds_1_to_4", {}).get(name)
+            inside = trial.get("fold_1", {}).get(name)
+            key = "murmur_by_abnormal" if name == "circor" else "abnormal"
+            if outside:
+                cells.append(f"**{outside[key]:.2f}**")
+            else:
+                cells.append(f"{inside[key]:.2f}" if inside else "–")
+        rows.append([trial["name"], ", ".join(trial["left_out"]) or "none", *cells])
+    return _table(["network and training", "left out", *names], rows)
+
+
 def denoise_table(result: Mapping[str, Any]) -> str:
     """The denoising figures of docs/results/denoise.json, as that benchmark has laid them out."""
     from training.benchmark_denoise import table  # the layout is that program's own
@@ -143,7 +199,10 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
         ]
         result = _read(results, "classify")
         if result:
-            lines += [classify_table(result), "", _origin(result), ""]
+            lines += [classify_table(result), ""]
+            if result.get("left_out"):
+                lines += ["Sources that training never heard:", "", left_out_table(result), ""]
+            lines += [_origin(result), ""]
         else:
             lines += ["Its figures on fold 0 are not measured yet: run `stethopi benchmark classify`.", ""]
     if "denoiser" in index["models"]:
@@ -170,13 +229,10 @@ def _origin(result: Mapping[str, Any]) -> str:
     return f"Written by `{command}` at commit {commit}, seed {seed}{took}."
 
 
-_BEGIN, _END = "<!-- results:begin -->\n", "<!-- results:end -->"
-
-
-def fill_markers(text: str, tables: str) -> str:
-    """Replace what stands between the two markers; the rest of the text, and one without markers, stays."""
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+def fill_markers(text: str, tables: str, name: str = "results") -> str:
+    """Replace what stands between the lines `<!-- name:begin -->` and `<!-- name:end -->`; the rest stays."""
+    before, begin, rest = text.partition(f"<!-- {name}:begin -->\n")
+    _, end, after = rest.partition(f"<!-- {name}:end -->")
     return f"{before}{begin}{tables}{end}{after}" if begin and end else text
 
 
@@ -191,6 +247,27 @@ def _tables() -> str:
     return "\n\n".join(parts) + "\n" if parts else ""
 
 
+def _note_tables() -> dict[str, str]:
+    """The tables of docs/screening.md by the name of their markers."""
+    tables = {}
+    trials = RESULTS / "screening-trials.json"
+    if trials.is_file():
+        tables["trials"] = trials_table(json.loads(trials.read_text("utf-8"))) + "\n"
+    result = _read(None, "classify")
+    if result:
+        tables["classify"] = classify_table(result) + "\n"
+        tables["rows"] = rows_table(result) + "\n\n" + _origin(result) + "\n"
+        rate = result["heart_rate"]
+        told, right = 100 * rate["told"], 100 * rate["within_5_percent_of_those"]
+        tables["rate"] = (
+            f"`device.rhythm` on the {rate['recordings']} recordings of fold 0 with marked beats, up to ten"
+            f" seconds each: a rate is told for {told:.0f} %, and {right:.0f} % of these lie within 5 % of the"
+            " marked one.\n"
+        )
+        tables["left-out"] = left_out_table(result) + "\n"
+    return tables
+
+
 def refresh(check: bool = False) -> list[str]:
     """Write README.md's tables and the newest bundle's CARD.md anew from the results.
 
@@ -202,6 +279,12 @@ def refresh(check: bool = False) -> list[str]:
     readme = ROOT / "README.md"
     if readme.is_file():
         wanted[readme] = fill_markers(readme.read_text("utf-8"), _tables())
+    note = ROOT / "docs" / "screening.md"
+    if note.is_file():
+        text = note.read_text("utf-8")
+        for name, table in _note_tables().items():
+            text = fill_markers(text, table, name)
+        wanted[note] = text
     newest = bundle.find()
     index = json.loads((newest / "bundle.json").read_text("utf-8"))
     wanted[newest / "CARD.md"] = card(index)

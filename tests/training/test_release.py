@@ -107,6 +107,7 @@ def test_markers_are_filled_and_the_rest_stays() -> None:
     filled = card.fill_markers(text, "| new |\n")
     assert filled == "before\n<!-- results:begin -->\n| new |\n<!-- results:end -->\nafter\n"
     assert card.fill_markers("no markers", "x") == "no markers"
+    assert card.fill_markers(text, "x", "other") == text
 
 
 def test_the_readme_and_the_card_say_what_the_results_say() -> None:
