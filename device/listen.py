@@ -25,7 +25,7 @@ from device.rates import HOP, WORKING_RATE_HZ
 from device.resample import Interpolator
 from device.settings import ListenSettings
 from device.sources.files import wav_header
-from device.sources.portaudio import find_device, open_portaudio, quiet
+from device.sources.portaudio import close_portaudio, find_device, open_portaudio, quiet
 
 __all__ = ["DeviceListener", "FileListener", "Listener", "NoListener", "Shaper", "open_listener"]
 
@@ -373,9 +373,5 @@ class DeviceListener:
     def _close(self) -> None:
         stream, self._stream = self._stream, None
         audio, self._audio = self._audio, None
-        with contextlib.suppress(OSError), quiet():
-            if stream is not None:
-                stream.stop_stream()  # plays its buffers to the end
-                stream.close()
-            if audio is not None and audio is not self._given_audio:
-                audio.terminate()
+        if stream or audio:
+            close_portaudio(stream, audio if audio is not self._given_audio else None, drain=True)

@@ -238,7 +238,8 @@ def _import_gpio() -> Any:
         from RPi import GPIO
     except ImportError as error:
         raise StethopiError(
-            f"the panel needs RPi.GPIO ({error}); run: pip install 'stethopi[pi]', or set [panel] kind = \"none\""
+            f"the panel needs RPi.GPIO ({error}); run: pip install 'stethopi[pi]', "
+            f'or set [panel] kind = "none"'
         ) from None
     except RuntimeError as error:
         raise StethopiError(

@@ -43,11 +43,15 @@ class AudioLoop:
             f'pcm.{MICROPHONE} {{ type pulse device "{SINK}.monitor" {shown} }}\n'
             f'pcm.{SPEAKER} {{ type pulse device "{SINK}" {shown} }}\n'
         )
+        # libpulse 16 can wait for ever for shared memory of a server that was killed
+        client = folder / "client.conf"
+        client.write_text("enable-shm = no\nautospawn = no\n")
         self.environment = {
             "XDG_RUNTIME_DIR": str(folder),
             "PULSE_SERVER": f"unix:{self._socket}",
             "PULSE_LATENCY_MSEC": "20",
             "ALSA_CONFIG_PATH": str(config),
+            "PULSE_CLIENTCONFIG": str(client),
         }
 
     def start(self) -> AudioLoop:

@@ -7,7 +7,6 @@ lost is found by comparing the count of samples with the monotonic clock. Both a
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -19,7 +18,7 @@ import numpy as np
 
 from device.errors import SourceGone, StethopiError
 from device.sources.base import Block
-from device.sources.portaudio import find_device, open_portaudio, quiet
+from device.sources.portaudio import close_portaudio, find_device, open_portaudio, quiet
 
 __all__ = ["RATES_HZ", "Microphone", "SampleClock"]
 
@@ -103,6 +102,8 @@ class Microphone:
         """Samples that came while the queue was full."""
         self.overflows = 0
         """How often the driver said that it had lost samples."""
+        self.stuck = 0
+        """How often the driver did not let go of a card that was gone."""
         self.notes: list[str] = []
         self._wanted = name
         self._rates = (rate_hz,) if rate_hz else RATES_HZ
@@ -251,11 +252,10 @@ class Microphone:
     def _close(self) -> None:
         stream, self._stream = self._stream, None
         audio, self._audio = self._audio, None
-        with contextlib.suppress(OSError), quiet():
-            if stream is not None:
-                stream.close()
-            if audio is not None and audio is not self._given_audio:
-                audio.terminate()
+        if (stream or audio) and not close_portaudio(
+            stream, audio if audio is not self._given_audio else None
+        ):
+            self.stuck += 1
         with self._heard:
             self._queue.clear()
             self._queued = 0

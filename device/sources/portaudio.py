@@ -13,7 +13,7 @@ from typing import Any
 
 from device.errors import StethopiError
 
-__all__ = ["devices", "find_device", "open_portaudio", "quiet"]
+__all__ = ["close_portaudio", "devices", "find_device", "open_portaudio", "quiet"]
 
 _NOISE = (
     "ALSA lib",
@@ -66,6 +66,27 @@ def open_portaudio(what: str) -> Any:
             f"the {what} needs PyAudio ({error}); run: apt-get install -y portaudio19-dev gcc "
             f"&& pip install 'stethopi[pi]'"
         ) from None
+
+
+def close_portaudio(stream: Any, audio: Any, *, drain: bool = False, timeout_s: float = 1.0) -> bool:
+    """Close a stream and end PortAudio; either may be None. False when the driver did not let go in time.
+
+    `drain`: what is in the card's buffers is played to its end.
+
+    Drivers have been seen to wait for ever for a card, or a sound server, that is gone. It may wait alone.
+    """
+
+    def close() -> None:
+        ends = [stream.stop_stream] if stream and drain else []
+        ends += [stream.close] if stream else []
+        for end in [*ends, audio.terminate] if audio else ends:
+            with contextlib.suppress(OSError):
+                end()
+
+    thread = threading.Thread(target=close, name="close sound", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return not thread.is_alive()
 
 
 def devices(audio: Any, direction: str) -> list[dict[str, Any]]:
