@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sqlite3
@@ -114,7 +115,7 @@ class Serve(Program):
         path = self.store / "exams.sqlite"
         if not path.exists():
             return 0
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             try:
                 return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
             except sqlite3.OperationalError:
