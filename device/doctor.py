@@ -253,10 +253,10 @@ def _bad(name: str, error: StethopiError) -> Check:
     return Check(name, BAD, says, remedy)
 
 
-def show(check: Check) -> str:
-    """One line for the terminal."""
+def show(check: Check, width: int = 12) -> str:
+    """One line for the terminal; `width`: of the longest name."""
     mark = {GOOD: "ok  ", NOTE: "note", BAD: "BAD "}[check.state]
-    return f"{mark}  {check.name:<12} {check.says}" + (f"; {check.remedy}" if check.remedy else "")
+    return f"{mark}  {check.name:<{width}} {check.says}" + (f"; {check.remedy}" if check.remedy else "")
 
 
 def run(config: Path | None = None, *, as_json: bool = False) -> int:

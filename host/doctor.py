@@ -10,15 +10,14 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from device.doctor import BAD, GOOD, NOTE, Check, model_checks, show
 from device.errors import StethopiError
 
-__all__ = ["Check", "add_parser", "checks", "show"]
-
-GOOD, NOTE, BAD = "ok", "note", "bad"
+__all__ = ["add_parser", "checks"]
 
 _PACKAGES = {
     "numpy": "every computation",
@@ -42,16 +41,6 @@ _ASSETS = (
 )
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding. `state`: ok, note (fine, but worth knowing) or bad; `remedy` says what to do."""
-
-    name: str
-    state: str
-    says: str
-    remedy: str = ""
-
-
 def _python() -> Iterator[Check]:
     # an older one did not get so far: this file would not have been read
     yield Check("Python", GOOD, sys.version.split()[0])
@@ -65,15 +54,6 @@ def _packages() -> Iterator[Check]:
             yield Check(package, GOOD, metadata.version(package))
         except metadata.PackageNotFoundError:
             yield Check(package, BAD, f"missing; {use} needs it", "pip install 'stethopi[host]'")
-
-
-def _models(bundle: Path | None) -> Iterator[Check]:
-    from device import bundle as bundles
-    from device.runtime import runtime_name
-
-    yield Check("interpreter", GOOD, runtime_name())
-    found = bundles.load(bundle)
-    yield Check("bundle", GOOD, f"{found.version}, {', '.join(found.models)}, all hashes fit")
 
 
 def _pages() -> Iterator[Check]:
@@ -153,7 +133,7 @@ def checks(
     parts: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("Python", _python),
         ("packages", _packages),
-        ("models", lambda: _models(bundle)),
+        ("models", lambda: model_checks(bundle)),
         ("pages", _pages),
         ("ports", _ports),
         ("store", lambda: _disk(store or default_store())),
@@ -172,12 +152,6 @@ def checks(
             yield Check(name, BAD, says, remedy)
 
 
-def show(check: Check) -> str:
-    """One line for the terminal."""
-    mark = {GOOD: "ok  ", NOTE: "note", BAD: "BAD "}[check.state]
-    return f"{mark}  {check.name:<22} {check.says}" + (f"; {check.remedy}" if check.remedy else "")
-
-
 def _run(arguments: argparse.Namespace) -> int:
     found: list[Check] = []
     for check in checks(
@@ -188,7 +162,7 @@ def _run(arguments: argparse.Namespace) -> int:
     ):
         found.append(check)
         if not arguments.json:
-            print(show(check), flush=True)
+            print(show(check, width=22), flush=True)
     bad = sum(check.state == BAD for check in found)
     if arguments.json:
         print(json.dumps({"ok": not bad, "checks": [asdict(check) for check in found]}, indent=2))

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from device import bundle as bundles
+from device.doctor import BAD, GOOD, NOTE, Check, show
 from host.broker import EmbeddedBroker
 from host.cli import main
-from host.doctor import BAD, GOOD, NOTE, Check, checks, show
+from host.doctor import checks
 from tests.brokers import free_port
 
 
@@ -69,6 +70,13 @@ def test_a_spoilt_bundle_is_found(tmp_path: Path) -> None:
     model.write_bytes(bytes(data))
     check = next(c for c in checks(tmp_path, bundle=folder) if c.state == BAD)
     assert "denoiser.tflite" in check.says and check.remedy
+
+
+def test_a_machine_that_computes_wrongly_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(tmp_path)["denoiser"].state == GOOD
+    monkeypatch.setattr("device.denoise.vector_difference_db", lambda bundle: -5.0)
+    check = found(tmp_path)["denoiser"]
+    assert check.state == BAD and "computes wrongly" in check.remedy
 
 
 def test_a_store_that_cannot_be_is_found(tmp_path: Path) -> None:
