@@ -214,6 +214,8 @@ class Microphone:
             item = self._queue.popleft() if self._queue else None
             if item:
                 self._queued -= len(item[0]) // 4 // self._channels
+            elif self._stopped:
+                return None
         if item is None:
             gone = f"{self.name}: gives no sound any more; plug it in again"
             self._close()
@@ -224,7 +226,12 @@ class Microphone:
         """Whether sound can still be expected."""
         heard = self._last_s is not None and self._last_s >= self._started_s
         since, patience = (self._last_s, _SILENT_S) if heard else (self._started_s, _FIRST_S)
-        return self._monotonic() - (since or 0.0) <= patience and bool(self._stream.is_active())
+        if self._monotonic() - (since or 0.0) > patience:
+            return False
+        try:
+            return bool(self._stream.is_active())
+        except (OSError, AttributeError):  # another thread has just closed it
+            return False
 
     def _block(self, data: bytes, monotonic_s: float, overflowed: bool, dropped: int) -> Block:
         samples = np.frombuffer(data, np.float32)

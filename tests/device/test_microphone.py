@@ -253,6 +253,19 @@ def test_a_driver_that_does_not_let_go_keeps_nobody(monkeypatch: pytest.MonkeyPa
     never.set()
 
 
+def test_a_stream_that_was_closed_under_the_reader_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = FakeAudio("USB")
+    source = microphone(audio)
+    source.start()
+
+    def closed() -> bool:
+        raise OSError(-9988, "Stream closed")
+
+    monkeypatch.setattr(audio.streams[-1], "is_active", closed)
+    with pytest.raises(SourceGone):
+        source.read()
+
+
 def test_stop_wakes_a_reader() -> None:
     source = microphone(FakeAudio("USB"))
     source.start()
