@@ -304,7 +304,9 @@ def _figures(path: str) -> str:
             f"{path}: {sound.rate_hz} Hz, {seconds:.3f} s → {WORKING_RATE_HZ} Hz, {len(whole)} samples",
             f"chopped vs whole: max difference {difference:g} (limit 0)   "
             f"delay {stage.delay_s * 1e3:.2f} ms (limit 12.5)",
-            f"0 to {PASS_HZ:.0f} Hz: ripple {ripple:.4f} dB (limit 0.1)   "
+            "passes untouched"
+            if sound.rate_hz == WORKING_RATE_HZ
+            else f"0 to {PASS_HZ:.0f} Hz: ripple {ripple:.4f} dB (limit 0.1)   "
             f"from {STOP_HZ:.0f} Hz: {stop:.1f} dB (limit -80)",
             f"{stage.mac_per_s / 1e6:.2f} MMAC/s   "
             f"{seconds / max(took, 1e-9):.0f} times as fast as the sound",

@@ -205,6 +205,7 @@ def test_the_program_prints_its_figures(tmp_path: Path) -> None:
         "44100 Hz, 0.500 s → 2000 Hz, 1000 samples",
         "max difference 0 (limit 0)",
         "delay 12.27 ms (limit 12.5)",
+        "ripple 0.0077 dB (limit 0.1)   from 1000 Hz: -81.0 dB (limit -80)",
         "2.16 MMAC/s",
     ):
         assert text in run.stdout
