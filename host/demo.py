@@ -53,9 +53,8 @@ def sources(recording: Path | None) -> Iterator[str]:
     for seed in itertools.count(1):
         murmur = "systolic" if seed % 2 else "none"
         rate = 64 + 7 * seed % 29
-        noise = ("white", "breath", "rub")[seed % 3]
         yield (
-            f"synthetic:murmur={murmur},grade=4,rate={rate},noise={noise},noise_db=12,"
+            f"synthetic:murmur={murmur},grade=4,rate={rate},noise=white,noise_db=12,"
             f"seconds={_SECONDS},seed={seed}"
         )
 

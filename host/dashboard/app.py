@@ -333,6 +333,7 @@ class _Pages:
             "source_rate_hz": exam.source_rate_hz,
             "ended": exam.ended,
             "reasons": exam.verdict.reasons,
+            "murmur": exam.verdict.murmur,
             "heart_rate_bpm": exam.heart_rate_bpm,
             "sha256": found.exam.sha256,
             "window": WINDOW,

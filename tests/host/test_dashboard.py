@@ -175,7 +175,7 @@ def test_an_exam_as_json_keeps_unknown_apart_from_zero(client: TestClient, store
     )
     found = client.get(f"/api/exams/{exam.id}").json()
     assert (found["label"], found["probability"], found["quality"]) == ("unsure", None, None)
-    assert found["heart_rate_bpm"] is None and found["reasons"] == ["too noisy"]
+    assert found["heart_rate_bpm"] is None and found["reasons"] == ["too noisy"] and found["murmur"] is None
     assert found["started"] is None and "did not know the time" in found["clock_words"]
     assert found["status"] == "complete" and found["received"].endswith("+00:00")
     assert [site["site"] for site in found["sites"]] == ["AV", "MV"]

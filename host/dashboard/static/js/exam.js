@@ -45,7 +45,7 @@ function result(exam) {
 const ms = (value) => (known(value) ? (value < 10 ? value.toFixed(1) : value.toFixed(0)) : "–");
 
 function facts(exam) {
-  const row = (name, ...value) => [h("dt", {}, name), h("dd", {}, ...value)];
+  const row = (name, ...value) => [h("dt", {}, name), h("dd", {}, value)];
   return h("aside.card.facts", { "aria-label": "Facts" },
     h("h2", {}, "Examination"),
     h("dl", {},
@@ -54,6 +54,7 @@ function facts(exam) {
       row("Stethoscope", exam.device, h("br"), h("small", {}, `fleet ${exam.fleet}`)),
       exam.subject ? row("Subject code", exam.subject) : [],
       row("Heart rate", known(exam.heart_rate_bpm) ? `${Math.round(exam.heart_rate_bpm)} beats/min` : "unknown"),
+      row("Murmur heard", probability(exam.murmur), known(exam.murmur) && [h("br"), h("small", {}, "probability; part of the verdict")]),
       row("Sound", `${seconds(exam.sites.reduce((sum, site) => sum + site.seconds, 0))} at ${exam.sites.length} ${exam.sites.length === 1 ? "site" : "sites"}`),
       row("Delivery", exam.status === "complete" ? "complete, every sha256 fits" : "partial: sound still missing"),
       row("Ended", exam.ended),
