@@ -157,6 +157,10 @@ class Ingest:
                 stood = self._one_connection()
             except StoreError as error:
                 self._disk_failed(error)
+            except Exception:
+                # a silent stop would look like a quiet day: say it, and go on
+                log.exception("ingest stumbled; connecting again")
+                self.connected.clear()
             if stood:
                 wait_s = _FIRST_WAIT_S
             elif self._speaks_5 != self._mqtt5:
@@ -290,6 +294,10 @@ class Ingest:
             # not acknowledged, no receipt: the device keeps the exam and sends it again
             self._disk_failed(error)
             return
+        except Exception:
+            # one message that the program cannot take must not stop those behind it
+            self.bad_messages += 1
+            log.exception("message on %.200s dropped", message.topic)
         else:
             if topic.kind in ("result", "sound") and self._told_disk:
                 self._told_disk = False

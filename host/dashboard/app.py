@@ -321,7 +321,10 @@ class _Pages:
         }
 
     def _full(self, found: Found) -> dict[str, Any]:
-        exam = messages.read(Exam, found.exam.result)
+        try:
+            exam = messages.read(Exam, found.exam.result)
+        except messages.BadMessage as error:
+            raise HTTPException(503, f"another version of stethopi wrote this exam: {error}") from None
         kept = {sound.site: sound for sound in found.sounds}
         return {
             "completed": _iso(found.exam.complete_s),
@@ -403,8 +406,8 @@ def _device(row: DeviceRow) -> dict[str, Any]:
         "source": row.source,
         "last_seen": _iso(row.seen_s),
     }
-    if row.health is not None:
-        health = messages.read(messages.Health, row.health.encode())
+    health = _health(row)
+    if health is not None:
         made |= {
             "health_at": _iso(row.health_s),
             "sound": health.source,
@@ -419,6 +422,14 @@ def _device(row: DeviceRow) -> dict[str, Any]:
             "shed": health.shed,
         }
     return made
+
+
+def _health(row: DeviceRow) -> messages.Health | None:
+    """Its last counters; None where there are none, or where another version wrote them."""
+    try:
+        return None if row.health is None else messages.read(messages.Health, row.health.encode())
+    except messages.BadMessage:
+        return None
 
 
 def create_app(store: Store, hub: Hub, *, hosts: Iterable[str] = (), bundle: Path | None = None) -> Any:

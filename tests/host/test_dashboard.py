@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,6 +231,19 @@ def test_devices_as_json(client: TestClient, store: Store) -> None:
     assert (device["id"], device["online"], device["bundle"]) == ("village/stetho-1", True, "7")
     store.forget_online()
     assert client.get("/api/devices").json()["devices"][0]["online"] is None
+
+
+def test_what_another_version_wrote_is_no_crash(client: TestClient, store: Store) -> None:
+    where = m.Topic("village", "stetho-1", "health")
+    store.put_health(where, b'{"schema": 1, "uptime": "long"}')
+    (device,) = client.get("/api/devices").json()["devices"]
+    assert "backlog" not in device and device["last_seen"]
+    exam = put(store, {"AV": flac(beats())})
+    with sqlite3.connect(store.folder / "exams.sqlite") as database:
+        database.execute("UPDATE exams SET result = X'7B7D'")
+    assert client.get("/api/exams").json()["exams"][0]["id"] == exam.id
+    answer = client.get(f"/api/exams/{exam.id}")
+    assert answer.status_code == 503 and "another version" in answer.json()["error"]
 
 
 # ---- sounds

@@ -243,6 +243,27 @@ def test_a_disk_that_fails_gives_no_receipt_and_is_told_once(
     assert sum("disk full" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_a_message_that_nobody_foresaw_stops_nothing(
+    store: Store,
+    mosquitto: Mosquitto,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    at = (mosquitto.host, mosquitto.port)
+
+    def put_state(*_: Any) -> None:
+        raise KeyError("unforeseen")
+
+    monkeypatch.setattr(store, "put_state", put_state)
+    with running(store, *at) as ingest, device(*at) as one:
+        one.send(one.address.state, m.encode(m.State(True, "0.1.0", None, "running", "b")))
+        one.result()
+        one.sound()
+        assert one.receipt().status == "stored"
+        assert ingest.bad_messages == 1
+    assert "dropped" in caplog.text and "unforeseen" in caplog.text
+
+
 def test_addresses_of_brokers(tmp_path: Path) -> None:
     assert BrokerAddress.parse("mqtt://10.0.0.7:1884") == BrokerAddress("10.0.0.7", 1884)
     assert BrokerAddress.parse("pi-host") == BrokerAddress("pi-host", 1883)
