@@ -5,6 +5,8 @@ VENV := .venv
 TRAIN := .venv-train
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
+# handed on in the environment, so that a name may hold whatever it likes
+export RECORDING
 DEBIAN := mosquitto chromium pulseaudio pulseaudio-utils libasound2-plugins portaudio19-dev gcc libsndfile1
 PYTEST_ARGS ?=
 
@@ -33,7 +35,7 @@ $(TRAIN)/.train: pyproject.toml
 setup: $(VENV)/.host  ## the environment of the host programs and the demo, in .venv
 
 demo: $(VENV)/.host  ## a virtual stethoscope, its broker and the dashboard, in one command (RECORDING=file.wav)
-	$(BIN)/stethopi demo $(if $(RECORDING),--recording $(RECORDING))
+	$(BIN)/stethopi demo $(if $(RECORDING),--recording "$$RECORDING")
 
 debian:
 	@missing=$$(for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \

@@ -63,16 +63,22 @@ def _classify(arguments: argparse.Namespace) -> int:
 
 
 def _fraction(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text}: must lie between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text}: must be a number from 0 to 1")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
     return value
 
 
@@ -91,7 +97,10 @@ def _add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         "output", type=Path, metavar="OUT", help="WAV or FLAC file, or a folder when IN is one"
     )
     denoise.add_argument(
-        "--plot", type=Path, metavar="PNG", help="draw waveform and spectrogram before and after"
+        "--plot",
+        type=Path,
+        metavar="PNG",
+        help="draw waveform and spectrogram before and after (a folder when IN is one)",
     )
     denoise.add_argument(
         "--strength", type=_fraction, default=1.0, help="0 (as it was) to 1 (fully denoised); default 1"

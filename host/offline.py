@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -69,8 +69,10 @@ def screen_sound(sound: Sound, entry: bundles.ModelEntry) -> tuple[np.ndarray, F
 
 
 def find_sounds(folder: Path) -> list[Path]:
-    """The WAV and FLAC files below a folder, sorted. BadInput when there is none."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    """The WAV and FLAC files below a folder, sorted; links that lead nowhere too, for reading them says so.
+    BadInput when there is none."""
+    named = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = sorted(p for p in named if p.is_file() or (p.is_symlink() and not p.exists()))
     if not found:
         raise BadInput(f"{folder}: no WAV or FLAC file in this folder; give one that holds recordings")
     return found
@@ -118,6 +120,39 @@ def _each(
             bar.close()
 
 
+def _lies_in(path: Path, folder: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a link that leads to itself: reading it will say so
+        return False
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            f"{folder}: cannot be made a folder ({error.strerror}); choose one that you may write"
+        ) from None
+
+
+def _plot_names(names: Iterable[Path], folder: Path | None) -> list[Path | None]:
+    """One PNG a recording below `folder`; those that would share one (a.wav and a.flac) stay apart."""
+    taken: set[Path] = set()
+    found: list[Path | None] = []
+    for name in names:
+        if folder is None:
+            found.append(None)
+            continue
+        png, count = folder / name.with_suffix(".png"), 1
+        while png in taken:
+            count += 1
+            png = folder / name.with_name(f"{name.stem}-{count}.png")
+        taken.add(png)
+        found.append(png)
+    return found
+
+
 # --- denoise --------------------------------------------------------------------------------------
 
 
@@ -145,7 +180,6 @@ def _denoise_one(job: _DenoiseJob) -> _Outcome:
         output = (
             clean if sound.rate_hz == WORKING_RATE_HZ else upsample(clean, sound.rate_hz, len(sound.samples))
         )
-        job.target.parent.mkdir(parents=True, exist_ok=True)
         # 8 bit would add more noise than was taken away
         write_sound(job.target, output, sound.rate_hz, like=replace(sound, bits=max(sound.bits, 16)))
         if job.plot:
@@ -168,7 +202,8 @@ def denoise(
 ) -> int:
     """Clean a file, or every WAV and FLAC file of a folder into another folder under the same names.
 
-    Returns the exit code: 0, or 2 when a file could not be read (the others are done all the same).
+    `plot`: a PNG file, or a folder of them when `source` is one. Returns the exit code: 0, or 2 when a file
+    could not be read (the others are done all the same).
     """
     if source.is_dir():
         if target.exists() and not target.is_dir():
@@ -179,19 +214,16 @@ def denoise(
             )
         paths = find_sounds(source)
         inside = target.resolve()
-        jobs = [
-            _DenoiseJob(
-                path,
-                target / path.relative_to(source),
-                plot / path.relative_to(source).with_suffix(".png") if plot else None,
-                strength,
-                bundle,
-            )
-            for path in paths
-            if not path.resolve().is_relative_to(inside)
-        ]
-        if not jobs:
+        paths = [path for path in paths if not _lies_in(path, inside)]
+        if not paths:
             raise BadInput(f"{source}: its only recordings lie in the output folder {target}; give another")
+        if plot:
+            _make_folder(plot)
+        names = [path.relative_to(source) for path in paths]
+        jobs = [
+            _DenoiseJob(path, target / name, png, strength, bundle)
+            for path, name, png in zip(paths, names, _plot_names(names, plot), strict=True)
+        ]
     else:
         if target.is_dir():
             target = target / source.name
@@ -199,6 +231,8 @@ def denoise(
             raise BadInput(f"{target}: the output must end in {' or '.join(SUFFIXES)}")
         if target.exists() and source.exists() and target.samefile(source):
             raise BadInput(f"{target}: the output is the input; give another name, inputs are never changed")
+        if plot and plot.suffix.lower() != ".png":
+            raise BadInput(f"{plot}: pictures are written as PNG; give a name that ends in .png")
         jobs = [_DenoiseJob(source, target, plot, strength, bundle)]
     _bundle(bundle)  # a broken bundle is told once, before any work
     code = 0
@@ -245,18 +279,6 @@ def _classify_one(job: _ClassifyJob) -> _Outcome:
     return _Outcome(job.path, tuple(sound.notes), result=result)
 
 
-def _plot_names(jobs: list[Path], folder: Path | None) -> list[Path | None]:
-    """One PNG name a recording; recordings of the same name in different folders stay apart."""
-    if folder is None:
-        return [None] * len(jobs)
-    taken: dict[str, int] = {}
-    names: list[Path | None] = []
-    for path in jobs:
-        count = taken[path.stem] = taken.get(path.stem, 0) + 1
-        names.append(folder / f"{path.stem}{'' if count == 1 else f'-{count}'}.png")
-    return names
-
-
 def classify(
     inputs: Sequence[Path],
     *,
@@ -277,11 +299,10 @@ def classify(
         except BadInput as error:
             empty.append(_Outcome(path, error=str(error)))
     if plot:
-        plot.mkdir(parents=True, exist_ok=True)
+        _make_folder(plot)
     _bundle(bundle)
-    jobs = [
-        _ClassifyJob(path, png, bundle) for path, png in zip(paths, _plot_names(paths, plot), strict=True)
-    ]
+    pictures = _plot_names([Path(path.name) for path in paths], plot)
+    jobs = [_ClassifyJob(path, png, bundle) for path, png in zip(paths, pictures, strict=True)]
     code = 0
     if not as_json and jobs:
         print(f"{'verdict':<9} {'p(abnormal)':>11} {'quality':>7}  recording")

@@ -100,6 +100,8 @@ def read_sound(path: Path | str) -> Sound:
     path = Path(path)
     if path.is_dir():
         raise BadInput(f"{path}: is a folder; give a WAV or FLAC file")
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path}: is no regular file (a pipe or a device); save the sound to a file first")
     try:
         with path.open("rb") as file:
             magic = file.read(12)

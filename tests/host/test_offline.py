@@ -220,6 +220,47 @@ def test_the_input_is_never_the_output(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_what_cannot_be_written_is_one_line_and_leaves_nothing(
+    tmp_path: Path, normal_recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_the_way, out = tmp_path / "file", tmp_path / "out.wav"
+    in_the_way.write_text("")
+    for arguments, code in (
+        (["denoise", normal_recording, in_the_way / "out.wav"], 1),
+        (["denoise", normal_recording, out, "--plot", tmp_path / "picture.pdf"], 2),
+        (["denoise", normal_recording.parent, tmp_path / "clean", "--plot", in_the_way], 2),
+        (["classify", normal_recording, "--plot", in_the_way], 2),
+    ):
+        assert cli.main([str(argument) for argument in arguments]) == code
+        said = capsys.readouterr()
+        assert said.err.startswith("stethopi: ") and said.err.count("\n") == 1, said.err
+        assert str(arguments[-1]) in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_in_a_folder_nothing_is_left_out_in_silence(tmp_path: Path, normal_recording: Path) -> None:
+    folder, x = tmp_path / "in", heart(normal_recording)[:6000]
+    folder.mkdir()
+    soundfile.write(folder / "Herzton, links 1.wav", x, 2000)
+    soundfile.write(folder / "Herzton, links 1.flac", x, 2000)
+    (folder / "gone.wav").symlink_to("nowhere.wav")
+    (folder / "loop.wav").symlink_to("loop.wav")
+    run = stethopi("denoise", folder, tmp_path / "out", "--plot", tmp_path / "pictures")
+    assert run.returncode == 2
+    assert [line.split(": ")[1] for line in run.stderr.splitlines()] == [
+        str(folder / "gone.wav"),
+        str(folder / "loop.wav"),
+    ]
+    assert len(list((tmp_path / "out").iterdir())) == len(list((tmp_path / "pictures").iterdir())) == 2
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    run = stethopi("classify", tmp_path / "pipe.wav")
+    assert run.returncode == 2
+    assert "pipe.wav: is no regular file" in run.stderr
+
+
 def test_rates_outside_the_range_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "slow.wav"
     header = struct.pack(
