@@ -431,7 +431,7 @@ class Daemon:
         ]
         self.examiner = examiner
         for note in getattr(source, "notes", []):
-            log.warning("%s: %s", source.name, note)
+            log.warning("%s", note)
         log.info(
             "listening to %s at %d Hz, bundle %s, %.1f ms from sample to clean sound",
             *(source.name, source.rate_hz, models.version, delay.total_ms),
@@ -471,9 +471,12 @@ class Daemon:
                     break
                 shed = self._late(item, source.rate_hz)
                 began = time.perf_counter()
+                skipped = intake.skipped
                 raw = intake.accept(item)
                 self._timers["decimate"].add((time.perf_counter() - began) * HOP / max(len(raw), HOP))
                 examiner.feed()
+                if intake.skipped > skipped:
+                    display.skip(intake.skipped - skipped)
                 self._hear(*twin.process(raw, shed >= Shed.DENOISING), listener, display, shed)
             intake.finish()
             if self._stop.is_set():

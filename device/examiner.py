@@ -182,6 +182,7 @@ class Examiner:
         self._begun = 0
         self._refusal = ""
         self._source_over: str | None = None
+        self._away = False
         self._closing = False
 
     # ---- any thread
@@ -282,8 +283,11 @@ class Examiner:
         self._over("sound ended")
 
     def source_gone(self) -> None:
-        """The source has been away for too long: the exam ends with what there is."""
+        """The source has been away for too long: the exam ends with what there is. None begins by itself
+        before it is back.
+        """
         with self._bell:
+            self._away = True
             if self._running is not None:
                 self._running.at_once = False
             self._end("source gone")
@@ -336,6 +340,7 @@ class Examiner:
     def feed(self) -> None:
         """Sound has come into the ring: record it. Waits only for a judge that a fast source left behind."""
         with self._bell:
+            self._away = False
             running = self._running
             if running is not None:
                 self._feed(running)
@@ -360,6 +365,11 @@ class Examiner:
         if recorder is None or state.phase is not Phase.RECORDING:
             return
         start = state.current.start
+        if running.fed < self._ring.oldest:
+            # more was lost at once than the ring holds
+            state.stop(running.fed, "source gone")
+            self._bell.notify_all()
+            return
         end = min(self._ring.end, start + state.current.limit)
         if end > running.fed:
             began = time.perf_counter()
@@ -430,9 +440,14 @@ class Examiner:
             running.state.sound_over(running.fed, self._source_over)
 
     def _begin_by_itself(self) -> bool:
-        if self.autostart is None or not self.autostart_left or self._closing:
+        if self.autostart is None or not self.autostart_left or self._closing or self._away:
             return False
         at = self._ring.end if self._next_at is None else max(self._next_at, self._ring.oldest)
+        if self._begun:
+            # the source was away: the next exam begins when it is back
+            for gap in self._ring.gaps(at, self._ring.end)[:1]:
+                if gap.start == at and gap.end - at > SHORTEST_S * WORKING_RATE_HZ:
+                    at = gap.end
         if self._source_over and self._ring.end - at < WINDOW:
             return False
         try:
@@ -476,7 +491,13 @@ class Examiner:
                 self._judge.flush()  # whatever it heard before is another site's
                 running.fresh = False
             start, count = running.judged, min(end - running.judged, _PIECE)
-            x = self._ring.read(start, count)
+            try:
+                x = self._ring.read(start, count)
+            except LookupError:
+                # a hole came that pushed this out of the ring before the classifier had heard it
+                self._judge.flush()
+                running.base = running.judged = end
+                return True
             for gap in self._ring.gaps(start, start + count):
                 self._judge.mark_gap(gap.start - running.base, gap.end - running.base)
         with _timed(self.judging_times, count / WINDOW_EVERY):

@@ -114,6 +114,11 @@ class Display:
             self._cut(_WAVE)
         return made
 
+    def skip(self, n: int) -> None:
+        """The sound that comes next is `n` samples later."""
+        self._cut(len(self._raw))
+        self._index += n
+
     def _cut(self, n: int) -> None:
         self._raw, self._clean = self._raw[n:], self._clean[n:]
         self._index += n

@@ -169,6 +169,15 @@ class _Polyphase:
         self._append(x)
         return self._compute(inf)
 
+    def skip(self, seconds: int) -> None:
+        """As `process` of so many whole seconds of zeros, whose outputs are zeros too, at no cost. Allowed
+        after zeros alone, a second of them or more."""
+        if self._buffer.any():
+            raise ValueError("only nothing can be skipped: the filter still holds sound")
+        # both rates divide a second, so the grid of the outputs and their phases stay where they are
+        self._start += seconds * self._in
+        self._emitted += seconds * self._out
+
     def _append(self, x: np.ndarray) -> None:
         x = np.asarray(x, dtype=np.float32)
         if x.ndim != 1:

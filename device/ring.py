@@ -18,11 +18,14 @@ from device.rates import HOP, WORKING_RATE_HZ
 from device.resample import Decimator, to_working
 from device.sources.base import Block, Gap
 
-__all__ = ["Gap", "Intake", "Ring", "clipped_spans", "merged"]
+__all__ = ["LONGEST_FILLED_S", "Gap", "Intake", "Ring", "clipped_spans", "merged"]
 
 CLIPPED_AT = 1.0 - 2.0**-12
 """Share of full scale that counts as full: converters and their drivers do not all reach the very last
 step."""
+
+LONGEST_FILLED_S = 10.0
+"""What was lost is handed on as zeros up to this length; of a longer hole only the ends are."""
 
 
 def merged(spans: Iterable[tuple[int, int]], distance: int = 0) -> list[Gap]:
@@ -102,6 +105,12 @@ class Ring:
             self._grown.notify_all()
             return self._end
 
+    def skip(self, n: int) -> int:
+        """Add n samples of nothing, more than the ring holds if need be; give the new end."""
+        with self._grown:
+            self._end += max(n - self._size, 0)
+            return self.append(np.zeros(min(n, self._size), np.float32))
+
     def mark_gap(self, start: int, end: int) -> None:
         """Say that [start, end) was not heard; the samples there are zeros. May lie ahead of `end`."""
         self._mark("gap", start, end)
@@ -166,12 +175,14 @@ class Ring:
 
 class Intake:
     """From a source's blocks to the working rate, whole hops, into the ring. What was lost becomes marked
-    zeros."""
+    zeros: in the ring always, in what is given on up to `LONGEST_FILLED_S` of them."""
 
     def __init__(self, rate_hz: int, ring: Ring) -> None:
         self.decimator = Decimator(rate_hz)
         self.lost = 0
         """Samples of the source that never came, in all."""
+        self.skipped = 0
+        """Working-rate samples of long holes that were not given on, in all."""
         self._rate_hz = rate_hz
         self._ring = ring
         self._next = 0
@@ -182,42 +193,47 @@ class Intake:
         missing = block.index - self._next  # covers block.lost, and any jump that the source did not tell of
         if missing < 0:
             raise ValueError(f"block at {block.index} after {self._next}: a source must not go back")
-        pieces = []
-        if missing:
-            self.lost += missing
-            self._ring.mark_gap(*to_working(self._next, block.index, self._rate_hz))
-            pieces.append(self._zeros(missing))
-            self._stuck = False
+        pieces = self._fill(missing)
         x = np.asarray(block.samples, dtype=np.float32)
         self._mark_clipped(x, block.index)
         pieces.append(self.decimator.process(x))
         self._next = block.index + len(x)
-        ready = np.concatenate(pieces)
-        self._ring.append(ready, block.monotonic_s)
-        return ready
+        self._ring.append(pieces[-1], block.monotonic_s)
+        return np.concatenate(pieces)
 
     def finish(self, lost: int = 0) -> np.ndarray:
         """The rest, float32 (m,), when the source has ended, `lost` samples after its last block; closes the
         ring."""
-        pieces = []
-        if lost:
-            self.lost += lost
-            self._ring.mark_gap(*to_working(self._next, self._next + lost, self._rate_hz))
-            pieces.append(self._zeros(lost))
-            self._next += lost
-        ready = np.concatenate([*pieces, self.decimator.flush()])
-        self._ring.append(ready)
+        pieces = [*self._fill(lost), self.decimator.flush()]
+        self._ring.append(pieces[-1])
         self._ring.close()
-        return ready
-
-    def _zeros(self, n: int) -> np.ndarray:
-        # second by second: a microphone that was gone for an hour must not ask for an hour's memory at its
-        # rate
-        pieces = []
-        while n > 0:
-            pieces.append(self.decimator.process(np.zeros(min(n, self._rate_hz), np.float32)))
-            n -= self._rate_hz
         return np.concatenate(pieces)
+
+    def _fill(self, n: int) -> list[np.ndarray]:
+        """Zeros for n samples that were lost, into the ring; and what of them is given on."""
+        if not n:
+            return []
+        self.lost += n
+        self._ring.mark_gap(*to_working(self._next, self._next + n, self._rate_hz))
+        self._next += n
+        self._stuck = False
+        # a microphone that was away for a night must not ask for a night's memory, nor for its computation:
+        # between a second at the start and one at the end nothing can come of it
+        left_out_s = n // self._rate_hz - 2 if n > LONGEST_FILLED_S * self._rate_hz else 0
+        pieces = []
+        if left_out_s:
+            pieces.append(self._nothing(self._rate_hz))
+            self.decimator.skip(left_out_s)
+            self._ring.skip(left_out_s * WORKING_RATE_HZ)
+            self.skipped += left_out_s * WORKING_RATE_HZ
+            n -= (1 + left_out_s) * self._rate_hz
+        pieces.append(self._nothing(n))
+        return pieces
+
+    def _nothing(self, n: int) -> np.ndarray:
+        ready = self.decimator.process(np.zeros(n, np.float32))
+        self._ring.append(ready)
+        return ready
 
     def _mark_clipped(self, x: np.ndarray, index: int) -> None:
         if not len(x):

@@ -404,3 +404,39 @@ def test_a_source_that_stays_away_ends_the_exam_with_what_there_is(rig: Callable
     assert [(e.ended, e.sites[0].seconds) for e in r.put] == [("source gone", 7.0)]
     # it is back: exams are possible again
     r.examiner.start(Plan(("AV",)))
+
+
+def lose(r: Rig, seconds: float) -> None:
+    """So much sound never came; as device.ring.Intake does it."""
+    r.ring.mark_gap(r.ring.end, r.ring.end + round(seconds * RATE))
+    r.ring.skip(round(seconds * RATE))
+
+
+def test_no_exam_begins_by_itself_while_the_source_is_away(rig: Callable[..., Rig]) -> None:
+    r = rig(ring_s=60)
+    r.examiner.autostart, r.examiner.autostart_left = Plan(("AV",), 5, 6, 9), -1
+    r.hear(sound(9))
+    r.examiner.source_gone()
+    r.run()
+    assert not r.examiner.busy
+    lose(r, 1000)
+    r.hear(sound(7))
+    r.run()
+    assert [(e.ended, e.sites[0].start_index / RATE, e.sites[0].gaps) for e in r.put] == [
+        ("complete", 0, ()),
+        ("source gone", 6, ()),
+        ("complete", 1009, ()),
+    ]
+
+
+def test_a_hole_longer_than_the_ring_ends_the_exam_with_what_there_is(rig: Callable[..., Rig]) -> None:
+    r = rig(ring_s=60)
+    r.examiner.start(Plan(("AV", "MV"), 30, 40, 99))
+    r.hear(sound(8))
+    r.hear(sound(4), judge=False)
+    lose(r, 200)
+    r.hear(sound(5))
+    r.run()
+    ((site,),) = [exam.sites for exam in r.put]
+    assert (r.put[0].ended, site.site, site.seconds, site.gaps) == ("source gone", "AV", 12.0, ())
+    assert np.array_equal(r.recorded(r.put[0], "AV"), np.concatenate([sound(8), sound(4)]))

@@ -76,6 +76,14 @@ def test_after_a_long_hole_the_waveform_goes_on_at_the_right_place() -> None:
     assert waves[-1].index == 99_800 and len(waves) < 25
 
 
+def test_what_was_never_given_is_jumped_over() -> None:
+    display = Display()
+    display.process(sound(250), sound(250))
+    display.skip(4000)
+    (wave,) = display.process(sound(200), sound(200))
+    assert wave.index == 4250
+
+
 def test_it_sheds_in_the_order_of_the_design_and_takes_back_slowly() -> None:
     shedder = Shedder()
     assert [shedder.update(w, 0.0) for w in (0.0, 0.3, 0.6, 1.1)] == [

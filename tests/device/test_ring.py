@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device import ring as ring_module
 from device.ring import Gap, Intake, Ring, clipped_spans, merged
 from device.sources.base import Block
 
@@ -129,6 +130,37 @@ def test_a_jump_that_the_source_did_not_tell_of_is_a_gap_too() -> None:
         2000, [Block(np.ones(10, np.float32), 0, 0.0), Block(np.ones(10, np.float32), 30, 0.0)]
     )
     assert ring.gaps(0, 99) == [(10, 30)] and intake.lost == 20 and len(y) == 40 and y.sum() == 20
+
+
+@pytest.mark.parametrize("rate", [2000, 11025, 44100, 48000])
+@pytest.mark.parametrize("lost_s", [3.0, 11.3, 47.77])
+def test_a_long_hole_costs_nothing_and_the_sound_after_it_is_the_same_to_the_last_bit(
+    rate: int, lost_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, random = round(lost_s * rate) + 7, np.random.default_rng(rate)
+    before, after = (random.normal(0, 0.1, rate + odd).astype(np.float32) for odd in (3, 50))
+    pieces = [Block(before, 0, 1.0), Block(after, len(before) + lost, 2.0, lost)]
+    ring, intake, y = taken(rate, pieces)
+    monkeypatch.setattr(ring_module, "LONGEST_FILLED_S", 1e9)
+    filled, _, whole = taken(rate, pieces)
+    assert ring.end == filled.end and ring.gaps(0, ring.end) == filled.gaps(0, ring.end)
+    assert np.array_equal(ring.read(0, ring.end), filled.read(0, ring.end))
+    assert len(y) + intake.skipped == len(whole) and intake.lost == lost
+    assert (intake.skipped > 0) == (lost_s > 10)
+
+
+def test_a_week_without_a_microphone_is_no_load() -> None:
+    """At 96 kHz it would be 230 GB of zeros."""
+    rate, week = 96000, 7 * 86400 * 96000
+    ring = Ring(100.0)
+    intake = Intake(rate, ring)
+    intake.accept(Block(np.ones(rate, np.float32), 0, 1.0))
+    ready = intake.accept(Block(np.ones(rate, np.float32), rate + week, 2.0, week))
+    assert len(ready) < 5 * 2000
+    assert intake.lost == week
+    assert ring.end == pytest.approx(7 * 86400 * 2000 + 4000, abs=100)
+    assert ring.gaps(ring.oldest, ring.end) == [(ring.oldest, 7 * 86400 * 2000 + 2000)]
+    assert ring.read(ring.end - 1000, 1000) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_a_source_that_goes_back_is_an_error() -> None:
