@@ -862,7 +862,8 @@ def operating_point(logits: np.ndarray, chosen: Sequence[Recording], recipe: Rec
         own = known & (database == name)
         if positive[own].any() and not positive[own].all():
             row = [macc(probability[own], positive[own], t) for t in grid]
-            curve += min(1.0, own.sum() / 50.0) * np.array(row)
+            heard_there = max(0.0, 2.0 * auc(probability[own], positive[own]) - 1.0)
+            curve += heard_there * min(1.0, own.sum() / 50.0) * np.array(row)
     width = 21
     smooth = np.convolve(curve, np.ones(width) / width, "valid")
     threshold = float(grid[width // 2 + int(smooth.argmax())]) if curve.any() else 0.5
