@@ -93,8 +93,8 @@ def _findings(exam: Exam, delivered: bool, settings: Settings) -> str:
         f"heart rate   {said(exam.heart_rate_bpm, '{:.0f} beats/min')}",
     ]
     for site in exam.sites:
-        gaps = f", {len(site.gaps)} gaps" if site.gaps else ""
-        clipped = f", clipped in {len(site.clipped)} places" if site.clipped else ""
+        gaps = f", gaps: {len(site.gaps)}" if site.gaps else ""
+        clipped = f", clipped stretches: {len(site.clipped)}" if site.clipped else ""
         lines.append(
             f"site         {site.site}: {site.seconds:.1f} s ({site.ended}), "
             f"{site.good_windows} of {len(site.windows)} windows good{gaps}{clipped}"
@@ -233,9 +233,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run `stethopi-device`; the exit code: 0 fine, 1 ran and failed, 2 bad input or usage."""
-    arguments = build_parser().parse_args(argv)
     debug = bool(os.environ.get("DEBUG"))
     try:
+        arguments = build_parser().parse_args(argv)
         return int(arguments.func(arguments) or 0)
     except StethopiError as error:
         if debug:

@@ -262,26 +262,21 @@ class Outbox:
                 path = self._adopt(exam.id, site, files)
                 rows.append((exam.id, site.site, path.name, *_promise(site.sound)))
             fsync_folder(self.sounds)
-            try:
-                with self._transaction():
-                    self._db.execute(
-                        "INSERT INTO exams (id, sha256, result, bytes, state, boot_id, monotonic_s, wall_s)"
-                        " VALUES (?, ?, ?, ?, 'waiting', ?, ?, ?)",
-                        (
-                            exam.id,
-                            digest,
-                            result,
-                            sum(site.sound.size for site in exam.sites),
-                            exam.finished.boot_id,
-                            exam.finished.monotonic_s,
-                            exam.finished.wall_s,
-                        ),
-                    )
-                    self._db.executemany("INSERT INTO sounds VALUES (?, ?, ?, ?, ?, ?)", rows)
-            except sqlite3.OperationalError as error:
-                raise StethopiError(
-                    f"exam {exam.id} cannot be written ({error}); free space on the disk"
-                ) from error
+            with self._told(f"exam {exam.id} cannot be written"), self._transaction():
+                self._db.execute(
+                    "INSERT INTO exams (id, sha256, result, bytes, state, boot_id, monotonic_s, wall_s)"
+                    " VALUES (?, ?, ?, ?, 'waiting', ?, ?, ?)",
+                    (
+                        exam.id,
+                        digest,
+                        result,
+                        sum(site.sound.size for site in exam.sites),
+                        exam.finished.boot_id,
+                        exam.finished.monotonic_s,
+                        exam.finished.wall_s,
+                    ),
+                )
+                self._db.executemany("INSERT INTO sounds VALUES (?, ?, ?, ?, ?, ?)", rows)
         return digest
 
     def _adopt(self, exam: str, site: messages.Site, files: Mapping[str, Path]) -> Path:
@@ -336,12 +331,12 @@ class Outbox:
 
     def pushed(self, exam: str) -> None:
         """Note that every chunk has reached the broker once."""
-        with self._mutex:
+        with self._mutex, self._told(f"exam {exam} cannot be noted as sent"):
             self._db.execute("UPDATE exams SET pushed = 1 WHERE id = ? AND pushed = 0", (exam,))
 
     def torn(self, exam: str, why: str) -> None:
         """A sound file turned out to be missing or damaged: the exam is set aside, and told."""
-        with self._mutex:
+        with self._mutex, self._told(f"exam {exam} cannot be set aside"):
             self._mark_torn(exam, why)
 
     def delivered(self, exam: str, sha256: str) -> bool:
@@ -355,7 +350,7 @@ class Outbox:
         return self._settle(exam, sha256, "refused", why)
 
     def _settle(self, exam: str, sha256: str, state: str, why: str | None) -> bool:
-        with self._mutex:
+        with self._mutex, self._told(f"exam {exam} cannot be noted as {state}"):
             row = self._db.execute("SELECT sha256, state FROM exams WHERE id = ?", (exam,)).fetchone()
             if row is None or row[0] != sha256:
                 return False
@@ -412,6 +407,14 @@ class Outbox:
         with self._mutex:
             self._db.close()
             self._lock.close()
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Where the database cannot be written, the disk being full or worn out: StethopiError."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StethopiError(f"{what} in {self.folder} ({error}); free space on the disk") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

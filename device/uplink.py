@@ -132,6 +132,7 @@ class Uplink:
         self._client: Client | None = None
         self._online = False
         self._lost_why: str | None = None
+        self._trouble = ""
         self._gone_since: float | None = None
         self._connected_before = False
         self._version: int | None = None
@@ -196,6 +197,12 @@ class Uplink:
                 self._goodbye()
             except _Lost as lost:
                 self._say_gone(str(lost))
+            except StethopiError as error:
+                # the disk takes nothing any more: said once, and tried again seldom
+                if str(error) != self._trouble:
+                    log.error("%s", error)
+                self._trouble = str(error)
+                wait_s = self._pace.reconnect_most_s
             except Exception:
                 if self._stopping:
                     return

@@ -155,9 +155,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run `stethopi`; returns the exit code (0 fine, 1 ran and failed, 2 bad input or usage)."""
-    arguments = build_parser().parse_args(argv)
     debug = bool(os.environ.get("DEBUG"))
     try:
+        arguments = build_parser().parse_args(argv)
         return int(arguments.func(arguments) or 0)
     except StethopiError as error:
         if debug:

@@ -187,7 +187,7 @@ def _say_what_is_left_out(recording: Path) -> None:
     from device.sources.files import read_sound
 
     for note in read_sound(recording).notes:
-        print(f"stethopi: {recording}: {note}", file=sys.stderr)
+        print(f"stethopi: {note}", file=sys.stderr)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -200,6 +200,10 @@ def _run(arguments: argparse.Namespace) -> int:
     logging.getLogger().setLevel(logging.WARNING)
     if arguments.recording is not None:
         _say_what_is_left_out(arguments.recording)
+    if arguments.bundle is not None:
+        from device import bundle as bundles
+
+        bundles.load(arguments.bundle)  # told now, instead of by a stethoscope that does not start
     with contextlib.ExitStack() as stack:
         ending = stack.enter_context(Ending())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stethopi-demo-")))

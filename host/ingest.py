@@ -211,7 +211,7 @@ class Ingest:
         try:
             client.connect(self.broker.host, self.broker.port, keepalive=_KEEPALIVE_S, **how)
         except (OSError, ValueError) as error:
-            self._gone(str(error) or type(error).__name__)
+            self._gone(getattr(error, "strerror", None) or str(error) or type(error).__name__)
             return False
         deadline = time.monotonic() + (_ANSWER_TO_5_S if self._speaks_5 else _ANSWER_S)
         stood = False

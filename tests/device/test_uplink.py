@@ -198,6 +198,20 @@ def test_no_broker_at_the_start_is_said_once(outbox: Outbox, caplog: pytest.LogC
     assert "cannot be reached (connection refused); exams wait in the outbox" in warned[0]
 
 
+def test_a_disk_that_takes_no_receipt_is_told_once_and_loses_nothing(
+    mosquitto: Mosquitto, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    exam = put(outbox)
+    outbox._db.execute("PRAGMA query_only = ON")  # every write fails, as on a full disk
+    with Ingest(mosquitto.host, mosquitto.port) as host, uplink_to(mosquitto, outbox):
+        until(lambda: host.count("result") >= 3)
+        outbox._db.execute("PRAGMA query_only = OFF")
+        until(lambda: outbox.state(exam.id) == "delivered")
+    (told,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert "cannot be noted as" in told.getMessage() and "free space" in told.getMessage()
+    assert told.exc_info is None
+
+
 def test_at_most_a_few_messages_are_under_way(
     mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

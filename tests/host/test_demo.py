@@ -56,6 +56,9 @@ def test_a_recording_that_cannot_be_used_is_told_at_once(
         told = capsys.readouterr()
         assert says in told.err and told.err.count("\n") == 1 and not told.out
 
+    assert main(["demo", "--no-browser", "--bundle", str(tmp_path)]) == 1
+    assert "bundle.json: not there" in capsys.readouterr().err
+
 
 @pytest.mark.process
 def test_a_daemon_that_fails_again_and_again_ends_the_demo_with_its_words(tmp_path: Path) -> None:
