@@ -1,12 +1,20 @@
-"""What goes to the ear: raw or clean sound, with gain and a soft limiter, to a loudspeaker or into a WAV
+"""What goes to the ear: raw or clean sound, a preset, gain and a soft limiter, to a loudspeaker or into a WAV
 file.
 
-The sound thread calls `hear` and is never kept waiting: what the output cannot take in time is dropped and
-counted. Wherever sound begins, ends or is torn, it fades within 10 ms, so that nothing pops in the ear.
+The sound thread calls `hear`, the source's thread `tap`, and neither is ever kept waiting: what the output
+cannot take in time is dropped and counted. Wherever sound begins, ends or is torn, it fades within 10 ms, so
+that nothing pops in the ear; a change of what is heard fades too.
 
     output "none"          nobody listens
     output "device[:NAME]" a sound card through PyAudio, by part of its name
     output "file:PATH"     WAV, 24 bit, 2 kHz; it gets its name when listening ends
+
+Raw sound on a card that runs at the capture rate goes round everything: from the capture block straight into
+the output block, at most 15 ms after the block was complete. Clean sound, and raw sound where the rates
+differ, comes from the working rate.
+
+    python -m device.listen FILE                                   presets, and both ways' delay in its parts
+    python -m device.listen --microphone NAME --output NAME        the raw way, measured
 """
 
 from __future__ import annotations
@@ -21,40 +29,55 @@ from typing import Any, Protocol
 import numpy as np
 
 from device.errors import StethopiError
+from device.lanes import FADE, Blend, Lane, Shaper
 from device.rates import HOP, WORKING_RATE_HZ
-from device.resample import Interpolator
 from device.settings import ListenSettings
+from device.sources.base import Block
 from device.sources.files import wav_header
 from device.sources.portaudio import close_portaudio, find_device, open_portaudio, quiet
 
-__all__ = ["DeviceListener", "FileListener", "Listener", "NoListener", "Shaper", "open_listener"]
-
-FADE = WORKING_RATE_HZ // 100
-"""Samples of a fade: 10 ms."""
+__all__ = ["FADE", "DeviceListener", "FileListener", "Listener", "NoListener", "Shaper", "open_listener"]
 
 PREFILL_S = 0.04
-"""Sound that waits before a device begins to play, against the unevenness of both sides."""
+"""Working-rate sound that waits before a device begins to play, against the unevenness of both sides."""
 
 _OUTPUT_RATES_HZ = (48000, 44100, 16000, 8000, 96000)
+_LOWEST_DIRECT_HZ = 8000
 _PERIOD_S = 0.01
 _DEVICE_QUEUE = WORKING_RATE_HZ // 4
+_DIRECT_QUEUE_S = 0.1
 _FILE_QUEUE = 120 * WORKING_RATE_HZ
 
 
 class Listener(Protocol):
     """Somewhere to send sound to. `hear` returns at once, whatever happens."""
 
-    dropped: int
-    """Samples at the working rate that the output could not take in time."""
-    underruns: int
-    """How often the output had nothing to play."""
+    @property
+    def dropped(self) -> int:
+        """Samples at the working rate that the output could not take in time."""
+
+    @property
+    def underruns(self) -> int:
+        """How often the output had nothing to play."""
 
     @property
     def delay_s(self) -> float:
-        """From `hear` to the ear: waiting sound and filter; 0 where no ear waits."""
+        """From `hear`, or from `tap`, to the ear: the sum of `parts`; 0 where no ear waits."""
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """What the delay is made of, in seconds."""
 
     def start(self) -> None:
         """Begin. Raises StethopiError with the remedy."""
+
+    def tap(self, block: Block) -> None:
+        """The next block as it was captured, for those who hear raw sound directly."""
+
+    def change(
+        self, *, monitor: str | None = None, preset: str | None = None, gain_db: float | None = None
+    ) -> None:
+        """Something else to hear, without a click; None: as it is. May be called by any thread."""
 
     def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
         """The next working-rate sound, float32 (n,), both aligned with each other."""
@@ -63,13 +86,14 @@ class Listener(Protocol):
         """Fade out and end. Safe to call twice."""
 
 
-def open_listener(settings: ListenSettings) -> Listener:
-    """The listener that `[listen]` asks for, not yet started."""
+def open_listener(settings: ListenSettings, capture_rate_hz: int = 0) -> Listener:
+    """The listener that `[listen]` asks for, not yet started. capture_rate_hz: of the blocks that are tapped;
+    0: none are."""
     kind, _, rest = settings.output.partition(":")
     if kind == "file":
         return FileListener(Path(rest), settings)
     if kind == "device":
-        return DeviceListener(rest, settings)
+        return DeviceListener(rest, settings, capture_rate_hz=capture_rate_hz)
     return NoListener()
 
 
@@ -79,8 +103,17 @@ class NoListener:
     dropped = 0
     underruns = 0
     delay_s = 0.0
+    parts: dict[str, float] = {}
 
     def start(self) -> None:
+        pass
+
+    def tap(self, block: Block) -> None:
+        pass
+
+    def change(
+        self, *, monitor: str | None = None, preset: str | None = None, gain_db: float | None = None
+    ) -> None:
         pass
 
     def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
@@ -88,54 +121,6 @@ class NoListener:
 
     def stop(self) -> None:
         pass
-
-
-class Shaper:
-    """Gain, soft limiter, fades; working rate, sample by sample, so that any chopping gives the same sound.
-
-    Up to 70 % of `limit` the sound is only amplified; above it bends, and never passes `limit`.
-    """
-
-    def __init__(self, gain_db: float = 0.0, limit: float = 1.0) -> None:
-        self._gain = 10.0 ** (gain_db / 20.0)
-        self._target = self._gain
-        self._limit = limit
-        self._faded = 0  # samples of the fade-in that are behind us
-        self._last = 0.0
-
-    def set_gain_db(self, gain_db: float) -> None:
-        """A new gain, reached within the next sound that comes."""
-        self._target = 10.0 ** (gain_db / 20.0)
-
-    def process(self, x: np.ndarray) -> np.ndarray:
-        """float32 (n,) → float32 (n,), within ±limit."""
-        x = np.asarray(x, dtype=np.float32)
-        if not len(x):
-            return x
-        gain: Any = np.float32(self._gain)
-        if self._target != self._gain:
-            gain = np.linspace(self._gain, self._target, len(x), dtype=np.float32)
-            self._gain = self._target
-        y = x * gain
-        knee = np.float32(0.7 * self._limit)
-        room = np.float32(self._limit) - knee
-        over = np.maximum(np.abs(y) - knee, 0.0)
-        y = np.where(over > 0, np.copysign(knee + room * np.tanh(over / room), y), y)
-        if self._faded < FADE:
-            at = np.minimum(np.arange(self._faded + 1, self._faded + 1 + len(y)), FADE)
-            y = y * (0.5 - 0.5 * np.cos(np.pi * at / FADE))
-            self._faded = min(self._faded + len(y), FADE)
-        y = y.astype(np.float32)
-        self._last = float(y[-1])
-        return y
-
-    def tail(self) -> np.ndarray:
-        """What follows the last sample when sound stops here: it fades to nothing, float32 (20,); then a new
-        start."""
-        fade = 0.5 + 0.5 * np.cos(np.pi * np.arange(1, FADE + 1) / FADE)
-        tail = (self._last * fade).astype(np.float32)
-        self._faded, self._last = 0, 0.0
-        return tail
 
 
 class FileListener:
@@ -146,12 +131,13 @@ class FileListener:
         self.dropped = 0
         self.underruns = 0
         self.delay_s = 0.0
+        self.parts: dict[str, float] = {}
         self.problem: str | None = None
         """Why writing ended early; None while all is well."""
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        self._raw = settings.monitor == "raw"
-        self._shaper = Shaper(settings.gain_db, settings.limit)
+        self._blend = Blend(settings.monitor == "raw")
+        self._shaper = Shaper(settings.gain_db, settings.limit, settings.preset)
         self._queue: deque[tuple[int, np.ndarray]] = deque()  # (samples dropped before, sound)
         self._queued = 0
         self._dropped_now = 0
@@ -173,8 +159,18 @@ class FileListener:
         self._thread = threading.Thread(target=self._write_all, name="listen", daemon=True)
         self._thread.start()
 
+    def tap(self, block: Block) -> None:
+        pass
+
+    def change(
+        self, *, monitor: str | None = None, preset: str | None = None, gain_db: float | None = None
+    ) -> None:
+        if monitor is not None:
+            self._blend.choose(monitor == "raw")
+        _shape([self._shaper], preset, gain_db)
+
     def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
-        x = raw if self._raw else clean
+        x = self._blend.process(raw, clean)
         with self._more:
             if self._queued + len(x) > _FILE_QUEUE or self.problem:
                 self.dropped += len(x)
@@ -239,43 +235,92 @@ class FileListener:
                 self._temporary.unlink()
 
 
+def _shape(shapers: list[Shaper], preset: str | None, gain_db: float | None) -> None:
+    for shaper in shapers:
+        if preset is not None:
+            shaper.set_preset(preset)
+        if gain_db is not None:
+            shaper.set_gain_db(gain_db)
+
+
 class DeviceListener:
     """Plays on a sound card. PortAudio asks for sound in a thread of its own; what is not there in time is
-    silence."""
+    silence.
 
-    def __init__(self, name: str, settings: ListenSettings, *, audio: Any = None) -> None:
+    capture_rate_hz: of the blocks that `tap` gets. The card is opened at this rate where it can be, and then
+    raw sound is played from them.
+    """
+
+    def __init__(
+        self, name: str, settings: ListenSettings, *, capture_rate_hz: int = 0, audio: Any = None
+    ) -> None:
         self.name = f"output {name}".rstrip()
-        self.dropped = 0
-        self.underruns = 0
         self.rate_hz = 0
         self._wanted = name
+        self._settings = settings
+        self._capture_rate_hz = capture_rate_hz
         self._raw = settings.monitor == "raw"
-        self._shaper = Shaper(settings.gain_db, settings.limit)
+        self._preset, self._gain_db = settings.preset, settings.gain_db
+        self._blend = Blend(self._raw)
         self._given_audio = audio
         self._audio: Any = None
         self._stream: Any = None
-        self._lock = threading.Lock()
-        self._queue: deque[np.ndarray] = deque()
-        self._queued = 0
-        self._waiting = True  # for the first sound, or for enough of it after it ran out
+        self._channels = 1
+        self._working: Lane | None = None
+        self._direct: Lane | None = None
+        self._missed = 0  # samples that came while there was no card
         self._ending = False
-        self._faded_out = False
         self._ended = threading.Event()
-        self._ready = np.zeros(0, np.float32)  # at the card's rate
-        self._interpolator: Interpolator | None = None
+
+    @property
+    def direct(self) -> Lane | None:
+        """The way of the capture blocks; None where the card does not run at their rate."""
+        return self._direct
+
+    @property
+    def _lanes(self) -> list[Lane]:
+        return [lane for lane in (self._working, self._direct) if lane is not None]
+
+    @property
+    def dropped(self) -> int:
+        return self._missed + sum(
+            lane.dropped * WORKING_RATE_HZ // lane.shaper.rate_hz for lane in self._lanes
+        )
+
+    @property
+    def underruns(self) -> int:
+        return sum(lane.underruns for lane in self._lanes)
+
+    @property
+    def parts(self) -> dict[str, float]:
+        if self._raw and self._direct is not None:
+            waited = self._direct.waited.p50
+            return {"waiting": _PERIOD_S if waited is None else waited, "output block": _PERIOD_S}
+        filter_s = self._working.filter_s if self._working else 0.0
+        return {
+            "waiting": PREFILL_S,
+            "interpolation": filter_s + HOP / WORKING_RATE_HZ,
+            "output block": _PERIOD_S,
+        }
 
     @property
     def delay_s(self) -> float:
-        """Sound that waits at the start, the filter, and one period of the card."""
-        filter_s = self._interpolator.delay_s if self._interpolator else 0.0
-        return PREFILL_S + filter_s + HOP / WORKING_RATE_HZ + _PERIOD_S
+        return sum(self.parts.values())
+
+    @property
+    def card_s(self) -> float | None:
+        """What the card's driver says that it adds; None where it does not say."""
+        try:
+            return float(self._stream.get_output_latency())
+        except (AttributeError, OSError):
+            return None
 
     def start(self) -> None:
         self._audio = self._given_audio or open_portaudio("sound output")
         try:
             card = find_device(self._audio, self._wanted, "output")
             reason = "no channel"
-            for rate_hz in _OUTPUT_RATES_HZ:
+            for rate_hz in self._rates():
                 for channels in (1, 2):
                     try:
                         self._stream = self._opened(card, rate_hz, channels)
@@ -284,7 +329,7 @@ class DeviceListener:
                         return
                     except (OSError, ValueError) as error:
                         reason = str(error.args[-1] if error.args else error)
-            rates = ", ".join(map(str, _OUTPUT_RATES_HZ))
+            rates = ", ".join(map(str, self._rates()))
             raise StethopiError(
                 f'output "{card["name"]}" opens at none of {rates} Hz ({reason}); '
                 f'end what else plays, or set [listen] output = "none"'
@@ -293,12 +338,16 @@ class DeviceListener:
             self._close()
             raise
 
+    def _rates(self) -> list[int]:
+        first = [self._capture_rate_hz] if self._capture_rate_hz >= _LOWEST_DIRECT_HZ else []
+        return first + [rate for rate in _OUTPUT_RATES_HZ if rate not in first]
+
     def _opened(self, card: dict[str, Any], rate_hz: int, channels: int) -> Any:
         import pyaudio
 
         self.rate_hz = rate_hz
         self._channels = channels
-        self._interpolator = Interpolator(rate_hz, sharp=False)
+        self._make_lanes(rate_hz)
         with quiet():
             return self._audio.open(
                 rate=rate_hz,
@@ -311,18 +360,47 @@ class DeviceListener:
                 stream_callback=self._callback,
             )
 
-    def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
-        x = raw if self._raw else clean
-        with self._lock:
-            if self._queued + len(x) > _DEVICE_QUEUE or self._stream is None:
-                self.dropped += len(x)
-                return
-            self._queue.append(np.array(x, dtype=np.float32))
-            self._queued += len(x)
+    def _make_lanes(self, rate_hz: int) -> None:
+        def shaper(rate: int) -> Shaper:
+            return Shaper(self._gain_db, self._settings.limit, self._preset, rate)
 
-    def set_gain_db(self, gain_db: float) -> None:
-        """A new gain, without a pop."""
-        self._shaper.set_gain_db(gain_db)
+        prefill = round(PREFILL_S * WORKING_RATE_HZ)
+        self._working = Lane(shaper(WORKING_RATE_HZ), rate_hz, prefill, _DEVICE_QUEUE)
+        self._direct = None
+        if rate_hz == self._capture_rate_hz:
+            period = round(rate_hz * _PERIOD_S)
+            most = round(rate_hz * _DIRECT_QUEUE_S)
+            self._direct = Lane(shaper(rate_hz), rate_hz, period, most, lean=True)
+        self._chosen().open()
+        # the raw sound of the working rate is heard only where there is no shorter way
+        self._blend = Blend(self._raw and self._direct is None)
+
+    def _chosen(self) -> Lane:
+        """The lane that is to be heard."""
+        lane = self._direct if self._raw and self._direct is not None else self._working
+        assert lane is not None
+        return lane
+
+    def tap(self, block: Block) -> None:
+        lane = self._direct
+        if lane is not None and len(block.samples):
+            lane.put(block.samples, block.monotonic_s, torn=bool(block.lost))
+
+    def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
+        if self._working is None or self._stream is None:
+            self._missed += len(raw)
+            return
+        self._working.put(self._blend.process(raw, clean))
+
+    def change(
+        self, *, monitor: str | None = None, preset: str | None = None, gain_db: float | None = None
+    ) -> None:
+        if monitor is not None:
+            self._raw = monitor == "raw"
+            self._blend.choose(self._raw and self._direct is None)
+        self._preset = self._preset if preset is None else preset
+        self._gain_db = self._gain_db if gain_db is None else gain_db
+        _shape([lane.shaper for lane in self._lanes], preset, gain_db)
 
     def _callback(self, _data: Any, frames: int, _times: Any, _status: int) -> tuple[bytes, int]:
         """PortAudio's thread: the next `frames` for the card."""
@@ -335,37 +413,35 @@ class DeviceListener:
 
     def _next(self, frames: int) -> np.ndarray:
         """Exactly `frames` samples at the card's rate, float32."""
-        assert self._interpolator is not None
-        while len(self._ready) < frames:
-            with self._lock:
-                enough = self._queued >= PREFILL_S * WORKING_RATE_HZ or self._ending
-                if self._waiting and enough:
-                    self._waiting = False
-                x = None if self._waiting or not self._queue else self._queue.popleft()
-                self._queued -= 0 if x is None else len(x)
-            if x is not None:
-                y = self._shaper.process(x)
-            elif self._ending and not self._faded_out:
-                y = np.concatenate([self._shaper.tail(), np.zeros(4 * HOP, np.float32)])
-                self._faded_out = True
-            elif self._waiting or self._ending:
-                y = np.zeros(HOP, np.float32)
-                if self._faded_out:  # the fade has left, and what the filter held of it
-                    self._ended.set()
-            else:
-                self.underruns += 1
-                self._waiting = True
-                y = self._shaper.tail()
-            self._ready = np.concatenate([self._ready, self._interpolator.process(y)])
-        now, self._ready = self._ready[:frames], self._ready[frames:]
-        return now
+        chosen = self._chosen()
+        others = [lane for lane in self._lanes if lane is not chosen]
+        if chosen.parked and not self._ending:
+            chosen.open()
+        y = chosen.next(frames)
+        for lane in others:
+            # the one before goes on until the new one has something to say
+            first = frames
+            if not lane.parked and (chosen.playing or self._ending):
+                first = min(max(frames + chosen.lead, 0), frames)
+            y = y + np.concatenate([lane.next(first), self._cut(lane, frames - first)])
+        if self._ending and all(lane.parked for lane in self._lanes):
+            self._ended.set()
+        limit = self._settings.limit
+        return np.clip(y, -limit, limit) if others else y
+
+    @staticmethod
+    def _cut(lane: Lane, frames: int) -> np.ndarray:
+        if frames:
+            lane.cut()
+        return lane.next(frames)
 
     def stop(self) -> None:
         stream = self._stream
         if stream is None:
             return
-        with self._lock:
-            self._ending = True
+        self._ending = True
+        for lane in self._lanes:
+            lane.end()
         # what waits is played, and the fade after it; a card that is gone keeps nobody waiting
         self._ended.wait(_DEVICE_QUEUE / WORKING_RATE_HZ + 0.25)
         self._close()
@@ -375,3 +451,39 @@ class DeviceListener:
         audio, self._audio = self._audio, None
         if stream or audio:
             close_portaudio(stream, audio if audio is not self._given_audio else None, drain=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    import argparse
+    import sys
+
+    parser = argparse.ArgumentParser(
+        prog="python -m device.listen",
+        description="Say what listening does to a recording and how late it is; or measure the raw way from "
+        "a microphone to an output.",
+    )
+    parser.add_argument("file", nargs="?", help="WAV or FLAC")
+    parser.add_argument("--microphone", metavar="NAME", help="part of its name; '' is the default one")
+    parser.add_argument("--output", metavar="NAME", help="part of its name; '' is the default one")
+    parser.add_argument("--back", metavar="NAME", help="a microphone that hears the output (a cable)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure (default 10)")
+    options = parser.parse_args(argv)
+    live = options.microphone is not None and options.output is not None
+    if not live and options.file is None:
+        parser.error("give a FILE, or --microphone NAME and --output NAME")
+    from device import monitor
+
+    try:
+        if not live:
+            print(monitor.of_recording(options.file))
+            return 0
+        found = monitor.measure(options.microphone, options.output, options.seconds, options.back)
+    except StethopiError as error:
+        print(f"stethopi: {error}", file=sys.stderr)
+        return error.exit_code
+    print(found.told)
+    return 0 if found.block_p50_s is not None and found.block_p50_s <= monitor.LIMIT_S else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

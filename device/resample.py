@@ -163,6 +163,11 @@ class _Polyphase:
         """Input samples so far."""
         return self._start + len(self._buffer)
 
+    @property
+    def held(self) -> int:
+        """Output samples that the input so far stands for and that have not come out yet."""
+        return self.received * self._out // self._in - self._emitted
+
     def process(self, x: np.ndarray) -> np.ndarray:
         """Take any number of input samples, float32 (n,); give what is ready, float32 (m,), in whole
         units."""

@@ -157,6 +157,11 @@ class ListenSettings:
         spec=("none", "device", "file"),
     )
     monitor: str = _key("clean", "what is heard", choices=("raw", "clean"))
+    preset: str = _key(
+        "none",
+        "what passes: all, or 20-200, 100-500, 20-800 Hz",
+        choices=("none", "bell", "diaphragm", "extended"),
+    )
     gain_db: float = _key(0.0, "dB; a soft limiter keeps the sound within `limit`", low=-40, high=40)
     limit: float = _key(0.8, "loudest sample that leaves, share of full scale", low=0.05, high=1)
 

@@ -1,4 +1,4 @@
-"""A microphone and a loudspeaker without a sound card: a PulseAudio null sink, whose monitor is recorded.
+"""Microphones and loudspeakers without a sound card: PulseAudio null sinks, whose monitors are recorded.
 
     from tests.audio_loop import audio_loop        # the fixture; or use AudioLoop as a context manager
 
@@ -18,16 +18,19 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["AudioLoop", "audio_loop"]
+__all__ = ["EAR", "HEADPHONES", "MICROPHONE", "SPEAKER", "AudioLoop", "audio_loop"]
 
 PACKAGES = "pulseaudio pulseaudio-utils libasound2-plugins"
 SINK = "fake"
 MICROPHONE, SPEAKER = "stetho", "speaker"
 """Names of the devices that ALSA, and so PortAudio, shows: what is played to one is heard by the other."""
+OTHER_SINK = "head"
+EAR, HEADPHONES = "ear", "phones"
+"""Another such pair: what the device plays to the headphones does not come back to its microphone."""
 
 
 class AudioLoop:
-    """One PulseAudio with a null sink of 48 kHz. `environment` leads programs to it."""
+    """One PulseAudio with two null sinks of 48 kHz. `environment` leads programs to it."""
 
     def __init__(self, folder: Path) -> None:
         for program in ("pulseaudio", "paplay"):
@@ -42,6 +45,8 @@ class AudioLoop:
             "</usr/share/alsa/alsa.conf>\n"
             f'pcm.{MICROPHONE} {{ type pulse device "{SINK}.monitor" {shown} }}\n'
             f'pcm.{SPEAKER} {{ type pulse device "{SINK}" {shown} }}\n'
+            f'pcm.{EAR} {{ type pulse device "{OTHER_SINK}.monitor" {shown} }}\n'
+            f'pcm.{HEADPHONES} {{ type pulse device "{OTHER_SINK}" {shown} }}\n'
         )
         # libpulse 16 can wait for ever for shared memory of a server that was killed
         client = folder / "client.conf"
@@ -67,6 +72,8 @@ class AudioLoop:
                     f"module-native-protocol-unix socket={self._socket} auth-anonymous=1",
                     "-L",
                     f"module-null-sink sink_name={SINK} rate=48000 channels=1 format=s16le",
+                    "-L",
+                    f"module-null-sink sink_name={OTHER_SINK} rate=48000 channels=1 format=s16le",
                 ],  # fmt: skip
                 env={**os.environ, **self.environment, "HOME": str(self._folder)},
                 stdout=log,
