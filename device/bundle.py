@@ -102,8 +102,10 @@ def load(path: Path | None = None, state_dir: Path | None = None) -> Bundle:
     try:
         meta = json.loads(index.read_text("utf-8"))
         schema, version, models = meta["schema"], meta["version"], meta["models"]
-    except FileNotFoundError:
-        raise StethopiError(f"{index}: not there; give a folder written by `stethopi release`") from None
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        why = "not there" if missing else f"cannot be read ({error.strerror})"
+        raise StethopiError(f"{index}: {why}; give a folder written by `stethopi release`") from None
     except (ValueError, KeyError, TypeError) as error:
         raise StethopiError(f"{index}: not a bundle's index ({error}); install the bundle again") from None
     if schema != SCHEMA:
@@ -131,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         bundle = load(Path(arguments[0]) if arguments else None)
     except StethopiError as error:
-        print(error, file=sys.stderr)
+        print(f"stethopi: {error}", file=sys.stderr)
         return error.exit_code
     print(f"bundle {bundle.version}  {bundle.folder}  all hashes fit")
     for name in bundle.models:

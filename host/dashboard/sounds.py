@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import shutil
 import threading
 from dataclasses import dataclass
 from importlib import resources
@@ -128,8 +127,7 @@ class Sounds:
         self._busy: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._bundles: dict[str, tuple[Bundle, bool]] = {}
-        if _size_of(self._cache) > MOST_CACHE_BYTES:
-            shutil.rmtree(self._cache, ignore_errors=True)
+        self._make_room()
 
     # ---- bundles
 
@@ -230,7 +228,33 @@ class Sounds:
         except OSError as error:
             log.warning("cache %s: %s; computing it each time", path, error.strerror)
             return False
+        with self._lock:
+            self._cached += len(data)
+            full = self._cached > MOST_CACHE_BYTES
+        if full:
+            self._make_room()
         return True
+
+    def _make_room(self) -> None:
+        """When the cache is full, its older half goes, never the newest file, which is about to be sent. All of it
+        can be computed again."""
+        with self._lock:
+            files = []
+            for path in self._cache.rglob("*"):
+                try:
+                    about = path.stat()
+                except OSError:  # a temporary name that has just become the final one
+                    continue
+                if path.is_file():
+                    files.append((about.st_mtime_ns, about.st_size, path))
+            self._cached = sum(size for _, size, _ in files)
+            if self._cached <= MOST_CACHE_BYTES:
+                return
+            for _, size, path in sorted(files)[:-1]:
+                if self._cached <= MOST_CACHE_BYTES // 2:
+                    break
+                path.unlink(missing_ok=True)
+                self._cached -= size
 
     def _alone(self, key: str) -> threading.Lock:
         with self._lock:
@@ -276,7 +300,3 @@ def _wav_bytes(x: np.ndarray) -> bytes:
         file.setframerate(PLAY_RATE_HZ)
         file.writeframes((np.clip(x, -1.0, 1.0) * 32767.0).astype("<i2").tobytes())
     return held.getvalue()
-
-
-def _size_of(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0

@@ -67,8 +67,10 @@ def test_a_path_out_of_the_folder_is_refused(copy: Path) -> None:
 
 
 def test_a_folder_without_a_bundle_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StethopiError, match="not there"):
-        bundle.load(tmp_path)
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(StethopiError, match="not there"):
+            bundle.load(path)
 
 
 def test_a_newer_bundle_in_the_state_folder_wins_and_an_older_does_not(copy: Path) -> None:

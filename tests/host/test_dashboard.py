@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
 import wave
 from collections.abc import Iterator
@@ -327,6 +328,21 @@ def test_the_clean_sound_is_computed_once(
     cached.write_bytes(cached.read_bytes()[:1000])
     with pytest.raises(AssertionError, match="computed again"):
         Sounds(store).get(exam.id, "MV", "clean", exam.bundle)
+
+
+def test_a_cache_that_is_full_lets_its_older_half_go(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    exam = put(store, {"AV": flac(beats())})
+    monkeypatch.setattr("host.dashboard.sounds.MOST_CACHE_BYTES", 3000)
+    older = store.folder / "cache" / "an-older-exam"
+    older.mkdir(parents=True)
+    for k in range(4):
+        (older / f"{k}.npy").write_bytes(bytes(1000))
+        os.utime(older / f"{k}.npy", (k, k))
+    sounds = Sounds(store)
+    assert sorted(path.name for path in older.iterdir()) == ["3.npy"]
+    made = sounds.wav(exam.id, "AV", "raw", exam.bundle)
+    assert isinstance(made, Path) and made.is_file()
+    assert not any(older.iterdir())
 
 
 def test_a_sound_that_is_none_or_too_long_is_an_error_in_words(client: TestClient, store: Store) -> None:
