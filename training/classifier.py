@@ -487,8 +487,11 @@ def _run(
     net.
     """
     torch.set_num_threads(1)
-    # twice as fast on a CPU, for depthwise convolutions
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # twice as fast on a CPU for depthwise convolutions; but torch 2.13 writes beyond its memory in the
+    # backward pass
+    # of a strided pointwise convolution of twelve channels or fewer
+    layout = torch.channels_last if min(_channels_of(net)) >= 16 else torch.contiguous_format
+    net = net.to(memory_format=layout)  # type: ignore[call-overload]
     bias = nn.Parameter(torch.zeros(len(drawer.databases), 2))
     decay = [p for p in net.parameters() if p.ndim > 1]
     rest = [p for p in net.parameters() if p.ndim <= 1]
@@ -524,7 +527,7 @@ def _run(
     for step in range(begin, steps):
         torch.manual_seed(recipe.seed * 1_000_003 + first_draw + step)
         x, labels, database, state = map(torch.from_numpy, drawer.batch(first_draw + step))
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=layout)
         if net.state_head is not None:
             logits, states = net.forward_with_states(x)
         else:
@@ -935,6 +938,8 @@ def export_classifier(
     chosen = [
         r for r in corpus.recordings if r.fold == recipe.decide and r.reportable and r.label is not None
     ]
+    if not chosen:
+        raise BadInput(f"no labelled recordings in fold {recipe.decide}, which sets the threshold; add some")
     say(f"operating point from {len(chosen)} recordings of fold {recipe.decide}")
     meta.update(operating_point(screen_logits(chosen, entry), chosen, recipe))
     network = screen.Int8Network(entry)
