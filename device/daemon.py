@@ -199,6 +199,18 @@ class Daemon:
         self._gone_ended = False
         self._restart_source = False
         self._live_skipped = 0
+        listen = settings.listen
+        self._listening = messages.Listening(
+            monitor=listen.monitor,
+            strength=settings.denoise.strength,
+            preset=listen.preset,
+            gain_db=listen.gain_db,
+            output=listen.output.partition(":")[0],
+        )
+        self._listen_lock = threading.Lock()
+        self._listener: Listener | None = None
+        self._cleaner: Cleaner | None = None
+        self._health_soon = threading.Event()
         self._judge_may_go = threading.Event()
 
     # ---- from outside
@@ -356,6 +368,8 @@ class Daemon:
             if self._gone_since is not None:
                 self._say_back(source)
             self._state = "running"
+            if self._listener is not None and not self._fast:
+                self._listener.tap(block)  # raw sound for the ear takes no longer way than this
             self._put(block)
 
     def _put(self, item: Block | _Ended) -> None:
@@ -437,12 +451,24 @@ class Daemon:
             *(source.name, source.rate_hz, models.version, delay.total_ms),
         )
         self._show(Light.READY)
-        listener = open_listener(settings.listen)
-        listener.start()
+        listener = self._open_listener(source, models)
         self._spawn(
             "sound", lambda: self._run_sound(source, intake, Twin(models.denoiser), listener, examiner)
         )
         self._spawn("judge", lambda: self._run_judge(examiner, models.judge))
+
+    def _open_listener(self, source: Source, models: Models) -> Listener:
+        with self._listen_lock:
+            now = self._listening
+            wanted = replace(
+                self.settings.listen, monitor=now.monitor, preset=now.preset, gain_db=now.gain_db
+            )
+            models.denoiser.strength = now.strength
+            self._cleaner = models.denoiser
+            listener = open_listener(wanted, source.rate_hz)
+            listener.start()
+            self._listener = listener
+        return listener
 
     def _dropped(self) -> dict[str, int]:
         return {
@@ -579,13 +605,16 @@ class Daemon:
         except StethopiError as error:
             ok, says = False, str(error)[:300]
         exam = self.examiner.exam_id if self.examiner else None
-        return Answer(command.id, command.name, ok, says, exam)
+        listening = self._listening if command.name == "listen" else None
+        return Answer(command.id, command.name, ok, says, exam, listening=listening)
 
     def _do(self, command: Command) -> tuple[bool, str]:
         """(whether it was done, what to say) of a command."""
         examiner = self.examiner
         if command.name == "status":
             return True, self._status()
+        if command.name == "listen" and command.listen is not None:
+            return True, self._listen_to(command.listen)
         if command.name not in ("start", "stop", "next"):
             return False, "unknown command"
         if examiner is None:
@@ -603,6 +632,20 @@ class Daemon:
         done = examiner.next_site()
         return done, "next site" if done else "there is no next site"
 
+    def _listen_to(self, wish: messages.Listen) -> str:
+        """Another sound for the ear, at once; what to say of it."""
+        given = {name: value for name, value in vars(wish).items() if value is not None}
+        with self._listen_lock:
+            self._listening = now = replace(self._listening, **given)
+            if self._cleaner is not None:
+                self._cleaner.strength = now.strength
+            if self._listener is not None:
+                self._listener.change(monitor=wish.monitor, preset=wish.preset, gain_db=wish.gain_db)
+        self._health_soon.set()
+        preset = "" if now.preset == "none" else f", {now.preset}"
+        says = f"{now.monitor}{preset}, strength {now.strength:g}, gain {now.gain_db:g} dB"
+        return says if now.output != "none" else f"{says}; but nobody listens: [listen] output is none"
+
     def _status(self) -> str:
         examiner, outbox = self.examiner, self.outbox
         phase = examiner.phase.value if examiner else "starting"
@@ -616,8 +659,10 @@ class Daemon:
         done_s: float | None = None
         while not self._stop.wait(0.1):
             now = time.monotonic()
-            if self.uplink is not None and self.uplink.online and now >= next_health_s:
+            due = now >= next_health_s or self._health_soon.is_set()
+            if self.uplink is not None and self.uplink.online and due:
                 next_health_s = now + HEALTH_EVERY_S
+                self._health_soon.clear()
                 self.uplink.health(self._health())
             self._watch_over_silence()
             if not self._all_done():
@@ -674,6 +719,7 @@ class Daemon:
             shed=_SHEDDING[self._shedder.now],
             missed={timer.name: timer.missed for timer in timers},
             dropped={**self._dropped(), "windows": examiner.windows_dropped if examiner else 0},
+            listening=self._listening,
         )
 
 

@@ -156,6 +156,7 @@ class Denoiser:
         self._edge = np.zeros(HOP + 2, dtype=np.float32)
         self._removed = np.zeros(self._reach, dtype=np.float32)
         self._last_point = np.float32(0.0)
+        self._mixed = self._strength
         self._pending = np.zeros(0, dtype=np.float32)
         self._hops = 0
 
@@ -169,6 +170,7 @@ class Denoiser:
             "edge": self._edge.copy(),
             "removed": self._removed.copy(),
             "last_point": self._last_point,
+            "mixed": self._mixed,
             "pending": self._pending.copy(),
             "hops": self._hops,
         }
@@ -183,6 +185,7 @@ class Denoiser:
             kept["edge"].copy(),
         )
         self._removed, self._last_point = kept["removed"].copy(), kept["last_point"]
+        self._mixed = kept["mixed"]
         self._pending, self._hops = kept["pending"].copy(), kept["hops"]
 
     def process(self, x: np.ndarray) -> np.ndarray:
@@ -267,7 +270,13 @@ class Denoiser:
         self._last_point = points[-1]
         raw = sound[-LOOK_AHEAD - HOP : -LOOK_AHEAD]
         clean = (raw - removed[:HOP]) * (np.float32(1.0) - self._interpolation @ points)
-        result: np.ndarray = raw - self._strength * (raw - clean)
+        strength: Any = self._strength
+        if strength != self._mixed:
+            # another strength is reached within this hop, without a click
+            wanted, before = strength, self._mixed if self._hops else strength
+            strength = np.linspace(before, wanted, HOP + 1, dtype=np.float32)[1:]
+            self._mixed = wanted
+        result: np.ndarray = raw - strength * (raw - clean)
         return result
 
 

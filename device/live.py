@@ -29,6 +29,8 @@ class Cleaner(Protocol):
 
     hop_s: float
     look_ahead_s: float
+    strength: float
+    """0: raw, delayed to match; 1: fully denoised. Set at any time, by any thread."""
     step_times: StageTimer
 
     def process(self, x: np.ndarray) -> np.ndarray: ...

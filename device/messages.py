@@ -54,7 +54,9 @@ __all__ = [
     "CHUNK_SIZE",
     "CLOCK_TRUST",
     "LABELS",
+    "MONITORS",
     "PREFIX",
+    "PRESETS",
     "SCHEMA",
     "SITES",
     "Address",
@@ -66,6 +68,8 @@ __all__ = [
     "Exam",
     "Finding",
     "Health",
+    "Listen",
+    "Listening",
     "LiveExam",
     "LiveQuality",
     "LiveWave",
@@ -107,6 +111,9 @@ SITES = ("AV", "PV", "TV", "MV", "other")
 """Auscultation sites: aortic, pulmonary, tricuspid, mitral, any other."""
 
 LABELS = ("normal", "abnormal", "unsure")
+
+MONITORS = ("raw", "clean")
+PRESETS = ("none", "bell", "diaphragm", "extended")
 
 CLOCK_TRUST = ("none", "set", "synchronised")
 """What wall time is worth: nothing is known; set by hand, RTC or a former run; kept by a time server."""
@@ -402,6 +409,33 @@ class LiveExam:
     schema: _Schema = SCHEMA
 
 
+_Monitor = Annotated[str, OneOf(*MONITORS), "which sound is heard"]
+_Preset = Annotated[str, OneOf(*PRESETS), "band that is let through"]
+_Strength = Annotated[float, Real(0.0, 1.0), "of denoising; 0: raw, delayed to match"]
+_Gain = Annotated[float, Real(-40.0, 40.0), "dB; the device's limiter stays"]
+
+
+@dataclass(frozen=True)
+class Listen:
+    """What to hear from now on; null: as it is. Lasts until the device is started again."""
+
+    monitor: _Monitor | None = None
+    strength: _Strength | None = None
+    preset: _Preset | None = None
+    gain_db: _Gain | None = None
+
+
+@dataclass(frozen=True)
+class Listening:
+    """What the device sends to the ear."""
+
+    monitor: _Monitor
+    strength: _Strength
+    preset: _Preset
+    gain_db: _Gain
+    output: Annotated[str, OneOf("none", "device", "file"), "where it goes"]
+
+
 @dataclass(frozen=True)
 class Backlog:
     """What waits in the outbox."""
@@ -432,13 +466,14 @@ class Health:
     shed: Annotated[str, OneOf("nothing", "waveform", "classification", "denoising"), "left out now"]
     missed: Annotated[dict[str, _Count], Many(40, keys=r"[a-z_ ]{1,40}"), "missed budgets by stage"]
     dropped: Annotated[dict[str, _Count], Many(40, keys=r"[a-z_ ]{1,40}"), "what queues left out, by name"]
+    listening: Listening | None = None
     schema: _Schema = SCHEMA
 
 
 @dataclass(frozen=True)
 class Command:
     """A wish of the host. Names that devices know: start (args site or
-    sites `AV,MV`, subject), next, stop, status."""
+    sites `AV,MV`, subject), next, stop, status, listen (what to hear is in `listen`)."""
 
     id: Annotated[str, Text(64, _ID)]
     name: Annotated[str, Text(32, r"[a-z][a-z_]*")]
@@ -447,6 +482,12 @@ class Command:
         default_factory=dict
     )
     schema: _Schema = SCHEMA
+    listen: Listen | None = None
+
+    def problem(self) -> str | None:
+        if (self.name == "listen") != (self.listen is not None):
+            return "listen: belongs to the command listen, and to no other"
+        return None
 
 
 @dataclass(frozen=True)
@@ -459,6 +500,7 @@ class Answer:
     says: _Says
     exam: _ExamId | None = None
     schema: _Schema = SCHEMA
+    listening: Annotated[Listening, "after the command listen"] | None = None
 
 
 _KB, _MB = 1024, 1024 * 1024

@@ -20,6 +20,7 @@ class FakeCleaner:
     look_ahead_s = 2 * HOP_S
 
     def __init__(self) -> None:
+        self.strength = 1.0
         self.step_times = StageTimer("denoise", HOP_S / 4)
         self.seen = 0
         self._sound = np.zeros(0, np.float32)

@@ -19,6 +19,7 @@ from device.clock import FakeClock
 from device.daemon import Daemon, Models, one_exam, plan_of
 from device.errors import BadInput, SourceGone, StethopiError
 from device.exam import Phase
+from device.listen import NoListener
 from device.outbox import Outbox
 from device.panel import FakePanel, Light, Press
 from device.settings import Settings
@@ -247,6 +248,66 @@ def test_commands_start_stop_and_tell(mosquitto: Mosquitto, tmp_path: Path) -> N
             until(lambda: host.stored)
         exam = m.read(m.Exam, host.results[started.exam or ""])
         assert (exam.subject, [s.site for s in exam.sites], exam.ended) == ("P-17", ["MV"], "stopped")
+
+
+def test_what_is_heard_changes_while_one_listens(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    heard = tmp_path / "heard.wav"
+    settings = settings_in(
+        tmp_path,
+        mqtt={"host": mosquitto.host, "port": mosquitto.port},
+        source={"pace": "real"},
+        listen={"output": f"file:{heard}", "monitor": "clean", "limit": 1.0},
+        exam={"autostart": False, "exams": 0},
+    )
+    address = m.Address("village", "stetho-1")
+    models = fakes()
+    source = synthetic(pace="real", seed=3)
+    with Ingest(mosquitto.host, mosquitto.port) as host:
+
+        def ask(name: str, listen: m.Listen) -> m.Answer:
+            command = m.Command(name, "listen", 4e9, listen=listen)
+            host.command(address, command)
+            return until(lambda: (a := host.last("answer")) and a.command == command.id and a)
+
+        with running(Daemon(settings, models=models, source=source, pace=HURRIED)) as daemon:
+            until(lambda: daemon.uplink and daemon.uplink.online and daemon._listener)
+            until(lambda: daemon.examiner and daemon.examiner.heard > 3000)
+            told = ask("c-1", m.Listen())
+            assert told.ok and told.listening == m.Listening("clean", 1.0, "none", 0.0, "file")
+            told = ask("c-2", m.Listen(monitor="raw", strength=0.25))
+            assert told.says == "raw, strength 0.25, gain 0 dB"
+            assert told.listening == m.Listening("raw", 0.25, "none", 0.0, "file")
+            assert models.denoiser.strength == 0.25
+            until(lambda: (h := host.last("health")) and h.listening == told.listening)
+            changed = daemon.examiner.heard if daemon.examiner else 0
+            until(lambda: daemon.examiner and daemon.examiner.heard > changed + 2000)
+            told = ask("c-3", m.Listen(preset="bell", gain_db=-12.0))
+            assert told.says == "raw, bell, strength 0.25, gain -12 dB"
+            until(lambda: daemon.examiner and daemon.examiner.heard > changed + 5000)
+        assert host.wrong == []
+    # the fake denoiser halves, so the file tells which sound was heard
+    y = read_sound(heard).samples
+    x = SyntheticSource(HeartSettings(seed=3)).heart.render(0, len(y))
+    assert np.allclose(y[100:2000], x[100:2000] / 2, atol=1e-5)
+    assert np.allclose(y[changed + 200 : changed + 1000], x[changed + 200 : changed + 1000], atol=1e-5)
+    assert np.abs(y[-1000:-100]).max() < 0.26 * np.abs(x[-1000:-100]).max()
+
+
+def test_a_wish_to_listen_is_taken_where_nobody_listens_and_says_so(tmp_path: Path) -> None:
+    daemon = Daemon(settings_in(tmp_path), models=fakes())
+    answer = daemon._obey(m.Command("c-1", "listen", 4e9, listen=m.Listen(strength=0.5)))
+    assert answer.ok and answer.says.endswith("but nobody listens: [listen] output is none")
+    assert answer.listening is not None and answer.listening.strength == 0.5
+
+
+def test_raw_sound_is_tapped_before_it_is_decimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tapped: list[Block] = []
+    monkeypatch.setattr(NoListener, "tap", lambda self, block: tapped.append(block))
+    settings = settings_in(tmp_path, source={"pace": "real"}, exam={"min_s": 2, "max_s": 2})
+    source = synthetic(pace="real", rate_hz=8000)
+    assert Daemon(settings, models=fakes(), source=source).run(signals=False) == 0
+    assert sum(len(block.samples) for block in tapped) >= 16000
+    assert all(b.index == a.index + len(a.samples) for a, b in zip(tapped, tapped[1:], strict=False))
 
 
 def test_without_a_broker_exams_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from device import bundle
 from device import denoise as stage
 from device.bundle import ModelEntry
-from device.denoise import Denoiser, denoise, hear, vector_difference_db
+from device.denoise import LOOK_AHEAD, Denoiser, denoise, hear, vector_difference_db
 from device.errors import StethopiError
 from device.rates import HOP, WORKING_RATE_HZ
 from device.sources.files import read_sound
@@ -202,3 +202,30 @@ def test_a_murmur_is_signal(entry: ModelEntry, murmur_recording: Path) -> None:
     inside = (f >= 100) & (f <= 400)
     change = np.sum(np.abs(np.fft.rfft(y)[inside]) ** 2) / np.sum(np.abs(np.fft.rfft(x)[inside]) ** 2)
     assert abs(10 * np.log10(change)) < 1.0
+
+
+def test_another_strength_comes_without_a_click_and_chopping_changes_nothing(
+    entry: ModelEntry,
+) -> None:
+    rng = np.random.default_rng(4)
+    x = (0.2 + 0.05 * rng.standard_normal(6400)).astype(np.float32)
+    whole = {s: denoise(entry, x, s) for s in (0.0, 1.0)}
+
+    def run(sizes: list[int]) -> np.ndarray:
+        stage, pieces, at = Denoiser(entry, 1.0), [], 0
+        for size in sizes:
+            pieces.append(stage.process(x[at : at + size]))
+            at += size
+            if at == 3200:
+                stage.strength = 0.0
+        return np.concatenate([*pieces, stage.flush()])
+
+    y = run([3200, 3200])
+    assert np.array_equal(run([16] * 400), y)
+    change = 3200 - LOOK_AHEAD
+    assert np.array_equal(y[:change], whole[1.0][:change])
+    assert np.allclose(y[change + 16 :], whole[0.0][change + 16 :], atol=1e-7)
+    off, on = whole[0.0][change : change + 16], whole[1.0][change : change + 16]
+    share = 1 - np.arange(1, 17) / 16
+    assert np.allclose(y[change : change + 16], off + share * (on - off), atol=1e-6)
+    assert np.abs(on - off).max() > 1e-4, "else nothing was tested"

@@ -13,12 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device import messages as m
+from device import presets
+from device.settings import ListenSettings
 from tests.device.exams import make_exam, moment
 from tests.wire_schemas import FOLDER, check_published, validator
 
 ADDRESS = m.Address("village", "stetho-1")
 EXAM = make_exam(exam_id="0f8fad5b-d9cb-469f-a165-70867728950e")
 HASH = "ab" * 32
+LISTENING = m.Listening("raw", 0.5, "bell", -6.0, "device")
 
 
 def examples() -> dict[str, Any]:
@@ -45,6 +48,7 @@ def examples() -> dict[str, Any]:
             shed="nothing",
             missed={"denoise": 2},
             dropped={},
+            listening=LISTENING,
         ),
         ADDRESS.command: m.Command("c-1", "start", 1.8e9, {"site": "AV"}),
         ADDRESS.answer: m.Answer("c-1", "start", True, "recording AV", EXAM.id),
@@ -135,6 +139,50 @@ def test_the_reader_is_never_more_lenient_than_the_schema(data: st.DataObject) -
             "Answer": "answer",
         }.get(type(message).__name__, "live")
     ).validate(json.loads(m.encode(read)))
+
+
+@given(
+    st.builds(
+        m.Listen,
+        monitor=st.none() | st.sampled_from(m.MONITORS),
+        strength=st.none() | st.floats(0, 1),
+        preset=st.none() | st.sampled_from(m.PRESETS),
+        gain_db=st.none() | st.floats(-40, 40),
+    )
+)
+def test_a_listen_command_fits_its_schema_and_comes_back_equal(listen: m.Listen) -> None:
+    command = m.Command("c-1", "listen", 1.8e9, listen=listen)
+    payload = m.encode(command)
+    check_published(ADDRESS.command, payload)
+    assert m.read(m.Command, payload) == command
+    answer = m.Answer("c-1", "listen", True, "raw, bell", listening=LISTENING)
+    check_published(ADDRESS.answer, m.encode(answer))
+
+
+@pytest.mark.parametrize(
+    ("listen", "says"),
+    [
+        ({"monitor": "both"}, "listen.monitor: 'both' is none of raw, clean"),
+        ({"strength": 1.5}, "listen.strength: 1.5 lies outside 0.0 to 1.0"),
+        ({"strength": "0.5"}, "listen.strength: must be a number, is a text"),
+        ({"preset": "trumpet"}, "listen.preset: 'trumpet' is none of none, bell, diaphragm, extended"),
+        ({"gain_db": 41}, "listen.gain_db: 41 lies outside -40.0 to 40.0"),
+        (None, "listen: belongs to the command listen, and to no other"),
+    ],
+)
+def test_a_wish_out_of_range_is_not_believed(listen: Any, says: str) -> None:
+    command = {"id": "c-1", "name": "listen", "expires_s": 1.8e9, "args": {}, "schema": 1, "listen": listen}
+    with pytest.raises(m.BadMessage) as caught:
+        m.read(m.Command, json.dumps(command).encode())
+    assert str(caught.value) == says
+    with pytest.raises(m.BadMessage, match="belongs to the command listen"):
+        m.read(m.Command, json.dumps(command | {"name": "start", "listen": {}}).encode())
+
+
+def test_wire_settings_and_filters_know_the_same_presets() -> None:
+    assert m.PRESETS == presets.PRESETS
+    choices = {item.name: item.metadata["key"].choices for item in dataclasses.fields(ListenSettings)}
+    assert choices["preset"] == m.PRESETS and choices["monitor"] == m.MONITORS
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
