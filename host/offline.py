@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
@@ -89,6 +92,19 @@ def _single_thread() -> None:
         os.environ.setdefault(name, "1")
 
 
+@contextmanager
+def _children_deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started within leave Ctrl-C to this one, which ends them in order and says one line."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _each(
     work: Callable[[Job], Done], jobs: Sequence[Job], processes: int | None, what: str
 ) -> Iterator[Done]:
@@ -109,7 +125,8 @@ def _each(
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         # a bounded number in flight, so that an interrupted run over a whole season of exams stops at once
         queue = iter(jobs)
-        pending = [pool.submit(work, job) for job in islice(queue, 4 * workers)]
+        with _children_deaf_to_ctrl_c():
+            pending = [pool.submit(work, job) for job in islice(queue, 4 * workers)]
         try:
             while pending:
                 yield pending.pop(0).result()

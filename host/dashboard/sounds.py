@@ -236,8 +236,8 @@ class Sounds:
         return True
 
     def _make_room(self) -> None:
-        """When the cache is full, its older half goes, never the newest file, which is about to be sent. All of it
-        can be computed again."""
+        """When the cache is full, its older half goes, never the newest file, which is about to be sent. All
+        of it can be computed again."""
         with self._lock:
             files = []
             for path in self._cache.rglob("*"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +254,23 @@ def test_in_a_folder_nothing_is_left_out_in_silence(tmp_path: Path, normal_recor
         str(folder / "loop.wav"),
     ]
     assert len(list((tmp_path / "out").iterdir())) == len(list((tmp_path / "pictures").iterdir())) == 2
+
+
+def test_interrupted_it_says_one_line_and_leaves_no_process(tmp_path: Path, normal_recording: Path) -> None:
+    for n in range(400):
+        (tmp_path / f"{n}.flac").symlink_to(normal_recording.absolute())
+    command = [sys.executable, "-m", "host.cli", "classify", "--json", "--processes", "2", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        assert run.stdout is not None and run.stdout.readline()
+        os.killpg(run.pid, signal.SIGINT)  # as the terminal does: to every process of the command
+        _, said = run.communicate(timeout=120)
+    assert (run.returncode, said) == (130, "stethopi: interrupted\n")
+    with pytest.raises(ProcessLookupError):
+        for _ in range(3000):
+            os.killpg(run.pid, 0)
+            time.sleep(0.01)
 
 
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
