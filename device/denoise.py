@@ -14,8 +14,7 @@ Sample n of the output stands for the same instant as sample n of the input; flu
 as many samples come out as went in. Computation goes on an absolute grid of 16 samples, so that any chopping
 of the same sound gives the same bits. All state is in the open: `snapshot()`, `restore()`.
 
-    python -m device.denoise FILE      chopped against whole, stored vectors, delay, time a hop, missed
-    budgets
+    python -m device.denoise FILE      chopped against whole, stored vectors, delay, time a hop, missed ones
 """
 
 from __future__ import annotations

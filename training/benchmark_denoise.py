@@ -1,8 +1,7 @@
 """Measure the released denoiser on fold 0 and noise it never heard, through device.denoise itself.
 
     stethopi benchmark denoise --data ../shared/data          → docs/results/denoise.json
-    python -m training.benchmark_denoise --data ../shared/data --limit 2        a first look in a minute or
-    two
+    python -m training.benchmark_denoise --data ../shared/data --limit 2    a first look, in minutes
 
 References: fold 0, by the rule of training.mixing with a diastolic contrast of at least 14 dB, at most
 twenty a database. Noise: the test part of every kind (hospital and stethoscope_handling are never trained

@@ -1,8 +1,7 @@
 """Train the screening network: recordings of many sources → a checkpoint.
 
     stethopi train classifier --data ../shared/data --out runs/classifier
-    python -m training.classifier --recipe my.toml --hold-out a       what it knows of a source it never
-    heard
+    python -m training.classifier --recipe my.toml --hold-out a    how it does on a source it never heard
 
 A healthy run of the shipped recipe ends near a loss of 0.9, one thread, and prints fold 1 by database at
 the end; the figures to expect stand in docs/screening.md. Every draw is a function of (seed, step): a run

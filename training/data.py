@@ -4,9 +4,10 @@ One folder is given with `--data`; it holds any of these:
 
     physionet2016/   compact layout (index.csv, states.csv, noise_spans.csv, audio/*.flac), or the original
                      one of the Challenge 2016 (training-a/ … with *.wav and REFERENCE.csv)
-    circor2022/      compact layout, or the original one of CirCor (training_data.csv, training_data/*.wav,
-    .tsv) noise/           index.csv and one folder a kind index.csv        your own recordings, see
-    docs/own-recordings.md: file,label,subject[,fold,murmur]
+    circor2022/      compact layout, or the original one of CirCor (training_data.csv, training_data/*.wav
+                     and *.tsv)
+    noise/           index.csv and one folder a kind
+    index.csv        your own recordings, see docs/own-recordings.md: file,label,subject[,fold,murmur]
 
 `Recording.fold` says what a recording is for: 0 is reported, 1 decides, 2 to 4 train. A fold never divides
 a `Recording.group`, which is a subject as well as that is known.

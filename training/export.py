@@ -6,8 +6,7 @@ same.
                     states=[("state_00", "new_00")])
 
 The module's `forward` takes the example tensors in order and returns a tensor or a tuple of them. Arrays on
-the
-PyTorch side are `(batch, channels, height, width)`; TFLite's are `(batch, height, width, channels)`, and
+the PyTorch side are `(batch, channels, height, width)`; TFLite's are `(batch, height, width, channels)`, and
 everything here that ends in `_nhwc` is of the second kind. Two gates, apart from each other:
 
 - float: every output of the float32 file against PyTorch on random input and on the calibration set;
