@@ -1,9 +1,9 @@
 """The commands that train, prune, export, release and measure; `stethopi` shows them.
 
-    stethopi train all                    from the data to models/released/<version>; goes on where it was
-    stethopi train all --recipe smoke     the same way in a few minutes, with networks that are good for nothing
-    stethopi train classifier             one step of it; likewise denoiser, prune, export, release
-    stethopi benchmark classify           fold 0 → docs/results/classify.json
+    stethopi train all                   from the data to models/released/<version>; goes on where it was
+    stethopi train all --recipe smoke    the same way in a few minutes, with networks good for nothing
+    stethopi train classifier            one step of it; likewise denoiser, prune, export, release
+    stethopi benchmark classify          fold 0 → docs/results/classify.json
 
 Nothing but the standard library is imported before a command runs.
 """
