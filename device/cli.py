@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from device.messages import Exam
     from device.settings import Settings
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parser", "main", "run_command"]
 
 _NO_DIAGNOSIS = "It screens; it does not diagnose, and it is no medical device."
 _SITES = ("AV", "PV", "TV", "MV", "other")
@@ -231,11 +231,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run `stethopi-device`; the exit code: 0 fine, 1 ran and failed, 2 bad input or usage."""
+def run_command(
+    build: Callable[[], argparse.ArgumentParser], extra_of: Mapping[str, str], argv: list[str] | None = None
+) -> int:
+    """Parse and run a command; the exit code: 0 fine, 1 ran and failed, 2 bad input or usage. What went wrong
+    is one line on stderr; DEBUG=1 adds the traceback. extra_of: which extra brings a package.
+    """
     debug = bool(os.environ.get("DEBUG"))
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = build().parse_args(argv)
         return int(arguments.func(arguments) or 0)
     except StethopiError as error:
         if debug:
@@ -244,10 +248,10 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        if debug or package not in _EXTRA_OF:
+        if debug or package not in extra_of:
             raise
         print(
-            f"stethopi: this command needs {package}; run: pip install 'stethopi[{_EXTRA_OF[package]}]'",
+            f"stethopi: this command needs {package}; run: pip install 'stethopi[{extra_of[package]}]'",
             file=sys.stderr,
         )
         return 2
@@ -258,6 +262,11 @@ def main(argv: list[str] | None = None) -> int:
         # the reader (head, less) has gone; there is nobody left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `stethopi-device`; its exit code."""
+    return run_command(build_parser, _EXTRA_OF, argv)
 
 
 if __name__ == "__main__":

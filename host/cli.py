@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import traceback
 from pathlib import Path
 
 from device import __version__
-from device.errors import StethopiError
+from device.cli import run_command
 
 __all__ = ["build_parser", "main"]
 
@@ -154,32 +151,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `stethopi`; returns the exit code (0 fine, 1 ran and failed, 2 bad input or usage)."""
-    debug = bool(os.environ.get("DEBUG"))
-    try:
-        arguments = build_parser().parse_args(argv)
-        return int(arguments.func(arguments) or 0)
-    except StethopiError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"stethopi: {error}", file=sys.stderr)
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        package = (error.name or "").split(".")[0]
-        if debug or package not in _EXTRA_OF:
-            raise
-        print(
-            f"stethopi: this command needs {package}; run: pip install 'stethopi[{_EXTRA_OF[package]}]'",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("stethopi: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # the reader (head, less) has gone; there is nobody left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    """Run `stethopi`; its exit code: 0 fine, 1 ran and found failure, 2 bad input or usage."""
+    return run_command(build_parser, _EXTRA_OF, argv)
 
 
 if __name__ == "__main__":
