@@ -2,7 +2,8 @@
 
     exam/…/result, …/sound/…   →  Store, durable  →  acknowledged  →  receipt: stored, missing or refused
     state, health              →  Store
-    live/…                     →  listeners in memory, never stored
+    live/…, answer             →  listeners in memory, never stored
+    command                    ←  `send`
 
 One thread, one connection, MQTT 5 where the broker speaks it, else 3.1.1. A message is acknowledged to the
 broker only after it is on disk. Messages may still be missed (the embedded broker forgets what is queued, a
@@ -13,6 +14,7 @@ first after `SILENCE_S`, then ever more rarely, so delivery needs neither the br
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from device import messages
 from device.errors import BadInput
-from device.messages import BadMessage, Receipt, Topic
+from device.messages import Address, BadMessage, Command, Receipt, Topic
 from host.store import Arrival, Store, StoreError
 
 __all__ = ["SILENCE_S", "BrokerAddress", "Ingest", "Notice"]
@@ -103,7 +105,8 @@ class Ingest:
     """Takes what devices send. `start`, `stop`; `tell` is called in its thread with every `Notice`.
 
     Notices: {type: "broker", connected}, {type: "stored", exam, complete, device}, {type: "device", …} when a
-    state or health came, {type: "live", device, kind, message} for what is only looked at.
+    state or health came, {type: "live", device, kind, message} for what is only looked at, {type: "answer",
+    device, message} for what a device says to a command.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class Ingest:
         self._mqtt5 = self._speaks_5 = mqtt5
         self._silence_s = silence_s
         self._silent: dict[str, _Silence] = {}
+        self._commands: queue.SimpleQueue[tuple[Address, Command]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._client: Any = None
@@ -146,6 +150,25 @@ class Ingest:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=15.0)
+
+    def send(self, address: Address, command: Command) -> bool:
+        """Give a command to a device's broker, soon; False when there is no broker. Any thread may ask.
+
+        Whether the device obeyed is told by a notice of type answer that names the command's id.
+        """
+        if not self.connected.is_set():
+            return False
+        self._commands.put((address, command))
+        return True
+
+    def _send_commands(self) -> None:
+        while True:
+            try:
+                address, command = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            if time.time() <= command.expires_s:
+                self._client.publish(address.command, messages.encode(command), qos=1)
 
     # ---- connection
 
@@ -225,6 +248,7 @@ class Ingest:
                     why = self._refusal or "no answer"
                     break
                 if stood:
+                    self._send_commands()
                     self._ask_again()
             if self._stop.is_set() and stood:
                 client.disconnect()
@@ -320,6 +344,9 @@ class Ingest:
             messages.read(messages.Health, payload)
             self.store.put_health(topic, payload)
             self._tell({"type": "device", "device": name})
+        elif topic.kind == "answer":
+            answer = messages.read(messages.Answer, payload)
+            self._tell({"type": "answer", "device": name, "message": answer})
         elif topic.kind == "live":
             assert topic.payload_type is not None
             live: Any = messages.read(topic.payload_type, payload)

@@ -140,7 +140,9 @@ class Host:
         self.ingest = Ingest(
             self.store, self.broker_address, tell=self.hub.tell, mqtt5=self._embedded is None
         )
-        app = create_app(self.store, self.hub, hosts=self._allow_hosts, bundle=self._bundle)
+        app = create_app(
+            self.store, self.hub, hosts=self._allow_hosts, bundle=self._bundle, send=self.ingest.send
+        )
         self._server = _uvicorn(app)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="dashboard", daemon=True
@@ -289,8 +291,8 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"stethopi: port {embedded.wanted_port} is taken, using {embedded.port}", file=sys.stderr)
         if not is_loopback(http_host):
             print(
-                f"stethopi: everybody who reaches {http_host}:{host.http_port} can read the exams; "
-                "put a proxy with a password before it",
+                f"stethopi: everybody who reaches {http_host}:{host.http_port} can read the exams "
+                "and choose what a stethoscope plays; put a proxy with a password before it",
                 file=sys.stderr,
             )
         if embedded is not None and not is_loopback(embedded.address):

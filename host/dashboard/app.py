@@ -1,8 +1,9 @@
 """The web application: pages, JSON for them under /api/, sounds, and /live.
 
-Read only: nothing here changes an exam. Whatever came from a device is escaped by Jinja2 or put into the page
-as text; a strict content policy forbids everything that is not this server's own file. Requests that name
-another host are refused, so that a foreign page cannot reach a dashboard on the loopback address by DNS.
+Nothing here changes an exam. What can be changed is what a stethoscope that is online sends to the ear, and
+a foreign page cannot do it. Whatever came from a device is escaped by Jinja2 or put into the page as text; a
+strict content policy forbids everything that is not this server's own file. Requests that name another host
+are refused, so that a foreign page cannot reach a dashboard on the loopback address by DNS.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+import time
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,9 +32,9 @@ from starlette.websockets import WebSocket
 
 from device import __version__, messages, quality
 from device.errors import StethopiError
-from device.messages import Exam
+from device.messages import Address, BadMessage, Command, Exam
 from device.rates import WINDOW, WORKING_RATE_HZ
-from device.wire import to_json
+from device.wire import decode, to_json
 from host.dashboard.live import Hub
 from host.dashboard.sounds import KINDS, PLAY_RATE_HZ, SiteSound, Sounds, spectrogram
 from host.store import DeviceRow, Found, Store
@@ -69,6 +72,13 @@ _HEADERS = {
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+Send = Callable[[Address, Command], bool]
+"""Gives a command to a device's broker; False when there is none."""
+
+_MOST_WISH_BYTES = 2000
+_COMMAND_S = 10.0
+"""A wish to listen is of the moment: later than this nobody waits for it any more."""
 
 
 class _Guard:
@@ -153,8 +163,8 @@ _TRUST = {
 class _Pages:
     """The handlers; what they share is the store, the sounds and the hub."""
 
-    def __init__(self, store: Store, sounds: Sounds, hub: Hub) -> None:
-        self.store, self.sounds, self.hub = store, sounds, hub
+    def __init__(self, store: Store, sounds: Sounds, hub: Hub, send: Send) -> None:
+        self.store, self.sounds, self.hub, self.send = store, sounds, hub, send
         self.templates = Jinja2Templates(directory=HERE / "templates")
 
     # ---- pages
@@ -179,6 +189,30 @@ class _Pages:
 
     def devices(self, request: Request) -> Response:
         return JSONResponse({"devices": [_device(row) for row in self.store.devices()]})
+
+    async def listen(self, request: Request) -> Response:
+        """Ask a device to send another sound to the ear; what it answers comes over /live."""
+        origin = request.headers.get("origin")
+        own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # a foreign page can send neither another content type nor hide where it comes from
+        if not own or kind != "application/json":
+            raise HTTPException(403, "only this dashboard's own pages may do this, with application/json")
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > _MOST_WISH_BYTES:
+                raise HTTPException(413, "this is too long to be a wish to listen")
+        try:
+            wish = decode(messages.Listen, bytes(body), _MOST_WISH_BYTES)
+            address = Address(request.path_params["fleet"], request.path_params["device"])
+        except (BadMessage, ValueError) as error:
+            raise HTTPException(400, str(error)) from None
+        expires_s = time.time() + _COMMAND_S
+        command = Command(uuid.uuid4().hex, "listen", expires_s, listen=wish)
+        if not self.send(address, command):
+            raise HTTPException(503, "the broker is away; nothing was sent")
+        return JSONResponse({"command": command.id, "expires": _iso(expires_s)}, 202)
 
     def exams(self, request: Request) -> Response:
         query = request.query_params
@@ -420,6 +454,7 @@ def _device(row: DeviceRow) -> dict[str, Any]:
             "battery": health.battery,
             "disk_free_mb": health.disk_free_bytes / 1e6 if health.disk_free_bytes is not None else None,
             "shed": health.shed,
+            "listening": to_json(health.listening),
         }
     return made
 
@@ -432,15 +467,24 @@ def _health(row: DeviceRow) -> messages.Health | None:
         return None
 
 
-def create_app(store: Store, hub: Hub, *, hosts: Iterable[str] = (), bundle: Path | None = None) -> Any:
-    """The ASGI application. `hosts`: names, beside localhost and address literals, that requests may use."""
-    pages = _Pages(store, Sounds(store, bundle), hub)
+def create_app(
+    store: Store,
+    hub: Hub,
+    *,
+    hosts: Iterable[str] = (),
+    bundle: Path | None = None,
+    send: Send = lambda address, command: False,
+) -> Any:
+    """The ASGI application. `hosts`: names, beside localhost and address literals, that requests may use.
+    `send`: gives a command to a device."""
+    pages = _Pages(store, Sounds(store, bundle), hub, send)
     site = "/exams/{exam:uuid}/sites/{site}/{kind}"
     routes = [
         Route("/", pages.home),
         Route("/exams/{exam:uuid}", pages.exam),
         Route("/licences", pages.licences),
         Route("/api/devices", pages.devices),
+        Route("/api/devices/{fleet}/{device}/listen", pages.listen, methods=["POST"]),
         Route("/api/exams", pages.exams),
         Route("/api/exams/{exam:uuid}", pages.exam_json),
         Route(f"/api{site}", pages.sound_json),

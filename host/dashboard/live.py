@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from device.messages import LiveExam, LiveQuality, LiveWave, LiveWindow
 from device.rates import WORKING_RATE_HZ
+from device.wire import to_json
 from host.ingest import Notice
 
 __all__ = ["Hub", "page_message"]
@@ -30,10 +31,16 @@ _MOST_PAGES = 200
 
 def page_message(notice: Notice) -> dict[str, Any]:
     """A notice as the page hears it: seconds instead of sample numbers, unknown as null."""
+    made: dict[str, Any]
+    if notice["type"] == "answer":
+        answer = notice["message"]
+        made = {"type": "answer", "device": notice["device"], "command": answer.command}
+        made |= {"name": answer.name, "ok": answer.ok, "says": answer.says}
+        return made | {"listening": to_json(answer.listening)}
     if notice["type"] != "live":
         return dict(notice)
     live = notice["message"]
-    made: dict[str, Any] = {"device": notice["device"], "name": notice["device"].split("/", 1)[1]}
+    made = {"device": notice["device"], "name": notice["device"].split("/", 1)[1]}
     if isinstance(live, LiveWave):
         rate = WORKING_RATE_HZ / live.every
         made |= {"type": "wave", "t": live.index / WORKING_RATE_HZ, "rate": rate, "exam": live.exam}

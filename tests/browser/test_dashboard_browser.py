@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 
 from device import messages as m
+from device.daemon import Daemon as DeviceDaemon
+from device.settings import Settings
 from device.sources.files import read_sound, write_sound
 from host.broker import EmbeddedBroker
 from host.demo import Stethoscope
@@ -313,4 +315,59 @@ def test_an_address_that_leads_nowhere_says_so(host: Host, chromium: Any) -> Non
     page.get_by_role("heading", name="Not here").wait_for()
     page.get_by_role("link", name="All exams", exact=True).click()
     page.get_by_text("No exams yet").wait_for()
+    page.close()
+
+
+def test_what_is_heard_at_a_stethoscope_can_be_chosen(host: Host, chromium: Any) -> None:  # noqa: F811
+    """A real daemon without an end; each change is shown when the device has answered."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light")
+    page.set_default_timeout(WAIT_MS)
+    wrong = watched(page, host.url)
+    page.goto(host.url)
+    settings = Settings.parse(
+        {
+            "device": {"id": "ward-3", "fleet": "clinic", "state_dir": str(host.store.folder / "device")},
+            "source": {"spec": "synthetic", "pace": "real"},
+            "listen": {"output": f"file:{host.store.folder / 'heard.wav'}", "preset": "extended"},
+            "exam": {"autostart": False, "exams": 0},
+            "mqtt": {"host": host.broker_address.host, "port": host.broker_address.port},
+        }
+    )
+    daemon = DeviceDaemon(settings)
+    thread = threading.Thread(target=daemon.run, kwargs={"signals": False}, daemon=True)
+    thread.start()
+    try:
+        ear = page.locator(".device[data-device='clinic/ward-3'] .ear")
+        ear.wait_for()
+        said = ear.locator(".ear-says")
+        raw, clean = (ear.get_by_role("button", name=name, exact=True) for name in ("Raw", "Denoised"))
+        assert clean.get_attribute("aria-pressed") == "true" and raw.get_attribute("aria-pressed") == "false"
+        assert ear.locator("select").input_value() == "extended"
+        assert ear.locator("input").input_value() == "1"
+
+        raw.click()
+        said.get_by_text("raw, extended, strength 1, gain 0 dB", exact=True).wait_for()
+        assert raw.get_attribute("aria-pressed") == "true"
+        ear.locator("select").select_option("bell")
+        said.get_by_text("raw, bell, strength 1, gain 0 dB", exact=True).wait_for()
+        ear.locator("input").focus()
+        for _ in range(4):
+            page.keyboard.press("ArrowLeft")
+        said.get_by_text("raw, bell, strength 0.8, gain 0 dB", exact=True).wait_for()
+        assert ear.locator(".num").inner_text() == "80 %"
+        assert daemon._listening.strength == 0.8
+        assert unnamed(page) == [] and fits(page)
+
+        # another page sees the same, from what the device tells of itself
+        other = chromium.new_page(viewport={"width": 390, "height": 844})
+        other.goto(host.url)
+        other.locator(".ear button[aria-pressed=true]", has_text="Raw").wait_for()
+        assert other.locator(".ear select").input_value() == "bell"
+        assert fits(other)
+        other.close()
+    finally:
+        daemon.request_stop()
+        thread.join(30)
+    ear.wait_for(state="hidden")
+    assert wrong == []
     page.close()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sqlite3
+import time
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from host.dashboard.live import Hub, page_message
 from host.dashboard.sounds import Sounds, spectrogram
 from host.store import Store
 from tests.host.arrivals import beats, flac, put
+from tests.wire_schemas import validator
 
 LIVE = "ws://127.0.0.1:8080/live"
 UNKNOWN = "00000000-0000-4000-8000-00000000dead"
@@ -43,8 +45,17 @@ def hub() -> Hub:
 
 
 @pytest.fixture
-def client(store: Store, hub: Hub) -> Iterator[TestClient]:
-    app = create_app(store, hub, hosts=["clinic.example"])
+def sent() -> list[tuple[m.Address, m.Command]]:
+    return []
+
+
+@pytest.fixture
+def client(store: Store, hub: Hub, sent: list[tuple[m.Address, m.Command]]) -> Iterator[TestClient]:
+    def send(address: m.Address, command: m.Command) -> bool:
+        sent.append((address, command))
+        return address.device != "unreachable"
+
+    app = create_app(store, hub, hosts=["clinic.example"], send=send)
     with TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False) as made:
         yield made
 
@@ -143,6 +154,70 @@ def test_paths_lead_nowhere_else(client: TestClient, store: Store, path: str) ->
 def test_nothing_can_be_changed(client: TestClient) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         assert client.request(method, "/api/exams").status_code == 405
+
+
+LISTEN = "/api/devices/village/stetho-1/listen"
+OWN = {"origin": "http://127.0.0.1:8080"}
+
+
+def test_a_wish_to_listen_becomes_a_command(
+    client: TestClient, sent: list[tuple[m.Address, m.Command]]
+) -> None:
+    answer = client.post(LISTEN, json={"monitor": "raw", "strength": 0.5, "preset": "bell"}, headers=OWN)
+    assert answer.status_code == 202
+    ((address, command),) = sent
+    assert address == m.Address("village", "stetho-1") and command.name == "listen"
+    assert command.listen == m.Listen("raw", 0.5, "bell", None)
+    assert answer.json()["command"] == command.id
+    assert 0 < command.expires_s - time.time() <= 10
+    validator("command").validate(json.loads(m.encode(command)))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status", "says"),
+    [
+        (LISTEN, b'{"strength": 2}', {}, 400, "strength: 2 lies outside 0.0 to 1.0"),
+        (LISTEN, b'{"preset": "trumpet"}', {}, 400, "none of none, bell"),
+        (LISTEN, b"not json", {}, 400, "not JSON"),
+        (LISTEN, b" " * 3000, {}, 413, "too long"),
+        ("/api/devices/.village/stetho-1/listen", b"{}", {}, 400, "no dot first"),
+        ("/api/devices/village/a%23b/listen", b"{}", {}, 400, "use up to 64 letters"),
+        ("/api/devices/village/unreachable/listen", b"{}", {}, 503, "the broker is away"),
+        (LISTEN, b"{}", {"origin": "http://evil.example"}, 403, "own pages"),
+        (LISTEN, b"{}", {"origin": "null"}, 403, "own pages"),
+        (LISTEN, b"{}", {"content-type": "text/plain"}, 403, "own pages"),
+        (LISTEN, b"{}", {"host": "evil.example"}, 421, ""),
+    ],
+)
+def test_a_wish_that_is_wrong_or_foreign_is_refused(
+    client: TestClient,
+    sent: list[tuple[m.Address, m.Command]],
+    path: str,
+    body: bytes,
+    headers: dict[str, str],
+    status: int,
+    says: str,
+) -> None:
+    headers = {"content-type": "application/json", **OWN, **headers}
+    answer = client.post(path, content=body, headers=headers)
+    assert answer.status_code == status and (not says or says in answer.json()["error"])
+    assert not sent or status == 503
+
+
+def test_an_answer_reaches_the_page(client: TestClient, hub: Hub) -> None:
+    listening = m.Listening("raw", 0.5, "bell", 0.0, "device")
+    answer = m.Answer("c-1", "listen", True, "raw, bell", listening=listening)
+    with client.websocket_connect(LIVE) as socket:
+        assert socket.receive_json()["type"] == "hello"
+        hub.tell({"type": "answer", "device": "village/stetho-1", "message": answer})
+        told = socket.receive_json()
+    assert (told["type"], told["device"], told["command"], told["ok"]) == (
+        "answer",
+        "village/stetho-1",
+        "c-1",
+        True,
+    )
+    assert told["listening"]["preset"] == "bell" and told["says"] == "raw, bell"
 
 
 def test_what_a_device_writes_is_data_never_markup(client: TestClient, store: Store) -> None:

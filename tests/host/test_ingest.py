@@ -285,3 +285,27 @@ def test_addresses_of_brokers(tmp_path: Path) -> None:
         BrokerAddress.parse("mqtt://b", secret)
     with pytest.raises(BadInput, match="cannot read the password"):
         BrokerAddress.parse("mqtt://u@b", tmp_path / "none")
+
+
+def test_commands_reach_the_device_and_its_answer_is_told(
+    broker: tuple[str, int],
+    store: Store,
+) -> None:
+    told: queue.Queue[dict[str, Any]] = queue.Queue()
+    with running(store, *broker, tell=told.put) as ingest, device(*broker) as stetho:
+        heard: queue.Queue[m.Command] = queue.Queue()
+        subscribed = threading.Event()
+        stetho.client.on_message = lambda _c, _d, message: heard.put(m.read(m.Command, message.payload))
+        stetho.client.on_subscribe = lambda *_: subscribed.set()
+        stetho.client.subscribe(stetho.address.command, 1)
+        assert subscribed.wait(WAIT_S)
+        late = m.Command("too-late", "listen", 1.0, listen=m.Listen())
+        wish = m.Command("c-1", "listen", 4e9, listen=m.Listen(preset="bell"))
+        assert ingest.send(stetho.address, late) and ingest.send(stetho.address, wish)
+        assert heard.get(timeout=WAIT_S) == wish, "what nobody waits for any more is not sent"
+        answer = m.Answer("c-1", "listen", True, "clean, bell")
+        stetho.send(stetho.address.answer, m.encode(answer))
+        while (notice := told.get(timeout=WAIT_S))["type"] != "answer":
+            pass
+        assert notice["message"] == answer and notice["device"] == f"{stetho.exam.fleet}/{stetho.exam.device}"
+    assert not ingest.send(stetho.address, wish), "no broker: said at once"

@@ -1,6 +1,7 @@
 // The first page: what is running now, the exams, the stethoscopes.
 
 import { api, h, icon, known, listen, percent, probability, qualityWord, seconds, siteName, timeAgo, verdictKey, verdictPill, zones } from "./shell.js";
+import { Ear } from "./ear.js";
 import { LiveCard } from "./live.js";
 
 const PAGE = 30;
@@ -98,7 +99,24 @@ async function stored(id) {
 
 const STATES = { true: ["on", "online"], false: ["off", "offline"], null: ["", "state unknown"] };
 
+const stethoscopes = new Map();
+
+/** The card is made once and filled again and again: a hand may be on its controls. */
 function deviceCard(device) {
+  let kept = stethoscopes.get(device.id);
+  if (!kept) {
+    kept = { facts: h("div", {}), ear: new Ear(device.id) };
+    kept.element = h("li.card.device", { "data-device": device.id }, kept.facts, kept.ear.element);
+    stethoscopes.set(device.id, kept);
+  }
+  kept.element.setAttribute("data-online", String(device.online));
+  kept.ear.element.hidden = !(device.online && device.listening);
+  if (device.listening) kept.ear.show(device.listening);
+  kept.facts.replaceChildren(...deviceFacts(device));
+  return kept.element;
+}
+
+function deviceFacts(device) {
   const [dot, word] = STATES[String(device.online)];
   const facts = [
     ["Last seen", timeAgo(device.last_seen)],
@@ -112,10 +130,11 @@ function deviceCard(device) {
   if (known(device.temperature_c)) facts.push(["Temperature", `${Math.round(device.temperature_c)} °C`]);
   if (known(device.disk_free_mb)) facts.push(["Disk free", device.disk_free_mb > 2000 ? `${Math.round(device.disk_free_mb / 1000)} GB` : `${Math.round(device.disk_free_mb)} MB`]);
   if (known(device.battery)) facts.push(["Battery", percent(device.battery)]);
-  return h("li.card.device", { "data-device": device.id, "data-online": String(device.online) },
+  return [
     h("div.device-top", {}, icon("device"), h("strong", { title: `${device.device}, fleet ${device.fleet}` }, device.device),
       h(`i.dot.${dot || "unknown"}`, { "aria-hidden": "true" }), h("span", {}, word)),
-    h("dl", {}, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
+    h("dl", {}, facts.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+  ];
 }
 
 async function loadDevices() {
@@ -123,7 +142,11 @@ async function loadDevices() {
   if (!devices.length) {
     deviceList.replaceChildren(h("li.empty", {}, h("h3", {}, "None has reported"),
       h("p", {}, "A stethoscope appears when it first reaches the broker. Its settings name it: ", h("code", {}, "[mqtt] host"))));
-  } else deviceList.replaceChildren(...devices.map(deviceCard));
+    return;
+  }
+  const made = devices.map(deviceCard);
+  const same = made.length === deviceList.children.length && made.every((card, n) => card === deviceList.children[n]);
+  if (!same) deviceList.replaceChildren(...made);
 }
 
 // ---------------------------------------------------------------- live
@@ -181,7 +204,8 @@ function hear(message) {
   else if (message.type === "exam") {
     card(message).exam(message);
     if (OVER.has(message.state)) leave(message.device, KEEP_ENDED_MS);
-  } else if (message.type === "stored") stored(message.exam).catch(complain);
+  } else if (message.type === "answer") stethoscopes.get(message.device)?.ear.answer(message);
+  else if (message.type === "stored") stored(message.exam).catch(complain);
   else if (message.type === "lost") for (const device of [...cards.keys()]) leave(device, 0);
   else if (message.type === "device") {
     if (message.online === false) leave(message.device, 0);

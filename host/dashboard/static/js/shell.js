@@ -39,6 +39,14 @@ export async function api(path) {
   return answer.json();
 }
 
+/** Send a wish; the server says what came of sending it. */
+export async function send(path, body) {
+  const answer = await fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(told.error || `${answer.status} ${answer.statusText}`);
+  return told;
+}
+
 // ---------------------------------------------------------------- words
 
 export const SITES = {
