@@ -1,7 +1,7 @@
 """From the daemon through a broker into the store, as processes, with each of them killed in turn.
 
 An exam that was put in the outbox arrives once and whole, whoever dies; one that was not put is a partial
-recording on the device and no exam anywhere.
+recording on the device and no exam anywhere. `exams=0`: the daemon stays, when its one recording is over.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def test_kill_9_after_put_loses_nothing(
     victim: str,
 ) -> None:
     serve = Serve(tmp_path, "--broker", mosquitto.url)
-    daemon = Daemon(tmp_path, mosquitto.port, f"file:{long_recording}")
+    daemon = Daemon(tmp_path, mosquitto.port, f"file:{long_recording}", exams=0)
     with ended(daemon, serve):
         # nobody takes exams yet: the daemon can only put
         daemon.start()
@@ -110,9 +110,8 @@ def test_kill_9_after_put_loses_nothing(
         # struck while pieces travel, or just before or after: each must be survived
         until(lambda: serve.rows("exams"), "the first sign of the exam in the store")
         if victim == "daemon":
-            if daemon.process is not None and daemon.process.poll() is None:
-                daemon.kill()
-            daemon.start(autostart=False, exams=0)
+            daemon.kill()
+            daemon.start(autostart=False)
         elif victim == "mosquitto":
             mosquitto.kill()
             mosquitto.start()
@@ -128,7 +127,7 @@ def test_kill_9_of_all_three_after_put_loses_nothing(
     long_recording: Path,
 ) -> None:
     serve = Serve(tmp_path, "--broker", mosquitto.url)
-    daemon = Daemon(tmp_path, mosquitto.port, f"file:{long_recording}")
+    daemon = Daemon(tmp_path, mosquitto.port, f"file:{long_recording}", exams=0)
     with ended(daemon, serve):
         serve.start()
         mosquitto.kill()  # so that nothing can have been delivered
@@ -139,7 +138,7 @@ def test_kill_9_of_all_three_after_put_loses_nothing(
         assert serve.rows("exams") == 0
         mosquitto.start()
         serve.start()
-        daemon.start(autostart=False, exams=0)
+        daemon.start(autostart=False)
         exam = arrived_whole(serve, long_recording)
         until(lambda: f"{exam} delivered" in daemon.says(), "the device to hear of it")
 
@@ -150,7 +149,7 @@ def test_kill_9_before_put_leaves_a_partial_and_no_exam(
     murmur_recording: Path,
 ) -> None:
     serve = Serve(tmp_path, "--broker", mosquitto.url)
-    daemon = Daemon(tmp_path, mosquitto.port, f"file:{murmur_recording}", pace="real")
+    daemon = Daemon(tmp_path, mosquitto.port, f"file:{murmur_recording}", pace="real", exams=0)
     with ended(daemon, serve):
         serve.start()
         daemon.start()
@@ -161,7 +160,7 @@ def test_kill_9_before_put_leaves_a_partial_and_no_exam(
         assert partial
         daemon.kill()
         assert in_outbox(daemon) == 0
-        daemon.start(autostart=False, exams=0)
+        daemon.start(autostart=False)
         until(lambda: "partial recording of" in daemon.says(), "the partial to be told of")
 
         def told() -> Any:
@@ -178,7 +177,7 @@ def test_kill_9_before_put_leaves_a_partial_and_no_exam(
 def test_the_embedded_broker_forgets_and_the_exam_still_arrives(tmp_path: Path, long_recording: Path) -> None:
     port = free_port()
     serve = Serve(tmp_path, "--embedded-broker", str(port))
-    daemon = Daemon(tmp_path, port, f"file:{long_recording}")
+    daemon = Daemon(tmp_path, port, f"file:{long_recording}", exams=0)
     with ended(daemon, serve):
         daemon.start()
         until(lambda: in_outbox(daemon), f"an exam in the outbox; the daemon said: {daemon.says()}")
@@ -187,8 +186,7 @@ def test_the_embedded_broker_forgets_and_the_exam_still_arrives(tmp_path: Path, 
         serve.kill()  # and the broker with it, and all that it held
         serve.start()
         arrived_whole(serve, long_recording)
-        if daemon.process is not None and daemon.process.poll() is None:
-            daemon.kill()
-        daemon.start(autostart=False, exams=0)
+        daemon.kill()
+        daemon.start(autostart=False)
         until(lambda: "connected" in daemon.says().rsplit("listening", 1)[-1], "the daemon is back")
         assert serve.rows("exams") == 1
