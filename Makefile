@@ -6,6 +6,7 @@ TRAIN := .venv-train
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 # handed on in the environment, so that a name may hold whatever it likes
+RECORDING ?= tests/data/circor/68379_MV.flac
 export RECORDING
 DEBIAN := mosquitto chromium pulseaudio pulseaudio-utils libasound2-plugins portaudio19-dev gcc libsndfile1
 PYTEST_ARGS ?=
@@ -34,7 +35,7 @@ $(TRAIN)/.train: pyproject.toml
 
 setup: $(VENV)/.host  ## the environment of the host programs and the demo, in .venv
 
-demo: $(VENV)/.host  ## a virtual stethoscope, its broker and the dashboard, in one command (RECORDING=file.wav)
+demo: $(VENV)/.host  ## a virtual stethoscope, its broker and the dashboard, in one command (RECORDING=heart.wav, or RECORDING= for a synthetic heart)
 	$(BIN)/stethopi demo $(if $(RECORDING),--recording "$$RECORDING")
 
 debian:
