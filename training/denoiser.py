@@ -293,6 +293,25 @@ def _save(path: Path, content: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def _because(recipe: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """All that decides a fit, as plain values: a checkpoint of another recipe is not gone on with."""
+    shared = {k: recipe.get(k) for k in ("seed", "net", "mix", "references", "loss")}
+    train = {k: v for k, v in recipe["train"].items() if k not in ("steps", "rate", "warm_up")}
+    found: dict[str, Any] = json.loads(json.dumps({**shared, "train": train, "table": table}))
+    return found
+
+
+def _kept(path: Path, because: dict[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint at `path` if there is one of this very recipe."""
+    if not path.is_file():
+        return None
+    kept: dict[str, Any] = torch.load(path, weights_only=False)
+    if kept.get("because", because) != because:
+        print(f"{path.name}: of another recipe; beginning anew", flush=True)
+        return None
+    return kept
+
+
 def _fit(
     net: Denoiser,
     recipe: dict[str, Any],
@@ -336,8 +355,9 @@ def _fit(
 
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
     start, curve, seconds = 0, [], 0.0
-    if resume and path.is_file():
-        kept = torch.load(path, weights_only=False)
+    because = _because(recipe, table)
+    kept = _kept(path, because) if resume else None
+    if kept:
         net.load_state_dict(kept["net"])
         optimizer.load_state_dict(kept["optimizer"])
         average, start, curve, seconds = kept["average"], kept["step"], kept["curve"], kept["seconds"]
@@ -365,6 +385,7 @@ def _fit(
                 "layout": net.layout(),
                 "recipe": recipe,
                 "steps": steps,
+                "because": because,
                 **note,
             },
         )
@@ -526,7 +547,11 @@ def prune_denoiser(
     source: Path | None = None,
     name: str = "denoiser-pruned",
 ) -> Path:
-    """Prune the channels of out/denoiser-full.pt and fine-tune; writes out/<name>.pt and returns its path."""
+    """Prune the channels of out/denoiser-full.pt and fine-tune; writes out/<name>.pt and returns its path.
+
+    With a [polish] table in the recipe a second round of fine-tuning follows, from the average of the first
+    (out/<name>-first.pt).
+    """
     from training.prune import prune
 
     net, full = load_net(source or out / "denoiser-full.pt")
@@ -548,18 +573,16 @@ def prune_denoiser(
     rebuilt = Denoiser.from_layout(net.layout())
     rebuilt.load_state_dict(net.state_dict())
     print(f"pruned: {report['before']} to {report['after']}", flush=True)
+    about = {"kind": "pruned", "pruning": report, "full_validation": full.get("validation")}
     path = out / f"{name}.pt"
-    _fit(
-        rebuilt,
-        recipe,
-        table,
-        data,
-        cache,
-        path,
-        resume,
-        10_000_000,
-        {"kind": "pruned", "pruning": report, "full_validation": full.get("validation")},
-    )
+    polish = recipe.get("polish")
+    first = out / f"{name}-first.pt" if polish else path
+    kept = _kept(first, _because(recipe, table)) if resume and polish else None
+    if not (kept and kept["step"] >= int(table["steps"])):
+        _fit(rebuilt, recipe, table, data, cache, first, resume, 10_000_000, dict(about))
+    if polish:
+        rebuilt, _ = load_net(first)
+        _fit(rebuilt, recipe, polish, data, cache, path, resume, 15_000_000, dict(about))
     return path
 
 

@@ -34,9 +34,20 @@ from device.rates import WORKING_RATE_HZ as RATE
 from training import data as data_room
 from training.metrics import BAND_HZ
 
-__all__ = ["KINDS", "Mixer", "MixSettings", "NoisePool", "Reference", "add_murmur", "contrasts", "references"]
+__all__ = [
+    "KINDS",
+    "Mixer",
+    "MixSettings",
+    "NoisePool",
+    "Reference",
+    "add_murmur",
+    "contrasts",
+    "drawn_heart",
+    "references",
+]
 
 HEART = ("S1", "S2", "systole", "diastole")
+HEART_IN_ORDER = ("S1", "systole", "S2", "diastole")
 
 
 @dataclass(frozen=True)
@@ -253,6 +264,41 @@ def add_murmur(
     return (sound + gain * envelope * murmur).astype(np.float32)
 
 
+def drawn_heart(rng: np.random.Generator, n: int) -> tuple[np.ndarray, list[tuple[float, float, str]]]:
+    """A heart of decaying tones (as a simulator or a test file has it), n samples at rms 1, and its states.
+
+    Between the beats there is digital silence or faint noise, 40 to 80 dB below the beats.
+    """
+    period = rng.uniform(0.45, 1.2)
+    systole = rng.uniform(0.22, 0.42) * period**0.5
+    pitch, decay = rng.uniform(28, 75, 2), rng.uniform(0.012, 0.045, 2)
+    strength = (1.0, 10 ** (rng.normal(-3, 3) / 20))
+    x = np.zeros(n)
+    spans: list[tuple[float, float, str]] = []
+    onset = -rng.uniform(0, period)
+    while onset * RATE < n:
+        length = period * (1 + rng.normal(0, 0.02))
+        edges = (0.0, 0.11, systole, systole + 0.09, max(length, systole + 0.12))
+        spans += [
+            (onset + a, onset + b, state)
+            for a, b, state in zip(edges, edges[1:], HEART_IN_ORDER, strict=False)
+        ]
+        for k, at in enumerate((0.01, systole)):
+            i = round((onset + at) * RATE)
+            t = np.arange(round(6 * decay[k] * RATE)) / RATE
+            sweep = pitch[k] * (1 + 0.1 * rng.normal()) * t
+            tone = strength[k] * np.sin(2 * np.pi * sweep) * np.exp(-t / decay[k])
+            tone *= np.minimum(1, t * RATE / rng.uniform(1, 20))
+            lo, hi = max(i, 0), min(i + len(t), n)
+            if hi > lo:
+                x[lo:hi] += tone[lo - i : hi - i]
+        onset += length
+    x /= max(float(np.sqrt(np.mean(x**2))), 1e-6)
+    if rng.random() < 0.6:
+        x += 10 ** (-rng.uniform(40, 80) / 20) * coloured(rng, n)
+    return x.astype(np.float32), spans
+
+
 # ── noise ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 RECORDED = ("speech_babble", "crying", "household", "environment", "breath")
@@ -432,6 +478,8 @@ class MixSettings:
     synthetic_murmur: float = 0.55
     """Share of the others that get a synthetic one."""
     two_kinds: float = 0.5
+    synthetic_heart: float = 0.0
+    """Share of examples whose beats are drawn, with nothing or next to nothing between them."""
 
 
 _DATABASES = {"a": 0.2, "b": 0.16, "c": 0.05, "d": 0.08, "e": 0.22, "f": 0.08, "circor": 0.21}
@@ -461,6 +509,9 @@ class Mixer:
 
     def _clean(self, rng: np.random.Generator) -> np.ndarray:
         n = self.settings.samples
+        if self.settings.synthetic_heart and rng.random() < self.settings.synthetic_heart:
+            x, spans = drawn_heart(rng, n)
+            return add_murmur(rng, x, spans) if rng.random() < self.settings.synthetic_murmur else x
         if "murmur" in self.pools and rng.random() < self.settings.murmur:
             pool = self.pools["murmur"]
         else:

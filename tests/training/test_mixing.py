@@ -7,7 +7,7 @@ import pytest
 
 from device.errors import StethopiError
 from training.metrics import band, murmur_excess_db
-from training.mixing import KINDS, Mixer, MixSettings, NoisePool, Reference, add_murmur
+from training.mixing import KINDS, Mixer, MixSettings, NoisePool, Reference, add_murmur, drawn_heart
 
 RATE = 2000
 
@@ -86,3 +86,28 @@ def test_every_kind_gives_finite_sound_or_says_that_there_is_none(kind: str) -> 
 def test_without_references_it_says_so() -> None:
     with pytest.raises(StethopiError, match="no clean reference"):
         Mixer([reference(seconds=2.0)], pool(), MixSettings(), seed=1)
+
+
+def test_a_drawn_heart_has_its_beats_where_its_states_say() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        x, spans = drawn_heart(rng, 8192)
+        power = x.astype(float) ** 2
+        beats, between = [], []
+        for start, end, state in spans:
+            if start >= 0 and end * RATE <= 8192:
+                mean = float(power[int(start * RATE) : int(end * RATE)].mean())
+                (beats if state in ("S1", "S2") else between).append(mean)
+        assert np.median(beats) > 5 * np.median(between)
+
+
+def test_a_share_of_nought_draws_no_hearts_and_changes_no_other_draw() -> None:
+    plain = Mixer([reference()], pool(), MixSettings(batch=2, samples=4096), seed=1).batch(3)
+    other = Mixer(
+        [reference()], pool(), MixSettings(batch=2, samples=4096, synthetic_heart=1.0), seed=1
+    ).batch(3)
+    again = Mixer(
+        [reference()], pool(), MixSettings(batch=2, samples=4096, synthetic_heart=0.0), seed=1
+    ).batch(3)
+    assert np.array_equal(plain[1], again[1])
+    assert not np.array_equal(plain[1], other[1])

@@ -1,0 +1,55 @@
+"""Training of the denoiser: a checkpoint is gone on with only under the recipe that made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from device.errors import BadInput
+
+pytestmark = pytest.mark.train
+
+
+def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from training.denoiser import _because, _kept, read_recipe
+
+    recipe = read_recipe()
+    because = _because(recipe, recipe["train"])
+    path = tmp_path / "denoiser-full.pt"
+    assert _kept(path, because) is None
+    torch.save({"step": 7, "because": because}, path)
+    kept = _kept(path, because)
+    assert kept is not None
+    assert kept["step"] == 7
+    recipe["mix"]["clean"] = 0.5
+    assert _kept(path, _because(recipe, recipe["train"])) is None
+    assert "of another recipe" in capsys.readouterr().out
+
+
+def test_a_wrong_key_in_a_recipe_is_named() -> None:
+    from training.denoiser import _settings, _shape, read_recipe
+    from training.mixing import MixSettings
+
+    with pytest.raises(BadInput, match=r"\[mix\] cleen: no such key"):
+        _settings(MixSettings, {"cleen": 0.1}, "mix")
+    recipe = read_recipe()
+    recipe["net"]["trunc"] = 3
+    with pytest.raises(BadInput, match=r"\[net\] trunc"):
+        _shape(recipe)
+
+
+def test_a_missing_recipe_or_checkpoint_is_one_line(tmp_path: Path) -> None:
+    from training.denoiser import load_net, read_recipe
+
+    with pytest.raises(BadInput, match="no such recipe"):
+        read_recipe(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("a = = 1")
+    with pytest.raises(BadInput, match="not TOML"):
+        read_recipe(tmp_path / "bad.toml")
+    with pytest.raises(BadInput, match="stethopi train denoiser"):
+        load_net(tmp_path / "denoiser-full.pt")
