@@ -44,6 +44,7 @@ def _denoise(arguments: argparse.Namespace) -> int:
         strength=arguments.strength,
         bundle=arguments.bundle,
         processes=arguments.processes,
+        states=arguments.states,
     )
 
 
@@ -98,6 +99,13 @@ def _add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         type=Path,
         metavar="PNG",
         help="draw waveform and spectrogram before and after (a folder when IN is one)",
+    )
+    denoise.add_argument(
+        "--states",
+        type=Path,
+        metavar="CSV",
+        help="mark S1 and S2 in the picture from this table: record,start_s[,end_s],state "
+        "(default: a states.csv beside the recording)",
     )
     denoise.add_argument(
         "--strength", type=_fraction, default=1.0, help="0 (as it was) to 1 (fully denoised); default 1"

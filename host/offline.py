@@ -30,6 +30,8 @@ from device.rates import WORKING_RATE_HZ
 from device.resample import Decimator, upsample
 from device.screen import Findings, screen_recording
 from device.sources.files import SUFFIXES, Sound, read_sound, write_sound
+from host.states import NAME as STATES_NAME
+from host.states import HeartState, read_states
 
 __all__ = ["classify", "clean_sound", "denoise", "find_sounds", "screen_sound", "to_working_rate"]
 
@@ -180,6 +182,7 @@ class _DenoiseJob:
     plot: Path | None
     strength: float
     bundle: Path | None
+    states: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,25 @@ class _Outcome:
     result: dict[str, Any] | None = None
 
 
+def _states_of(job: _DenoiseJob) -> tuple[list[HeartState], list[str]]:
+    """What is known of the heart's states in a recording, and what to say about it."""
+    beside = job.source.parent / STATES_NAME
+    if job.states is None and not beside.is_file():
+        return [], []
+    table = job.states or beside
+    try:
+        states = read_states(table).get(job.source.stem, [])
+    except BadInput as error:
+        if job.states is not None:
+            raise
+        return [], [f"{error}; S1 and S2 are not drawn"]
+    if not states and job.states is not None:
+        return [], [f"{job.source}: not in {table}; S1 and S2 are not drawn"]
+    return states, []
+
+
 def _denoise_one(job: _DenoiseJob) -> _Outcome:
+    notes: list[str] = []
     try:
         sound = read_sound(job.source)
         raw, clean = clean_sound(sound, _model(job.bundle, "denoiser"), job.strength)
@@ -202,10 +223,11 @@ def _denoise_one(job: _DenoiseJob) -> _Outcome:
         if job.plot:
             from host import plots
 
-            plots.before_after(job.plot, raw, clean, title=job.source.name)
+            states, notes = _states_of(job)
+            plots.before_after(job.plot, raw, clean, title=job.source.name, states=states)
     except BadInput as error:
         return _Outcome(job.source, error=str(error))
-    return _Outcome(job.source, tuple(sound.notes))
+    return _Outcome(job.source, (*sound.notes, *notes))
 
 
 def denoise(
@@ -216,12 +238,18 @@ def denoise(
     strength: float = 1.0,
     bundle: Path | None = None,
     processes: int | None = None,
+    states: Path | None = None,
 ) -> int:
     """Clean a file, or every WAV and FLAC file of a folder into another folder under the same names.
 
-    `plot`: a PNG file, or a folder of them when `source` is one. Returns the exit code: 0, or 2 when a file
-    could not be read (the others are done all the same).
+    `plot`: a PNG file, or a folder of them when `source` is one. `states`: a table of where S1 and S2 lie,
+    for the plot; None: a states.csv beside the recording, if there is one. Returns the exit code: 0, or 2
+    when a file could not be read (the others are done all the same).
     """
+    if states is not None:
+        if plot is None:
+            raise BadInput("--states: is drawn into the picture; give --plot PNG too")
+        read_states(states)  # a broken table is told once, before any work
     if source.is_dir():
         if target.exists() and not target.is_dir():
             raise BadInput(f"{target}: a file, but {source} is a folder; give a folder for the output")
@@ -238,7 +266,7 @@ def denoise(
             _make_folder(plot)
         names = [path.relative_to(source) for path in paths]
         jobs = [
-            _DenoiseJob(path, target / name, png, strength, bundle)
+            _DenoiseJob(path, target / name, png, strength, bundle, states)
             for path, name, png in zip(paths, names, _plot_names(names, plot), strict=True)
         ]
     else:
@@ -250,7 +278,7 @@ def denoise(
             raise BadInput(f"{target}: the output is the input; give another name, inputs are never changed")
         if plot and plot.suffix.lower() != ".png":
             raise BadInput(f"{plot}: pictures are written as PNG; give a name that ends in .png")
-        jobs = [_DenoiseJob(source, target, plot, strength, bundle)]
+        jobs = [_DenoiseJob(source, target, plot, strength, bundle, states)]
     _bundle(bundle)  # a broken bundle is told once, before any work
     code = 0
     for outcome in _each(_denoise_one, jobs, processes, "denoise"):

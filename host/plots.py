@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from device.errors import BadInput
 from device.rates import WINDOW, WORKING_RATE_HZ
 from device.screen import Findings
 from device.sources.files import whole_file
+from host.states import HeartState
 
 __all__ = ["before_after", "screening"]
 
 _INK, _CLEAN, _ALERT = "#40536b", "#0b7a75", "#c4472f"
+_SOUNDS = {"S1": "#d08a1d", "S2": "#5157a0"}
 _TOP_HZ = 800
+_MOST_NAMED = 60
 
 
 def _spectrogram(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,16 +55,46 @@ def _wave(axes: Any, x: np.ndarray, label: str, colour: str, limit: float) -> No
     axes.grid(alpha=0.25)
 
 
-def before_after(path: Path, raw: np.ndarray, clean: np.ndarray, title: str) -> None:
+def _heart_sounds(axes: Sequence[Any], states: Sequence[HeartState], seconds: float) -> None:
+    """Mark S1 and S2 in waveforms; name each above the first one while they are few."""
+    for name, colour in _SOUNDS.items():
+        spans = [
+            (state.start_s, min(state.end_s, seconds) - state.start_s)
+            for state in states
+            if state.state == name and state.start_s < seconds
+        ]
+        for one in axes:
+            low, high = one.get_ylim()
+            one.broken_barh(spans, (low, high - low), color=colour, alpha=0.25, linewidth=0, label=name)
+        for start_s, long_s in spans if len(states) <= 4 * _MOST_NAMED else []:
+            axes[0].annotate(
+                name,
+                (start_s + long_s / 2, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 1),
+                textcoords="offset points",
+                ha="center",
+                fontsize=6.5,
+                color=colour,
+            )
+    axes[-1].legend(loc="upper right", fontsize=7, ncols=2, framealpha=0.8)
+
+
+def before_after(
+    path: Path, raw: np.ndarray, clean: np.ndarray, title: str, states: Sequence[HeartState] = ()
+) -> None:
     """Waveforms and spectrograms of a sound before and after denoising, on the same scales.
 
-    raw, clean: float32 (n,) at the working rate. Writes the PNG `path`.
+    raw, clean: float32 (n,) at the working rate. states: where S1 and S2 lie, as far as it is known. Writes
+    the PNG `path`.
     """
     figure = Figure(figsize=(11, 8), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True, height_ratios=[1, 1, 1.4, 1.4])
     limit = 1.05 * max(float(np.abs(raw).max(initial=0.0)), 1e-4)
     _wave(axes[0], raw, "before", _INK, limit)
     _wave(axes[1], clean, "after", _CLEAN, limit)
+    if any(state.state in _SOUNDS for state in states):
+        _heart_sounds(axes[:2], states, len(raw) / WORKING_RATE_HZ)
     before, hz, seconds = _spectrogram(raw)
     after, _, _ = _spectrogram(clean)
     top = float(before.max())
