@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from device.errors import StethopiError
+from device.quiet import quiet_about
 
 __all__ = ["Interpreter", "Tensor", "dequantise", "quantise", "runtime_name"]
 
 _RUNTIMES = {"tflite-runtime": "tflite_runtime.interpreter", "ai-edge-litert": "ai_edge_litert.interpreter"}
+_NOISE = ("INFO: ",)
+"""Both tell each process on stderr how they compute."""
 
 
 def _find() -> tuple[str, Callable[..., Any]]:
@@ -88,8 +91,9 @@ class Interpreter:
     def __init__(self, path: Path, threads: int = 1) -> None:
         name, make = _find()
         try:
-            self._interpreter = make(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with quiet_about(_NOISE):
+                self._interpreter = make(model_path=str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
         except SystemError as error:
             # tflite-runtime 2.14 imports under NumPy 2, but fails here
             raise StethopiError(

@@ -4,14 +4,11 @@ remedy."""
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-import tempfile
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 from device.errors import StethopiError
+from device.quiet import quiet_about
 
 __all__ = ["close_portaudio", "devices", "find_device", "open_portaudio", "quiet"]
 
@@ -24,34 +21,13 @@ _NOISE = (
     "connect(2) call",
     "attempt to",
 )
-_one_at_a_time = threading.Lock()
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> contextlib.AbstractContextManager[None]:
     """Keep back what ALSA and JACK print on stderr while PortAudio looks for devices; other lines come out
-    after.
-
-    They write to the descriptor from C, some 80 lines for a machine that is as it should be.
+    after. They are some 80 lines for a machine that is as it should be.
     """
-    with _one_at_a_time, tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        kept = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            held.seek(0)
-            lines = [
-                line
-                for line in held
-                if line.strip() and not line.decode("utf-8", "replace").startswith(_NOISE)
-            ]
-            with contextlib.suppress(OSError):
-                os.write(kept, b"".join(lines))
-            os.close(kept)
+    return quiet_about(_NOISE)
 
 
 def open_portaudio(what: str) -> Any:

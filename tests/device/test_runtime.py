@@ -54,3 +54,8 @@ def test_an_unknown_runtime_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STETHOPI_RUNTIME", "abacus")
     with pytest.raises(StethopiError, match="abacus: no such interpreter; use one of"):
         runtime.runtime_name()
+
+
+def test_a_model_is_made_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    runtime.Interpreter(bundle.load().model("denoiser").tflite)
+    assert capfd.readouterr().err == ""
