@@ -257,11 +257,12 @@ class Outbox:
                 if known[0] != digest:
                     raise StethopiError(f"exam {exam.id}: another exam of this id is in the outbox already")
                 return digest
-            rows = []
-            for site in exam.sites:
-                path = self._adopt(exam.id, site, files)
-                rows.append((exam.id, site.site, path.name, *_promise(site.sound)))
-            fsync_folder(self.sounds)
+            with self._told(f"exam {exam.id} cannot be written"):
+                rows = []
+                for site in exam.sites:
+                    path = self._adopt(exam.id, site, files)
+                    rows.append((exam.id, site.site, path.name, *_promise(site.sound)))
+                fsync_folder(self.sounds)
             with self._told(f"exam {exam.id} cannot be written"), self._transaction():
                 self._db.execute(
                     "INSERT INTO exams (id, sha256, result, bytes, state, boot_id, monotonic_s, wall_s)"
@@ -410,10 +411,10 @@ class Outbox:
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
-        """Where the database cannot be written, the disk being full or worn out: StethopiError."""
+        """Where files or database cannot be written, the disk being full or worn out: StethopiError."""
         try:
             yield
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OSError) as error:
             raise StethopiError(f"{what} in {self.folder} ({error}); free space on the disk") from error
 
     @contextmanager

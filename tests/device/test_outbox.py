@@ -253,6 +253,21 @@ def test_a_full_disk_refuses_new_exams(box: Outbox, monkeypatch: pytest.MonkeyPa
         box.admit(2 * 1024 * 1024)
 
 
+def test_a_disk_that_cannot_sync_is_told_and_the_exam_can_be_put_again(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exam, files = record(box)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            outbox, "fsync_folder", lambda folder: (_ for _ in ()).throw(OSError(28, "No space left"))
+        )
+        with pytest.raises(StethopiError, match="cannot be written .*No space left.*free space"):
+            box.put(exam, files)
+    assert box.state(exam.id) is None and all(path.exists() for path in files.values())
+    box.put(exam, files)
+    assert box.state(exam.id) == "waiting"
+
+
 def test_delivered_sounds_can_be_set_to_go_at_once(tmp_path: Path) -> None:
     box = Outbox(tmp_path / "outbox", keep_delivered=False)
     exam, files = record(box)
