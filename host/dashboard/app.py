@@ -272,7 +272,13 @@ class _Pages:
         found = self._wanted(request)
         site, kind = self._site_of(request, found), request.path_params["kind"]
         try:
-            made = self.sounds.wav(found.exam.id, site, kind, found.exam.bundle)
+            strength = float(request.query_params.get("strength", "1"))
+        except ValueError:
+            strength = -1.0
+        if not 0.0 <= strength <= 1.0 or abs(10 * strength - round(10 * strength)) > 1e-6:
+            raise HTTPException(400, "strength is 0 to 1 in tenths")
+        try:
+            made = self.sounds.wav(found.exam.id, site, kind, found.exam.bundle, strength)
         except StethopiError as error:
             raise HTTPException(503, str(error)) from None
         if made is None:

@@ -187,23 +187,35 @@ class Sounds:
                 self._keep(cached, held.getvalue())
         return SiteSound(clean, gain, reference, bundle.version, exact)
 
-    def wav(self, exam: str, site: str, kind: str, version: str) -> Path | bytes | None:
-        """A WAV file that browsers play, 8 kHz, 16 bit; its path, or its bytes when it cannot be kept."""
+    def wav(
+        self, exam: str, site: str, kind: str, version: str, strength: float = 1.0
+    ) -> Path | bytes | None:
+        """A WAV file that browsers play, 8 kHz, 16 bit; its path, or its bytes when it cannot be kept.
+
+        strength: of the clean sound, as the denoiser's, in tenths: a browser can seek in files only, and so
+        there are few of them.
+        """
         from device.resample import upsample
 
         path = self._store.sound_path(exam, site)
         if path is None:
             return None
         key = "raw" if kind == "raw" else _key(self.bundle(version)[0].model("denoiser"))
-        cached = self._cache / exam / f"{site}-{key}-{PLAY_RATE_HZ}.wav"
+        tenths = 10 if kind == "raw" else round(10 * strength)
+        part = "" if tenths == 10 else f"-{tenths}"
+        cached = self._cache / exam / f"{site}-{key}{part}-{PLAY_RATE_HZ}.wav"
         with self._alone(str(cached)):
             if cached.is_file():
                 return cached
             sound = self.get(exam, site, kind, version)
-            if sound is None:
+            raw = sound if tenths == 10 else self.get(exam, site, "raw", version)
+            if sound is None or raw is None:
                 return None
-            length = len(sound.samples) * PLAY_RATE_HZ // WORKING_RATE_HZ
-            data = _wav_bytes(upsample(sound.samples, PLAY_RATE_HZ, length) * sound.gain)
+            heard = sound.samples
+            if tenths < 10:
+                heard = raw.samples - np.float32(tenths / 10) * (raw.samples - sound.samples)
+            length = len(heard) * PLAY_RATE_HZ // WORKING_RATE_HZ
+            data = _wav_bytes(upsample(heard, PLAY_RATE_HZ, length) * sound.gain)
             return cached if self._keep(cached, data) else data
 
     @staticmethod

@@ -226,6 +226,18 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
     page.get_by_role("button", name="Pause").click()
     assert audio(page, "raw")["paused"] and audio(page, "clean")["paused"]
 
+    # at half the strength, another sound at the same place
+    page.get_by_role("button", name="Play").click()
+    before = audio(page, "raw")["at"]
+    page.get_by_role("slider", name="Strength of denoising").fill("0.5")
+    page.wait_for_function(
+        "() => document.querySelector('audio[data-kind=clean]').src.endsWith('strength=0.5')"
+    )
+    hears(page, "clean", before)
+    assert abs(audio(page, "clean")["at"] - audio(page, "raw")["at"]) < 0.5
+    assert audio(page, "raw")["muted"] and page.locator("audio[data-kind=clean]").count() == 1
+    page.get_by_role("button", name="Pause").click()
+
     # the keyboard does the same
     page.locator(".view").focus()
     page.keyboard.press("d")

@@ -156,6 +156,26 @@ def test_nothing_can_be_changed(client: TestClient) -> None:
         assert client.request(method, "/api/exams").status_code == 405
 
 
+def test_the_denoised_sound_can_be_heard_at_any_strength(client: TestClient, store: Store) -> None:
+    exam = put(store, {"AV": flac(beats())})
+
+    def heard(path: str) -> np.ndarray:
+        answer = client.get(f"/sounds/{exam.id}/AV/{path}")
+        assert answer.status_code == 200 and answer.headers["content-type"] == "audio/wav"
+        with wave.open(io.BytesIO(answer.content)) as file:
+            assert file.getframerate() == 8000
+            return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(float)
+
+    raw, clean = heard("raw.wav"), heard("clean.wav")
+    assert np.array_equal(heard("clean.wav?strength=1"), clean) and np.abs(raw - clean).max() > 20
+    assert np.abs(heard("clean.wav?strength=0") - raw).max() <= 1
+    partly = client.get(f"/sounds/{exam.id}/AV/clean.wav?strength=0.3", headers={"range": "bytes=0-9"})
+    assert partly.status_code == 206, "without ranges a browser cannot seek"
+    assert np.abs(heard("clean.wav?strength=0.3") - (0.7 * raw + 0.3 * clean)).max() <= 2
+    for wrong in ("2", "-0.1", "loud", "nan", "0.55"):
+        assert client.get(f"/sounds/{exam.id}/AV/clean.wav?strength={wrong}").status_code == 400
+
+
 LISTEN = "/api/devices/village/stetho-1/listen"
 OWN = {"origin": "http://127.0.0.1:8080"}
 

@@ -8,19 +8,45 @@ export class Player extends EventTarget {
     super();
     this.audio = {};
     this.heard = heard;
-    for (const [kind, url] of Object.entries(sources)) {
-      const audio = new Audio();
-      audio.preload = "auto";
-      audio.src = url;
-      audio.dataset.kind = kind;
-      audio.muted = kind !== heard;
-      audio.addEventListener("error", () => this.say("failed", { kind }));
-      this.audio[kind] = audio;
-    }
-    for (const name of ["play", "pause", "ended", "loadedmetadata", "seeked"]) {
-      for (const audio of Object.values(this.audio)) audio.addEventListener(name, () => this.say("change"));
-    }
-    this.audio[heard].addEventListener("ended", () => this.pause());
+    this.wanted = { ...sources };
+    for (const [kind, url] of Object.entries(sources)) this.adopt(kind, this.make(kind, url));
+  }
+
+  make(kind, url) {
+    const audio = new Audio();
+    audio.preload = "auto";
+    audio.src = url;
+    audio.dataset.kind = kind;
+    audio.muted = true;
+    return audio;
+  }
+
+  adopt(kind, audio) {
+    audio.muted = kind !== this.heard;
+    audio.addEventListener("error", () => this.say("failed", { kind }));
+    for (const name of ["play", "pause", "ended", "loadedmetadata", "seeked"]) audio.addEventListener(name, () => this.say("change"));
+    audio.addEventListener("ended", () => audio === this.lead && this.pause());
+    this.audio[kind] = audio;
+  }
+
+  /** Another version of one sound, at the same place; the old one goes on until the new one can be heard. */
+  async replace(kind, url) {
+    this.wanted[kind] = url;
+    const fresh = this.make(kind, url);
+    await new Promise((ready, failed) => {
+      fresh.addEventListener("canplaythrough", ready, { once: true });
+      fresh.addEventListener("error", () => failed(new Error("the sound could not be made")), { once: true });
+    });
+    if (this.wanted[kind] !== url) return; // another wish came meanwhile
+    const old = this.audio[kind];
+    fresh.currentTime = this.time;
+    if (this.playing) await fresh.play().catch(() => {});
+    this.adopt(kind, fresh);
+    old.replaceWith(fresh);
+    old.muted = true;
+    old.pause();
+    this.align();
+    this.say("change");
   }
 
   say(name, detail = {}) {

@@ -109,8 +109,11 @@ export class SiteView {
       (this.choice[kind] = h("button", { type: "button", "aria-pressed": "false", "data-hear": kind, onclick: () => this.hear(kind) }, NAMES[kind]))));
     this.place = h("input", { type: "range", min: "0", max: String(this.site.seconds), step: "0.01", value: "0", "aria-label": "Position", oninput: () => this.player?.seek(Number(this.place.value)) });
     this.time = h("span.time", {}, `0:00.0 / ${clock(this.site.seconds)}`);
+    this.strength = h("input", { type: "range", min: "0", max: "1", step: "0.1", value: "1", disabled: true, "aria-label": "Strength of denoising", vars: { "--at": "100%" }, oninput: () => this.showStrength(), onchange: () => this.soften() });
+    this.amount = h("span.num", {}, "100 %");
+    const soft = h("label.soft", {}, h("span", {}, "Strength"), this.strength, this.amount);
     const tool = (name, label, act) => h("button.quiet", { type: "button", "aria-label": label, title: label, onclick: act }, icon(name));
-    return h("div.transport", {}, this.playButton, seg, this.time, h("div.grow", {}, this.place),
+    return h("div.transport", {}, this.playButton, seg, soft, this.time, h("div.grow", {}, this.place),
       h("div.tools", {},
         tool("minus", "Zoom out", () => this.zoom(2)),
         tool("plus", "Zoom in", () => this.zoom(0.5)),
@@ -152,6 +155,7 @@ export class SiteView {
     this.player.addEventListener("change", () => this.showPlayer());
     this.player.addEventListener("failed", () => (this.note.textContent = "The browser cannot play this sound."));
     this.playButton.disabled = false;
+    this.strength.disabled = !sources.clean;
     // found by name in tests and by assistive tools that look for media
     for (const audio of Object.values(this.player.audio)) this.element.append(audio);
     this.showPlayer();
@@ -232,6 +236,23 @@ export class SiteView {
 
   hear(kind) {
     this.player?.hear(kind);
+  }
+
+  showStrength() {
+    const share = Number(this.strength.value);
+    this.strength.style.setProperty("--at", `${100 * share}%`);
+    this.amount.textContent = percent(share);
+  }
+
+  /** Hear the denoised sound at another strength; the picture stays that of full strength. */
+  async soften() {
+    const share = Number(this.strength.value);
+    this.hear("clean");
+    try {
+      await this.player.replace("clean", `${this.sound("clean", "wav")}${share === 1 ? "" : `?strength=${share}`}`);
+    } catch (error) {
+      this.note.textContent = `No sound of this strength: ${error.message}`;
+    }
   }
 
   showPlayer() {
