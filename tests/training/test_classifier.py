@@ -150,3 +150,15 @@ def test_calibration_error_of_an_honest_and_of_a_boastful_model() -> None:
     happened = rng.random(5000) < told
     assert calibration_error(told, happened) < 0.03
     assert calibration_error(np.full(5000, 0.95), rng.random(5000) < 0.5) > 0.4
+
+
+def test_no_interval_from_a_class_of_three_people() -> None:
+    from training.benchmark_classify import _scores
+
+    rng = np.random.default_rng(3)
+    positive = np.arange(60) < 30
+    probability = np.clip(0.5 + 0.2 * positive + 0.2 * rng.standard_normal(60), 0, 1)
+    few = [f"p{k % 3}" if k < 30 else f"n{k}" for k in range(60)]
+    found = _scores(probability, positive, few, 0.5, 1)
+    assert found["auc"]["value"] is not None and found["auc"]["low"] is None
+    assert found["sensitivity"]["low"] is None and found["specificity"]["low"] is not None
