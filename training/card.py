@@ -84,7 +84,8 @@ def classify_table(result: Mapping[str, Any]) -> str:
     floor = result["floor"]
     return (
         _table(head, rows)
-        + "\n\nIntervals: 95 %, bootstrap over subjects; none where a class has fewer than four. Pooled over all sources the AUC is "
+        + "\n\nIntervals: 95 %, bootstrap over subjects; none where a class has fewer than four."
+        + " Pooled over all sources the AUC is "
         + f"{_figure(model['pooled']['auc'])}; knowing nothing but the source scores {_figure(floor['auc'])}"
         + " there, and 0.50 within each: look at the rows."
     )
