@@ -1,8 +1,8 @@
 """The errors that a person may see. Each is one line: what, where, the remedy.
 
-    StethopiError            ran and failed            exit code 1
-    ├── BadInput             bad input or usage        exit code 2
-    └── SourceGone           the sound source vanished (unplugged); the caller may try again
+StethopiError            ran and failed            exit code 1
+├── BadInput             bad input or usage        exit code 2
+└── SourceGone           the sound source vanished (unplugged); the caller may try again
 """
 
 from __future__ import annotations
