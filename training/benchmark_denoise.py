@@ -500,6 +500,36 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def brief(result: Mapping[str, Any]) -> str:
+    """The few rows of docs/results/denoise.json that the README shows, as Markdown."""
+    lines = [
+        "| dB in 25–400 Hz, inputs of −6…6 dB | all kinds: plain | beyond volume"
+        " | kinds never trained on: plain | beyond volume | clean in: SNR out"
+        " | murmur's excess: clean in | 10 dB | 0 dB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in ("nothing", "volume", "band-pass", "wavelet", "spectral gating", "int8"):
+        row = result["rows"].get(name)
+        if row is None:
+            continue
+        clean = row["clean_in"]["mean"]
+        cells = [NAMES.get(name, name)]
+        cells += [_cell(row[of][what]) for of in ("all", "unseen") for what in ("plain", "beyond_volume")]
+        cells.append("exact" if (clean["value"] or 0) >= 99.9 else _cell(clean, sign=False))
+        cells += [_cell(row["murmur"][at]["median"]) for at in ("clean", "10", "0")]
+        lines.append(f"| {' | '.join(cells)} |")
+    ours = result["rows"]["int8"]["kinds"]
+    hardest = min(ours, key=lambda kind: ours[kind]["plain"]["value"])
+    lines += [
+        "",
+        "*Beyond volume* gives input and output their best gain first, so that turning the volume down"
+        " earns nothing. *Murmur's excess*: median change of what a real murmur has more in systole than in"
+        f" diastole. The hardest kind of noise is {hardest} ({_cell(ours[hardest]['plain'])} plain). By"
+        " kind, with harm and the worst tenth: [docs/denoiser.md](docs/denoiser.md).",
+    ]
+    return "\n".join(lines)
+
+
 def note(results: Path) -> dict[str, str]:
     """The generated parts of docs/denoiser.md by name, from the JSON files in `results`."""
     parts = {}

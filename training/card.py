@@ -242,7 +242,9 @@ def _tables() -> str:
     parts = []
     denoise, classify = _read(None, "denoise"), _read(None, "classify")
     if denoise:
-        parts += ["**Denoising**", denoise_table(denoise)]
+        from training.benchmark_denoise import brief  # the layout is that program's own
+
+        parts += ["**Denoising**", brief(denoise)]
     if classify:
         parts += ["**Screening**", classify_table(classify)]
     return "\n\n".join(parts) + "\n" if parts else ""
