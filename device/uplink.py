@@ -132,7 +132,7 @@ class Uplink:
         self._client: Client | None = None
         self._online = False
         self._lost_why: str | None = None
-        self._trouble = ""
+        self._disk_away = False
         self._gone_since: float | None = None
         self._connected_before = False
         self._version: int | None = None
@@ -199,9 +199,9 @@ class Uplink:
                 self._say_gone(str(lost))
             except StethopiError as error:
                 # the disk takes nothing any more: said once, and tried again seldom
-                if str(error) != self._trouble:
+                if not self._disk_away:
                     log.error("%s", error)
-                self._trouble = str(error)
+                self._disk_away = True
                 wait_s = self._pace.reconnect_most_s
             except Exception:
                 if self._stopping:
@@ -474,6 +474,9 @@ class Uplink:
             ours = self._outbox.refused(receipt.exam, receipt.sha256, receipt.why or "")
             if ours and job is not None:
                 log.error("exam %s refused by the host: %s; it stays here", receipt.exam, receipt.why)
+        if ours and self._disk_away:
+            self._disk_away = False
+            log.info("the outbox can be written again")
         if ours and job is not None:
             job.settled = True
             del self._jobs[receipt.exam]

@@ -201,6 +201,7 @@ def test_no_broker_at_the_start_is_said_once(outbox: Outbox, caplog: pytest.LogC
 def test_a_disk_that_takes_no_receipt_is_told_once_and_loses_nothing(
     mosquitto: Mosquitto, outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="mqtt")
     exam = put(outbox)
     outbox._db.execute("PRAGMA query_only = ON")  # every write fails, as on a full disk
     with Ingest(mosquitto.host, mosquitto.port) as host, uplink_to(mosquitto, outbox):
@@ -210,6 +211,7 @@ def test_a_disk_that_takes_no_receipt_is_told_once_and_loses_nothing(
     (told,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
     assert "cannot be noted as" in told.getMessage() and "free space" in told.getMessage()
     assert told.exc_info is None
+    assert "the outbox can be written again" in caplog.messages
 
 
 def test_at_most_a_few_messages_are_under_way(
