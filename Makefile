@@ -51,7 +51,7 @@ test: $(VENV)/.dev  ## every test that needs no training environment (installs t
 	$(BIN)/python -m pytest -m 'not train' $(PYTEST_ARGS)
 
 test-train: $(TRAIN)/.train  ## the tests that train, prune, convert and quantise (an environment of its own, 3.4 GB)
-	$(TRAIN)/bin/python -m pytest -m train $(PYTEST_ARGS)
+	$(TRAIN)/bin/python -m pytest -m train tests/models tests/training $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
