@@ -175,8 +175,11 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
                 arg=lane,
             )
             before = inked(page, lane)
-            page.wait_for_timeout(500)
-            assert inked(page, lane) != before, "the waveform stands still"
+            moved = 0
+            while inked(page, lane) == before:
+                page.wait_for_timeout(200)
+                moved += 200
+                assert moved < WAIT_MS, "the waveform stands still"
         page.locator(".device[data-online=true]").wait_for()
 
         # then the exam is in the list, whole, with a verdict in words
@@ -234,7 +237,7 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
         "() => document.querySelector('audio[data-kind=clean]').src.endsWith('strength=0.5')"
     )
     hears(page, "clean", before)
-    assert abs(audio(page, "clean")["at"] - audio(page, "raw")["at"]) < 0.5
+    assert abs(audio(page, "clean")["at"] - audio(page, "raw")["at"]) < 1.5
     assert audio(page, "raw")["muted"] and page.locator("audio[data-kind=clean]").count() == 1
     page.get_by_role("button", name="Pause").click()
 
