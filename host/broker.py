@@ -73,6 +73,12 @@ class EmbeddedBroker:
 
     def start(self) -> EmbeddedBroker:
         """Listen; returns when clients can connect. StethopiError when it cannot."""
+        try:
+            socket.getaddrinfo(self.address, None)
+        except OSError as error:
+            raise StethopiError(
+                f"{self.address}: no address of this machine ({error.strerror}); give one, such as 127.0.0.1"
+            ) from None
         if self._exact and not port_is_free(self.port, self.address):
             raise StethopiError(
                 f"port {self.port} on {self.address} is taken; stop the broker that runs there, use it with "

@@ -72,3 +72,8 @@ def test_stopping_frees_the_port_and_may_be_repeated() -> None:
     assert port_is_free(port)
     with EmbeddedBroker(port, exact=True) as again:
         assert again.port == port
+
+
+def test_a_host_that_nobody_knows_is_named_and_not_called_taken() -> None:
+    with pytest.raises(StethopiError, match=r"nowhere\.invalid: no address of this machine .*127\.0\.0\.1"):
+        EmbeddedBroker(1883, address="nowhere.invalid", exact=True).start()
