@@ -192,6 +192,8 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
             "",
             f"Threshold {classifier['threshold']}, undecided from {low} to {high}, fitted on fold"
             f" {classifier['fitted_on']['fold']}.",
+            "The rule that fits the threshold was changed once after fold 0 had been looked at, so MAcc,",
+            "sensitivity and specificity below are not untouched by it; AUC is.",
             "It hears murmurs. Coronary disease (most of b and e) has hardly a sound of its own: what",
             "scores there is partly the way these people were recorded, and no claim is made for it.",
             "CirCor is mostly children, PhysioNet 2016 mostly adults. CirCor's outcome is the patient's",
