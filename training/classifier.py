@@ -984,6 +984,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="change single keys of the recipe"
     )
+    parser.add_argument("--trial", metavar="NAME", help="add the figures to docs/results/screening-trials.json")
     options = parser.parse_args(argv)
     changes: dict[str, Any] = {
         key: json.loads(value) for key, value in (s.split("=", 1) for s in options.set)
