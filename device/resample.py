@@ -1,9 +1,11 @@
 """From any rate to the working rate and back: windowed-sinc FIR, polyphase, streaming, in NumPy alone.
 
-One prototype in continuous time serves every rate: a sinc under a Kaiser window (J. F. Kaiser, "Nonrecursive
-digital filter design using the I0-sinh window function", 1974), 12.25 ms to each side. It passes 800 Hz
-within 0.01 dB and stops 1,000 Hz by 80 dB, which costs 12.25 ms of delay at every rate. The filter is
-symmetric and sample n of the output stands for the instant n / 2000 s of the input: the delay says *when* a
+`Decimator` and `Interpolator` are for sound; `Resampler` takes any two rates, as the ECG needs.
+
+One prototype in continuous time serves every rate of sound: a sinc under a Kaiser window (J. F. Kaiser,
+"Nonrecursive digital filter design using the I0-sinh window function", 1974), 12.25 ms to each side. It
+passes 800 Hz within 0.01 dB and stops 1,000 Hz by 80 dB, which costs 12.25 ms of delay at every rate. The
+filter is symmetric and sample n of the output stands for the instant n / 2000 s of the input: the delay says *when* a
 sample comes out, never *where* it is.
 
 Every output is a dot product of a fixed length, computed in whole hops on the absolute grid, so any chopping
@@ -28,7 +30,9 @@ __all__ = [
     "STOP_HZ",
     "Decimator",
     "Interpolator",
+    "Resampler",
     "check_rate",
+    "resample",
     "to_working",
     "upsample",
     "working_length",
@@ -51,6 +55,9 @@ _CUTOFF_HZ = 896.4
 Hz."""
 
 _ATTENUATION_DB = 81.0
+
+_PASSED = 5 / 6
+"""Of half the lower rate, by `Resampler`."""
 
 _EXACT = 1 << 20
 """A table of up to this many coefficients holds every phase; above, phases are interpolated."""
@@ -131,7 +138,10 @@ class _Phases:
 class _Polyphase:
     """Streaming rate change on an absolute grid of `unit` outputs. What both directions share."""
 
-    def __init__(self, rate_in: int, rate_out: int, unit: int, phases: _Phases | None) -> None:
+    def __init__(
+        self, rate_in: int, rate_out: int, unit: int, phases: _Phases | None, hold: bool = False
+    ) -> None:
+        self._hold = hold
         self._in, self._out = rate_in, rate_out
         self._unit = unit
         self._phases = phases
@@ -187,6 +197,8 @@ class _Polyphase:
         x = np.asarray(x, dtype=np.float32)
         if x.ndim != 1:
             raise ValueError(f"one channel of samples expected, shape (n,), got {x.shape}")
+        if self._hold and len(x) and self.received == 0:
+            self._buffer = np.full(self._left, x[0], np.float32)
         self._buffer = np.concatenate([self._buffer, x]) if len(x) else self._buffer
 
     def _compute(self, total: float) -> np.ndarray:
@@ -220,10 +232,12 @@ class _Polyphase:
         return np.einsum("ij,ij->i", windows, coefficients)
 
     def _flush(self, total: int) -> np.ndarray:
-        """The outputs up to `total`, as if silence followed; then this stage is at its end."""
+        """The outputs up to `total`, as if silence (`hold`: the last value) followed; then this stage is at
+        its end."""
         emitted = self._emitted
         missing = (total + self._unit) * self._in // self._out + self._right + 1 - self.received
-        self._append(np.zeros(max(missing, 0), np.float32))
+        after = self._buffer[-1] if self._hold and len(self._buffer) else np.float32(0.0)
+        self._append(np.full(max(missing, 0), after, np.float32))
         rest = self._compute(total)
         return rest[: max(total - emitted, 0)]
 
@@ -274,6 +288,41 @@ class Interpolator(_Polyphase):
         if length is None:
             length = -(-self.received * self.rate_hz // WORKING_RATE_HZ)
         return self._flush(length)
+
+
+class Resampler(_Polyphase):
+    """Any whole rate → any other, aligned: output m stands for m / to_hz s of the input.
+
+    It passes up to 83 % of half the lower rate (150 Hz at 360) and stops half of it by 80 dB. Before the
+    first and after the last sample their values are held: an ECG has an offset, and its edges must not ring.
+    `unit`: outputs come in groups of so many; equal rates pass untouched. N samples become
+    ceil(N * to_hz / from_hz).
+    """
+
+    def __init__(self, from_hz: int, to_hz: int, *, unit: int = 4) -> None:
+        self.from_hz, self.to_hz = from_hz, to_hz
+        phases = None
+        if from_hz != to_hz:
+            stop_hz = min(from_hz, to_hz) / 2
+            pass_hz = _PASSED * stop_hz
+            # Kaiser 1974: length of a filter by attenuation and width of its transition
+            side_s = (_ATTENUATION_DB - 7.95) / (14.36 * (stop_hz - pass_hz)) / 2
+            phases = _Phases(from_hz, to_hz, side_s, (pass_hz + stop_hz) / 2, _ATTENUATION_DB)
+        super().__init__(from_hz, to_hz, unit, phases, hold=True)
+
+    def flush(self, length: int | None = None) -> np.ndarray:
+        """What is left, float32 (m,). With `length`, so much that all outputs together are `length`
+        samples."""
+        return self._flush(-(-self.received * self._out // self._in) if length is None else length)
+
+
+def resample(x: np.ndarray, from_hz: int, to_hz: int, length: int | None = None) -> np.ndarray:
+    """A whole signal, float (n,), at another rate by `Resampler`: float32, `length` samples (default:
+    ceil(n * to_hz / from_hz)), sample m at m / to_hz s of the input."""
+    stage = Resampler(from_hz, to_hz, unit=256)
+    first = stage.process(x)
+    rest = stage.flush(length)
+    return np.concatenate([first, rest])[:length]
 
 
 def upsample(x: np.ndarray, rate_hz: int, length: int) -> np.ndarray:

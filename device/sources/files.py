@@ -91,8 +91,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def read_sound(path: Path | str) -> Sound:
-    """The first channel of a WAV or FLAC file of 2 to 192 kHz.
+def read_sound(path: Path | str, rates_hz: tuple[int, int] = (LOWEST_RATE_HZ, HIGHEST_RATE_HZ)) -> Sound:
+    """The first channel of a WAV or FLAC file of 2 to 192 kHz, or of other `rates_hz`, lowest and highest.
 
     What is missing at the end of a truncated file is said in `notes`; samples that are no numbers become 0
     and are listed in `gaps`. Raises BadInput, one line with the remedy, when there is no sound to be had.
@@ -112,9 +112,9 @@ def read_sound(path: Path | str) -> Sound:
     if not magic:
         raise BadInput(f"{path}: is empty; record or copy it again")
     if magic[:4] in (b"RIFF", b"RF64") and magic[8:12] == b"WAVE":
-        sound = _read_wav(path)
+        sound = _read_wav(path, rates_hz)
     elif magic[:4] == b"fLaC" or magic[:3] == b"ID3":
-        sound = _read_flac(path)
+        sound = _read_flac(path, rates_hz)
     else:
         raise BadInput(
             f"{path}: is neither a WAV nor a FLAC file, whatever its name says; convert it, for example: "
@@ -125,11 +125,12 @@ def read_sound(path: Path | str) -> Sound:
     return sound
 
 
-def _checked_rate(path: Path, rate_hz: int) -> int:
-    if not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:
+def _checked_rate(path: Path, rate_hz: int, rates_hz: tuple[int, int]) -> int:
+    lowest_hz, highest_hz = rates_hz
+    if not lowest_hz <= rate_hz <= highest_hz:
         raise BadInput(
-            f"{path}: its rate of {rate_hz} Hz is not from {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz; "
-            f"resample it, for example: sox {path.name} out.wav rate 4000"
+            f"{path}: its rate of {rate_hz} Hz is not from {lowest_hz} to {highest_hz} Hz; "
+            f"resample it, for example: sox {path.name} out.wav rate {min(2 * lowest_hz, highest_hz)}"
         )
     return rate_hz
 
@@ -168,7 +169,7 @@ def _finished(
     return Sound(samples, rate_hz, channels, bits, notes, None, gaps, container, floating, path)
 
 
-def _read_wav(path: Path) -> Sound:
+def _read_wav(path: Path, rates_hz: tuple[int, int]) -> Sound:
     data = np.memmap(path, dtype=np.uint8, mode="r")
     form: bytes | None = None
     start = size = -1
@@ -201,7 +202,7 @@ def _read_wav(path: Path) -> Sound:
             f"{path}: its WAV header is damaged (frames of {frame_bytes} bytes for "
             f"{_count(channels, 'channel')} of {bits} bits); record or copy it again"
         )
-    _checked_rate(path, rate_hz)
+    _checked_rate(path, rate_hz, rates_hz)
 
     notes: list[str] = []
     there = len(data) - start
@@ -244,7 +245,7 @@ def soundfile() -> Any:
     return module
 
 
-def _read_flac(path: Path) -> Sound:
+def _read_flac(path: Path, rates_hz: tuple[int, int]) -> Sound:
     module = soundfile()
     notes: list[str] = []
     blocks: list[np.ndarray] = []
@@ -256,7 +257,7 @@ def _read_flac(path: Path) -> Sound:
             f"{path}: its FLAC header is cut off or damaged ({_said(error)}); record or copy it again"
         ) from None
     with file:
-        rate_hz, channels = _checked_rate(path, file.samplerate), file.channels
+        rate_hz, channels = _checked_rate(path, file.samplerate, rates_hz), file.channels
         promised = file.frames
         bits = int("".join(c for c in file.subtype if c.isdigit()) or 16)
         while True:

@@ -16,7 +16,9 @@ from device.rates import HOP, WORKING_RATE_HZ
 from device.resample import (
     Decimator,
     Interpolator,
+    Resampler,
     check_rate,
+    resample,
     response,
     to_working,
     upsample,
@@ -45,11 +47,11 @@ def tone(hz: float, rate_hz: int, seconds: float = 1.0) -> np.ndarray:
     return np.sin(2 * np.pi * hz * np.arange(int(rate_hz * seconds)) / rate_hz)
 
 
-def whole(stage: Decimator | Interpolator, x: np.ndarray) -> np.ndarray:
+def whole(stage: Decimator | Interpolator | Resampler, x: np.ndarray) -> np.ndarray:
     return np.concatenate([stage.process(x), stage.flush()])
 
 
-def chopped(stage: Decimator | Interpolator, x: np.ndarray, cuts: list[int]) -> np.ndarray:
+def chopped(stage: Decimator | Interpolator | Resampler, x: np.ndarray, cuts: list[int]) -> np.ndarray:
     edges = [0, *sorted(c % (len(x) + 1) for c in cuts), len(x)]
     pieces = [stage.process(x[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
     return np.concatenate([*pieces, stage.flush()])
@@ -211,3 +213,47 @@ def test_the_program_prints_its_figures(tmp_path: Path) -> None:
         assert text in run.stdout
     run = subprocess.run([sys.executable, "-m", "device.resample", tmp_path], capture_output=True, text=True)
     assert run.returncode == 2 and run.stderr.startswith("stethopi: ") and run.stderr.count("\n") == 1
+
+
+# ---- any two rates
+
+
+@pytest.mark.parametrize("rate_hz", [100, 128, 250, 257, 360, 500, 1000])
+def test_an_ecg_comes_back_where_it_was(rate_hz: int) -> None:
+    rng = np.random.default_rng(1)
+    n = 20 * rate_hz + 7
+    t = np.arange(n) / rate_hz
+    highest = 0.8 * min(rate_hz, 360) / 2
+    tones = sum(np.sin(2 * np.pi * (hz * t + rng.random())) for hz in np.linspace(1, highest, 9))
+    x = (tones * 0.1 - 0.4).astype(np.float32)
+    there = resample(x, rate_hz, 360)
+    assert len(there) == -(-n * 360 // rate_hz)
+    back = resample(there, 360, rate_hz, n)
+    assert len(back) == n
+    inside = slice(rate_hz, -rate_hz)
+    assert db(back[inside] - x[inside], float(np.std(x))) < -60
+    assert np.abs(back - x)[: rate_hz // 2].max() < 0.6, "an offset does not ring at the edges"
+    # aligned: sample m of the other rate is what the tones are at m / 360 s
+    m = np.arange(len(there)) / 360
+    rng = np.random.default_rng(1)
+    truth = 0.1 * sum(np.sin(2 * np.pi * (hz * m + rng.random())) for hz in np.linspace(1, highest, 9)) - 0.4
+    assert db((there - truth)[360:-360], float(np.std(truth))) < -60
+
+
+def test_a_constant_stays_one_from_the_first_sample_to_the_last() -> None:
+    for there, back in ((500, 360), (100, 360), (1000, 360)):
+        assert np.abs(resample(np.full(3 * there, 0.7, np.float32), there, back) - 0.7).max() < 1e-5
+
+
+@given(st.lists(st.integers(0, 3000), max_size=6), st.sampled_from([250, 500, 997]))
+@settings(max_examples=15, deadline=None)
+def test_any_chopping_gives_the_same_at_any_rate(cuts: list[int], rate_hz: int) -> None:
+    x = np.random.default_rng(2).standard_normal(1500).astype(np.float32)
+    np.testing.assert_array_equal(
+        chopped(Resampler(rate_hz, 360), x, cuts), whole(Resampler(rate_hz, 360), x)
+    )
+
+
+def test_what_would_fold_back_is_stopped() -> None:
+    x = tone(200, 1000, 4.0).astype(np.float32)
+    assert db(resample(x, 1000, 360)[360:-360], 0.707) < -78
