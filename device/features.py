@@ -10,10 +10,10 @@ microphone is left, only how each band swells and fades with the heart.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 
+from device import mel
+from device.mel import MelGrid
 from device.rates import WINDOW, WINDOW_EVERY, WORKING_RATE_HZ
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "FRAMES",
     "FRAMES_EVERY",
     "FRAME_HOP",
+    "GRID",
     "HIGHEST_HZ",
     "LOWEST_HZ",
     "MelFrames",
@@ -46,9 +47,7 @@ FRAMES_EVERY = WINDOW_EVERY // FRAME_HOP
 BANDS = 32
 LOWEST_HZ, HIGHEST_HZ = 20.0, 800.0
 
-_FFT = 256
-_UNIT = 10
-"""Frames computed at once. Always the same number, so that any chopping of the sound gives equal bits."""
+GRID = MelGrid(FRAME, FRAME_HOP, 256, BANDS, LOWEST_HZ, HIGHEST_HZ)
 
 _FLOOR = 1e-8
 """Power added before the logarithm, as a share of the window's mean power over all bands."""
@@ -57,69 +56,21 @@ _RANGE = 6.0
 """Swing about a band's mean that is kept, in natural units of power (26 dB)."""
 
 
-def _mel(hz: np.ndarray | float) -> np.ndarray | float:
-    """Mel of a frequency; O'Shaughnessy 1987, as in HTK."""
-    return 2595.0 * np.log10(1.0 + np.asarray(hz) / 700.0)
-
-
-@functools.lru_cache(maxsize=1)
 def mel_filters() -> np.ndarray:
     """Triangular filters, float64 (129, 32), each of unit sum, evenly spaced in mel from 20 to 800 Hz."""
-    edges_mel = np.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), BANDS + 2)
-    edges = 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
-    frequencies = np.fft.rfftfreq(_FFT, 1.0 / WORKING_RATE_HZ)[:, None]
-    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
-    rise = (frequencies - low) / (middle - low)
-    fall = (high - frequencies) / (high - middle)
-    filters = np.maximum(0.0, np.minimum(rise, fall))
-    return filters / filters.sum(axis=0)
+    return GRID.filters
 
 
-@functools.lru_cache(maxsize=1)
-def _taper() -> np.ndarray:
-    return np.hanning(FRAME + 2)[1:-1]
-
-
-def _power(samples: np.ndarray) -> np.ndarray:
-    """Band powers of one unit: float32 (480,) → float32 (10, 32)."""
-    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::FRAME_HOP] * _taper()
-    spectrum = np.fft.rfft(frames, _FFT)
-    return ((spectrum.real**2 + spectrum.imag**2) @ mel_filters()).astype(np.float32)
-
-
-_UNIT_SAMPLES = (_UNIT - 1) * FRAME_HOP + FRAME
-
-
-class MelFrames:
+class MelFrames(mel.MelFrames):
     """Streaming band powers. Frame k covers the samples from 40 k to 40 k + 120 since the start."""
 
     def __init__(self) -> None:
-        self._waiting = np.zeros(0, np.float32)
-
-    def process(self, x: np.ndarray) -> np.ndarray:
-        """Take samples at 2 kHz, shape (n,), any n; give the frames that became ready, float32 (m, 32)."""
-        self._waiting = np.concatenate([self._waiting, np.asarray(x, np.float32)])
-        ready = []
-        start = 0
-        while len(self._waiting) - start >= _UNIT_SAMPLES:
-            ready.append(_power(self._waiting[start : start + _UNIT_SAMPLES]))
-            start += _UNIT * FRAME_HOP
-        self._waiting = self._waiting[start:]
-        return np.concatenate(ready) if ready else np.zeros((0, BANDS), np.float32)
-
-    def flush(self) -> np.ndarray:
-        """The whole frames that remain when the sound has ended, float32 (m, 32). A cut frame is left out."""
-        whole = max(0, (len(self._waiting) - FRAME) // FRAME_HOP + 1)
-        padded = np.zeros(_UNIT_SAMPLES, np.float32)
-        padded[: len(self._waiting)] = self._waiting[:_UNIT_SAMPLES]
-        self._waiting = np.zeros(0, np.float32)
-        return _power(padded)[:whole]
+        super().__init__(GRID)
 
 
 def frames_of(x: np.ndarray) -> np.ndarray:
     """Band powers of a whole recording, float32 (m, 32); the same bits as `MelFrames` gives."""
-    stream = MelFrames()
-    return np.concatenate([stream.process(x), stream.flush()])
+    return mel.frames_of(x, GRID)
 
 
 def at_least_a_window(x: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from device import features, quality, screen
+from device import features, mel, quality, screen
 from device.bundle import ModelEntry
 from device.errors import BadInput
 from device.rates import WINDOW, WORKING_RATE_HZ
@@ -193,7 +193,7 @@ class Corpus:
         self.recordings: list[Recording] = training_data.recordings(data)
         self.noises = [n for n in training_data.noises(data) if n.free and n.part == "train"]
         self.hashes = training_data.data_hashes(data)
-        code = Path(features.__file__).read_bytes() + Path(training_data.__file__).read_bytes()
+        code = b"".join(Path(str(m.__file__)).read_bytes() for m in (features, mel, training_data))
         key = hashlib.sha256(
             json.dumps([str(Path(data).resolve()), self.hashes]).encode() + code
         ).hexdigest()[:16]
