@@ -316,6 +316,7 @@ def _classify_one(job: _ClassifyJob) -> _Outcome:
     result = {
         "label": found.label.value,
         "probability": _finite(found.probability),
+        "murmur_probability": _finite(found.murmur),
         "quality": _finite(found.quality),
         "reasons": list(found.reasons),
         "windows": len(found.windows),

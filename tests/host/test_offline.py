@@ -18,7 +18,8 @@ import soundfile
 from device.rates import WORKING_RATE_HZ
 from host import cli
 
-JSON_KEYS = {"file", "label", "probability", "quality", "reasons", "windows", "window_probabilities"}
+JSON_KEYS = {"file", "label", "probability", "murmur_probability", "quality", "reasons", "windows"}
+JSON_KEYS |= {"window_probabilities"}
 
 
 def stethopi(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -97,8 +98,10 @@ def test_classify_tells_a_verdict_a_line(normal_recording: Path, murmur_recordin
         assert set(line) >= JSON_KEYS
         assert line["label"] in ("normal", "abnormal", "unsure")
         assert 0 <= line["probability"] <= 1 and 0 <= line["quality"] <= 1
+        assert 0 <= line["murmur_probability"] <= 1
         assert line["windows"] == len(line["window_probabilities"]) == 5
     assert lines[0]["probability"] < lines[1]["probability"]
+    assert lines[0]["murmur_probability"] < lines[1]["murmur_probability"]
 
 
 def test_the_same_recordings_give_the_same_lines_in_any_number_of_processes(
