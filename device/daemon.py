@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from device import __version__, messages
+from device import __version__, messages, quality
 from device.clock import Clock, SystemClock
 from device.errors import SourceGone, StethopiError
 from device.exam import Phase, Plan, delay_of
@@ -39,7 +39,6 @@ from device.live import Cleaner, Display, Shed, Shedder, Twin
 from device.messages import Address, Answer, Command
 from device.outbox import Outbox
 from device.panel import Light, Panel, Press, open_panel
-from device.quality import GOOD
 from device.rates import HOP, HOP_S
 from device.ring import Intake, Ring
 from device.sources import Block, Source, open_source
@@ -91,6 +90,8 @@ class Models:
     judge: Judge
     meta: Any
     """The classifier's in the bundle: threshold and undecided zone."""
+    contact: Callable[..., quality.Quality] = quality.assess
+    """How good the last seconds are."""
 
 
 def load_models(settings: Settings) -> Models:
@@ -104,7 +105,8 @@ def load_models(settings: Settings) -> Models:
     denoiser = Denoiser(
         found.model("denoiser"), settings.denoise.strength, budget_s=settings.denoise.budget * HOP_S
     )
-    return Models(found.version, denoiser, Screener(classifier), classifier.meta)
+    judge = Screener(classifier)
+    return Models(found.version, denoiser, judge, classifier.meta, judge.contact)
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -432,6 +434,7 @@ class Daemon:
             dropped=self._dropped,
             live=self._live,
             put=self._on_put,
+            contact=models.contact,
             fast=self._fast,
         )
         if settings.exam.autostart:
@@ -568,7 +571,7 @@ class Daemon:
 
     def _live(self, name: str, message: Any) -> None:
         if name == "quality" and message.quality is not None:
-            self._show(Light.GOOD_CONTACT if message.quality >= GOOD else Light.BAD_CONTACT)
+            self._show(Light.GOOD_CONTACT if message.quality >= quality.GOOD else Light.BAD_CONTACT)
         elif name == "exam" and message.state in _LIGHTS:
             self._show(_LIGHTS[message.state])
         if self.uplink is not None:

@@ -149,6 +149,7 @@ class Examiner:
         dropped: Callable[[], dict[str, int]] = dict,
         live: LiveSink = lambda name, message: None,
         put: Callable[[messages.Exam], None] = lambda exam: None,
+        contact: Callable[..., quality.Quality] = quality.assess,
         fast: bool = False,
     ) -> None:
         self.identity = identity
@@ -171,6 +172,7 @@ class Examiner:
         self._dropped = dropped
         self._live = live
         self._put = put
+        self._contact = contact
         self._fast = fast
         self._bell = threading.Condition(threading.RLock())
         self._running: _Running | None = None
@@ -720,7 +722,7 @@ class Examiner:
         except LookupError:
             return
         gaps = [(g.start - start, g.end - start) for g in self._ring.gaps(start, running.judged)]
-        found = quality.assess(x, gaps)
+        found = self._contact(x, gaps)
         power = float(np.mean(np.square(x, dtype=np.float64)))
         self._live(
             "quality",

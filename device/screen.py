@@ -138,6 +138,7 @@ class Screener:
     def __init__(self, entry: ModelEntry, network: Network | None = None) -> None:
         self.meta = entry.meta
         self._network = network or Int8Network(entry)
+        self._quality_judge = quality.Judge.of(entry.arrays)
         self.every = 1
         """Judge only every n-th window: for a machine that is late."""
         self._reset()
@@ -155,6 +156,10 @@ class Screener:
         judged.
         """
         self._gaps.append((int(start), int(end)))
+
+    def contact(self, x: np.ndarray, gaps: Iterable[Any] = ()) -> quality.Quality:
+        """How good a piece of 1 s or more is, for the hand that holds the stethoscope."""
+        return quality.assess(x, gaps, judge=self._quality_judge)
 
     def process(self, x: np.ndarray) -> list[Window]:
         """Take samples, float32 (n,), any n ≥ 0."""
@@ -189,7 +194,7 @@ class Screener:
 
     def _judge(self, sound: np.ndarray, power: np.ndarray) -> Window:
         gaps = [(start - self._start, end - self._start) for start, end in self._gaps]
-        found = quality.assess(sound, gaps, power)
+        found = quality.assess(sound, gaps, power, self._quality_judge)
         if found.reasons[:1] == ("silence",):
             return Window(self._start, None, found.score, found.reasons)
         probability, murmur = probabilities(self._network(features.network_input(power)), self.meta)
