@@ -5,8 +5,8 @@
 One prototype in continuous time serves every rate of sound: a sinc under a Kaiser window (J. F. Kaiser,
 "Nonrecursive digital filter design using the I0-sinh window function", 1974), 12.25 ms to each side. It
 passes 800 Hz within 0.01 dB and stops 1,000 Hz by 80 dB, which costs 12.25 ms of delay at every rate. The
-filter is symmetric and sample n of the output stands for the instant n / 2000 s of the input: the delay says *when* a
-sample comes out, never *where* it is.
+filter is symmetric and sample n of the output stands for the instant n / 2000 s of the input: the delay says
+*when* a sample comes out, never *where* it is.
 
 Every output is a dot product of a fixed length, computed in whole hops on the absolute grid, so any chopping
 of the input gives the same bits.
