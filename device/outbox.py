@@ -28,7 +28,7 @@ from pathlib import Path
 from device import messages
 from device.bundle import sha256_of
 from device.errors import StethopiError
-from device.recording import Partial, fsync_folder, rescue
+from device.recording import Partial, fsync_folder, make_folder, rescue
 
 __all__ = ["Outbox", "OutboxFull", "Parcel", "StoredSound"]
 
@@ -119,7 +119,7 @@ class Outbox:
         self._mutex = threading.RLock()
         try:
             for place in (folder, self.sounds, self.quarantine):
-                place.mkdir(parents=True, exist_ok=True)
+                make_folder(place)
             self._lock = (folder / "lock").open("w")
         except OSError as error:
             raise StethopiError(
@@ -367,6 +367,8 @@ class Outbox:
         names = self._db.execute("SELECT name FROM sounds WHERE exam = ?", (exam,)).fetchall()
         for (name,) in names:
             (self.sounds / name).unlink(missing_ok=True)
+        # before it is forgotten whose they were: what a power cut brought back would be nobody's, and stay
+        fsync_folder(self.sounds)
         with self._transaction():
             self._db.execute("DELETE FROM sounds WHERE exam = ?", (exam,))
             self._db.execute("UPDATE exams SET result = NULL WHERE id = ?", (exam,))

@@ -9,6 +9,7 @@ a crash `rescue` finds what was left over, says how many seconds it holds and mo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -23,7 +24,16 @@ from device.rates import HOP, WORKING_RATE_HZ
 from device.ring import Gap, clipped_spans, merged
 from device.sources.files import read_sound, soundfile, wav_header
 
-__all__ = ["MOST_SPANS", "Partial", "Recorder", "RecordingFile", "fsync_folder", "rescue", "write_recording"]
+__all__ = [
+    "MOST_SPANS",
+    "Partial",
+    "Recorder",
+    "RecordingFile",
+    "fsync_folder",
+    "make_folder",
+    "rescue",
+    "write_recording",
+]
 
 MOST_SPANS = 1000
 """A recording lists at most so many clipped stretches, and so many gaps; near ones are joined to keep to
@@ -76,6 +86,16 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, so that they outlive a power cut."""
+    if not folder.is_dir():
+        if folder.exists():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+
+
 def _few(spans: Iterable[tuple[int, int]], samples: int) -> list[list[int]]:
     """Spans cut to the recording, sorted, joined until there are no more than MOST_SPANS."""
     cut = [(max(start, 0), min(end, samples)) for start, end in spans]
@@ -112,7 +132,7 @@ class Recorder:
         self._clipped: list[Gap] = []
         self._last = np.zeros(0, np.float32)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             if self._target.exists():
                 raise FileExistsError
             # unbuffered: what was written is in the kernel's hands, and outlives this process
@@ -233,7 +253,7 @@ def write_recording(
     module = soundfile()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with module.SoundFile(
             temporary, "w", samplerate=WORKING_RATE_HZ, channels=1, format="FLAC", subtype="PCM_24"
         ) as file:
@@ -262,37 +282,48 @@ def rescue(folder: Path, known: Collection[str] = ()) -> list[Partial]:
     begin.
 
     Left over are spools, and finished FLAC files that no exam speaks of: `known` holds the file names that
-    exams in the outbox have. Temporary files of an interrupted `finish` are removed, for their spool is still
-    there. Each one found is given once, with its seconds; str() of it is a line for the log.
+    exams in the outbox have. The temporary file of an interrupted `finish` is kept only where a power cut
+    took the spool that it was made from. Each one found is given once, with its seconds; str() of it is a
+    line for the log.
     """
     if not folder.is_dir():
         return []
     kept = folder / "partial"
     found: list[Partial] = []
+    spools = {path for path in folder.glob("*.partial") if path.stat().st_size > _HEADER}
     # spools first: they are compared with the FLAC files of their names
     for path in sorted(folder.iterdir(), key=lambda path: (path.suffix != ".partial", path.name)):
         if path.name.startswith(".") and path.name.endswith(".part"):
-            path.unlink()
+            original = folder / f"{path.name[1:].split('.')[0]}.partial"
+            if not path.stat().st_size or original in spools:
+                path.unlink()
+            else:
+                found.append(_keep(path, kept, f"{original.stem}.flac"))
             continue
         spool = path.suffix == ".partial"
         if not path.is_file() or not (spool or (path.suffix == ".flac" and path.name not in known)):
             continue
-        if spool and (path.with_suffix(".flac").exists() or path.with_suffix(".flac").name in known):
+        if spool and path.with_suffix(".flac").exists():
             path.unlink()  # its FLAC file is whole and holds the same: the crash came between the two
             continue
-        kept.mkdir(exist_ok=True)
-        target = kept / (f"{path.stem}.wav" if spool else path.name)
-        number = 2
-        while target.exists():
-            target = kept / f"{path.stem}-{number}{target.suffix}"
-            number += 1
-        seconds = _finish_header(path) if spool else _seconds(path)
-        os.replace(path, target)
-        found.append(Partial(target, seconds))
+        found.append(_keep(path, kept, f"{path.stem}.wav" if spool else path.name))
     if found:
         fsync_folder(kept)
         fsync_folder(folder)
     return found
+
+
+def _keep(path: Path, kept: Path, name: str) -> Partial:
+    """Move what a crash left to the folder `kept`, under this name or, where there is one, the next."""
+    make_folder(kept)
+    target = kept / name
+    number = 2
+    while target.exists():
+        target = kept / f"{Path(name).stem}-{number}{Path(name).suffix}"
+        number += 1
+    seconds = _finish_header(path) if path.suffix == ".partial" else _seconds(path)
+    os.replace(path, target)
+    return Partial(target, seconds)
 
 
 def _finish_header(spool: Path) -> float:

@@ -155,6 +155,20 @@ def test_a_crash_between_rename_and_unlink_is_one_recording(tmp_path: Path) -> N
     assert sorted(p.name for p in tmp_path.iterdir()) == ["known.flac", "partial"]
 
 
+def test_the_temporary_file_is_kept_where_its_spool_is_gone(tmp_path: Path) -> None:
+    """A power cut in `finish` may take the spool, which nobody synced, and leave the FLAC file half made."""
+    whole = write_recording(tmp_path / "whole.flac", sound()).path.read_bytes()
+    (tmp_path / ".AV.flac.77.part").write_bytes(whole[:3000])
+    (tmp_path / ".MV.flac.77.part").write_bytes(whole[:3000])
+    with Recorder(tmp_path, "MV") as recorder:
+        recorder.append(sound())
+    (tmp_path / ".TV.flac.77.part").touch()
+    found = rescue(tmp_path, {"whole.flac"})
+    assert sorted(partial.path.name for partial in found) == ["AV.flac", "MV.wav"]
+    assert (tmp_path / "partial" / "AV.flac").read_bytes() == whole[:3000]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["partial", "whole.flac"]
+
+
 def test_two_partials_of_one_name_are_both_kept(tmp_path: Path) -> None:
     for _ in range(2):
         with Recorder(tmp_path, "AV") as recorder:
