@@ -143,6 +143,11 @@ class Judge:
         found = {name: arrays[_PREFIX + name] for name in cls.NAMES if _PREFIX + name in arrays}
         return cls(found) if len(found) == len(cls.NAMES) else None
 
+    @staticmethod
+    def named(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The arrays as a bundle keeps them; `of` reads them again."""
+        return {_PREFIX + name: array for name, array in arrays.items()}
+
     def __call__(self, x: np.ndarray, power: np.ndarray) -> np.ndarray:
         """Chances, float32 (7,): trusted, then each of CAUSES."""
         z = np.clip((measures(x, power) - self._mean) * self._scale, -5.0, 5.0)

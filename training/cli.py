@@ -90,6 +90,11 @@ class _Recipes:
         shipped = _read_toml(_RECIPES / "classifier.toml").get("classifier", {})
         return load_recipe(None, **_merged(shipped, self.table["classifier"]))
 
+    def quality(self) -> Any:
+        from training.quality import load_recipe
+
+        return load_recipe(None if "quality" in self.table else self.path, **self.table.get("quality", {}))
+
 
 class _Steps:
     """Steps that leave a stamp when they are done, and are skipped when nothing that decides them has
@@ -151,6 +156,11 @@ class _Path:
 
     def train(self, model: str, resume: bool | None = None) -> Path:
         resume = self.resume if resume is None else resume
+        if model == "quality":
+            from training.quality import train_quality
+
+            train_quality(self.recipes.quality(), self.data, self.out / "classifier", _say)
+            return self.out / "classifier" / "classifier.npz"
         if model == "denoiser":
             from training.denoiser import train_denoiser
 
@@ -218,6 +228,9 @@ def _train_all(options: argparse.Namespace, recipes: _Recipes, way: _Path) -> in
         ran |= steps.run(f"{model}-train", because, full, partial(way.train, model, resume=True))
         ran |= steps.run(f"{model}-prune", because, pruned, partial(way.prune, model, resume=True))
         ran |= steps.run(f"{model}-export", because, part, partial(way.export, model))
+        if model == "classifier":
+            judge = [*because, dataclasses.asdict(recipes.quality())]
+            ran |= steps.run("quality", judge, part.with_suffix(".npz"), partial(way.train, "quality"))
     if options.only:
         return 0
     version = options.version or recipes.table.get("release", {}).get("version") or _product_version()
@@ -341,7 +354,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Train a network. `all` goes the whole way: train, prune, fine-tune, export to int8,"
         " release; steps that are done are skipped.",
     )
-    train.add_argument("model", choices=(*_MODELS, "all"))
+    train.add_argument("model", choices=(*_MODELS, "quality", "all"))
     train.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument("--only", choices=_MODELS, nargs="+", help="with all: only this model, and no release")

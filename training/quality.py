@@ -1,6 +1,6 @@
 """Teach the judge of sound quality: what spoils a recording, and can its verdict be trusted.
 
-    stethopi train quality --data ../shared/data --out runs
+    stethopi train quality --data ../shared/data --out runs     after stethopi export classifier
 
 Learned from: pieces of 1, 3 and 5 s of real recordings (good ones; and bad ones, which are poor quality by
 their source's word or lie in a span marked as noise), noise alone, and good pieces with one or two kinds of
@@ -17,11 +17,11 @@ fold 0 is only reported, by `stethopi benchmark quality`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ import numpy as np
 from scipy.signal import butter, sosfilt
 
 from device import features, quality, screen
-from device.bundle import ModelEntry, sha256_of
+from device.bundle import ModelEntry
 from device.errors import BadInput
 from device.rates import WINDOW, WORKING_RATE_HZ
 from training import data as training_data
@@ -77,8 +77,8 @@ class Recipe:
     """Of the 5-s windows of good recordings of fold 1 that shall count."""
 
 
-def load_recipe(path: Path | None = None) -> Recipe:
-    """Read a recipe (default: the shipped one). BadInput names an unknown key."""
+def load_recipe(path: Path | None = None, **changes: Any) -> Recipe:
+    """Read a recipe (default: the shipped one) with some keys changed. BadInput names an unknown key."""
     source = path or Path(str(resources.files("training") / "recipes" / "quality.toml"))
     try:
         table = tomllib.loads(source.read_text("utf-8"))
@@ -86,10 +86,13 @@ def load_recipe(path: Path | None = None) -> Recipe:
         raise BadInput(f"{source}: cannot be read ({error.strerror}); give a recipe in TOML") from None
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{source}: not TOML ({error}); mend it there") from None
-    known = {f.name for f in fields(Recipe)}
-    for key in table:
+    table |= changes
+    known = {f.name: f.default for f in fields(Recipe)}
+    for key, value in table.items():
         if key not in known:
             raise BadInput(f"{source}: {key} is no key of this recipe; there are {', '.join(sorted(known))}")
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise BadInput(f"{source}: {key} = {value!r}: a number is needed, such as {known[key]}")
     return Recipe(**table)
 
 
@@ -351,34 +354,52 @@ def _levelled(arrays: Mapping[str, np.ndarray], good: Pieces, recipe: Recipe) ->
 
 
 def train_quality(
-    recipe: Recipe, data: Path, entry: ModelEntry, out: Path, say: Callable[[str], None] = print
-) -> Path:
-    """Teach the judge for the classifier `entry`; write `out`/quality.npz and .json; return the former.
+    recipe: Recipe, data: Path, part: Path, say: Callable[[str], None] = print
+) -> dict[str, np.ndarray]:
+    """Teach the judge for the exported classifier in `part` and lay it beside it, in classifier.npz.
 
-    A few minutes on one core. Whole or not at all; the same data and recipe give the same file.
+    Which windows count changes with the judge, so the classifier's operating point is set again, on fold 1
+    and by the classifier's own rule. A few minutes on one core; the part is replaced when all is done. The
+    same data, recipe and classifier give the same arrays. BadInput when no classifier was exported there.
     """
+    from training.classifier import load_recipe as classifier_recipe
+    from training.classifier import operating_point, screen_logits
+    from training.release import write_part
+
+    index = part / "classifier.json"
+    try:
+        meta = json.loads(index.read_text("utf-8"))
+    except OSError:
+        raise BadInput(f"{index}: not there; run `stethopi export classifier` first") from None
+    entry = ModelEntry("classifier", part / "classifier.tflite", meta, {})
     noise = NoisePool.load(data, "train", free_only=True)
     teaching = Pieces(data, (2, 3, 4), noise, entry, recipe.recordings, recipe.seed, say)
     drawn = teaching.many(recipe.seed, recipe.pieces, say)
     arrays = fit(drawn, recipe, say)
     del teaching
     deciding = Pieces(data, (1,), noise, entry, recipe.recordings // 3, recipe.seed + 1, say)
-    arrays = _levelled(arrays, deciding, recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "quality.npz"
-    temporary = out / "quality.tmp.npz"
-    np.savez_compressed(temporary, **arrays)
-    os.replace(temporary, path)
-    about: dict[str, Any] = {
-        "recipe": asdict(recipe),
+    arrays = quality.Judge.named(_levelled(arrays, deciding, recipe))
+    entry = dataclasses.replace(entry, arrays=arrays)
+
+    own = classifier_recipe(None, **meta["recipe"])
+    chosen = [
+        r
+        for r in training_data.recordings(data)
+        if r.fold == own.decide and r.reportable and r.label is not None
+    ]
+    if chosen:
+        say(f"operating point from {len(chosen)} recordings of fold {own.decide}")
+        meta.update(operating_point(screen_logits(chosen, entry), chosen, own))
+        entry = dataclasses.replace(entry, meta=meta)
+    with np.load(part / "classifier.vectors.npz", allow_pickle=False) as kept:
+        vectors = dict(kept)
+    found = [screen.screen_recording(x.astype(np.float32) / 32768.0, entry) for x in vectors["sound"]]
+    vectors["probability"] = np.array([np.nan if f.probability is None else f.probability for f in found])
+    meta["quality"] = {
+        "recipe": dataclasses.asdict(recipe),
         "seed": recipe.seed,
-        "sha256": sha256_of(path),
-        "classifier_sha256": entry.meta.get("sha256"),
         "causes": list(quality.CAUSES),
-        "weights": int(sum(a.size for n, a in arrays.items() if n[0] in "wb")),
-        "data": training_data.data_hashes(data),
+        "weights": int(sum(a.size for n, a in arrays.items() if n.split(".")[1][0] in "wb")),
     }
-    temporary = out / "quality.json.tmp"
-    temporary.write_text(json.dumps(about, indent=1) + "\n", "utf-8")
-    os.replace(temporary, out / "quality.json")
-    return path
+    write_part(part, "classifier", meta, arrays=arrays, vectors=vectors)
+    return arrays
