@@ -21,15 +21,15 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy import fft as sfft
 from scipy.signal import butter, sosfiltfilt
 
-from device.errors import StethopiError
+from device.errors import BadInput, StethopiError
 from device.rates import WORKING_RATE_HZ as RATE
 from training import data as data_room
 from training.metrics import BAND_HZ
@@ -480,6 +480,8 @@ class MixSettings:
     two_kinds: float = 0.5
     synthetic_heart: float = 0.0
     """Share of examples whose beats are drawn, with nothing or next to nothing between them."""
+    kinds: Mapping[str, float] = field(default_factory=dict)
+    """How often a kind of noise is drawn, instead of the usual weight; kinds left out keep theirs."""
 
 
 _DATABASES = {"a": 0.2, "b": 0.16, "c": 0.05, "d": 0.08, "e": 0.22, "f": 0.08, "circor": 0.21}
@@ -502,7 +504,15 @@ class Mixer:
         weights = np.array([_DATABASES.get(k, 0.1) for k in names])
         self.weights = weights / weights.sum()
         self.kinds = [k for k in KINDS if k in _MAKERS or k in noise.segments]
-        w = np.array([_WEIGHTS[k] for k in self.kinds])
+        for kind, weight in settings.kinds.items():
+            if kind not in _WEIGHTS or not float(weight) >= 0:
+                raise BadInput(
+                    f"recipe: [mix.kinds] {kind} = {weight}: wanted is a weight of at least 0 for one of "
+                    f"{', '.join(KINDS)}"
+                )
+        w = np.array([float(settings.kinds.get(k, _WEIGHTS[k])) for k in self.kinds])
+        if not w.sum() > 0:
+            raise BadInput("recipe: [mix.kinds]: all weights are 0; leave at least one kind")
         self.kind_weights = w / w.sum()
         self.f = np.fft.rfftfreq(settings.samples, 1 / RATE)
         self.in_band = ((self.f >= BAND_HZ[0]) & (self.f <= BAND_HZ[1])).astype(np.float32)

@@ -53,3 +53,33 @@ def test_a_missing_recipe_or_checkpoint_is_one_line(tmp_path: Path) -> None:
         read_recipe(tmp_path / "bad.toml")
     with pytest.raises(BadInput, match="stethopi train denoiser"):
         load_net(tmp_path / "denoiser-full.pt")
+
+
+def test_an_unknown_weight_of_the_loss_is_named() -> None:
+    from training.denoiser import Loss
+
+    with pytest.raises(BadInput, match=r"\[loss\] identitty: no such key"):
+        Loss(1024, {"identitty": 1.0})
+
+
+def test_identity_counts_what_a_clean_sound_loses_where_it_is_faint() -> None:
+    """The other terms are capped far above a quiet diastole; identity is not, and judges clean input only."""
+    import torch
+
+    from training.denoiser import Loss
+
+    generator = torch.Generator().manual_seed(1)
+    loud = torch.randn(2, 4096, generator=generator)
+    loud[:, 2048:] *= 1e-2
+    thinned = loud.clone()
+    thinned[:, 2048:] *= 0.5
+    plain, strict = Loss(4096, {"cap_db": 25.0}), Loss(4096, {"cap_db": 25.0, "identity": 2.0})
+    quiet, noisy = torch.tensor([True, True]), torch.tensor([False, False])
+
+    def extra(y: torch.Tensor, which: torch.Tensor) -> float:
+        return float(strict(y, loud, which) - plain(y, loud, which))
+
+    assert extra(loud, quiet) == pytest.approx(0.0, abs=1e-5)
+    assert extra(thinned, noisy) == 0.0
+    assert extra(thinned, quiet) == pytest.approx(2.0 * 6.02 / 2, rel=0.1)  # 6 dB in half of the cells
+    assert float(plain(thinned, loud, quiet) - plain(loud, loud, quiet)) < 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from device.errors import StethopiError
+from device.errors import BadInput, StethopiError
 from training.metrics import band, murmur_excess_db
 from training.mixing import KINDS, Mixer, MixSettings, NoisePool, Reference, add_murmur, drawn_heart
 
@@ -111,3 +111,23 @@ def test_a_share_of_nought_draws_no_hearts_and_changes_no_other_draw() -> None:
     ).batch(3)
     assert np.array_equal(plain[1], again[1])
     assert not np.array_equal(plain[1], other[1])
+
+
+def test_the_recipe_says_how_often_a_kind_of_noise_is_drawn() -> None:
+    others = dict.fromkeys(KINDS, 0.0)
+    mixer = Mixer([reference()], pool(), MixSettings(kinds={**others, "hum": 2.0}), seed=1)
+    assert mixer.kinds[int(np.argmax(mixer.kind_weights))] == "hum"
+    assert mixer.kind_weights.max() == 1.0
+    usual = Mixer([reference()], pool(), MixSettings(), seed=1)
+    more = Mixer([reference()], pool(), MixSettings(kinds={"hum": 0.5}), seed=1)
+    at = usual.kinds.index("hum")
+    assert more.kind_weights[at] > usual.kind_weights[at] > 0
+
+
+@pytest.mark.parametrize(
+    ("kinds", "named"),
+    [({"humm": 1.0}, "humm"), ({"hum": -1.0}, "hum"), (dict.fromkeys(KINDS, 0.0), "all weights")],
+)
+def test_a_wrong_weight_of_a_kind_is_named(kinds: dict[str, float], named: str) -> None:
+    with pytest.raises(BadInput, match=rf"\[mix.kinds\].*{named}"):
+        Mixer([reference()], pool(), MixSettings(kinds=kinds), seed=1)
