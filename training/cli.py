@@ -302,6 +302,19 @@ def _benchmark(options: argparse.Namespace) -> int:
             say=_say,
         )
         return 0
+    if options.model == "quality":
+        from training.benchmark_quality import benchmark_quality
+
+        benchmark_quality(
+            Path(options.data),
+            bundle=bundle,
+            results=results,
+            seed=options.seed,
+            limit=options.limit,
+            command=_command(),
+            say=_say,
+        )
+        return 0
     from training import benchmark_denoise
 
     arguments = ["--data", str(options.data), "--out", str(options.out), "--cache", str(options.cache)]
@@ -394,7 +407,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure the released models on recordings they never saw",
         description="Measure the bundle on fold 0 and write docs/results/*.json, for the tables.",
     )
-    benchmark.add_argument("model", choices=("denoise", "classify"))
+    benchmark.add_argument("model", choices=("denoise", "classify", "quality"))
     benchmark.add_argument("--bundle", metavar="DIR", help="model bundle (default: the released one)")
     benchmark.add_argument("--results", metavar="DIR", help="where the JSON goes (default: docs/results)")
     benchmark.add_argument("--seed", type=int, default=1, help="of the bootstrap (default 1)")
