@@ -201,7 +201,29 @@ class _Path:
         return part
 
 
+def _rival(options: argparse.Namespace, work: str) -> Path:
+    """Train or export a network that ours is measured against, for `--model` of the denoiser."""
+    from training import rivals
+
+    if options.model != "denoiser":
+        raise BadInput(f"--model {options.net}: is for the denoiser; leave it out, or name the denoiser")
+    if options.net not in rivals.RIVALS:
+        raise BadInput(f"--model {options.net}: no such network; there are {', '.join(rivals.RIVALS)}")
+    recipe = _read_toml(_recipe_path(options.recipe, options.net))
+    out, data, cache = Path(options.out), Path(options.data), Path(options.cache).expanduser()
+    _quiet_threads()
+    if work == "train":
+        return rivals.train_rival(options.net, recipe, data, out, cache, resume=options.resume)
+    if options.net != "unet-classic":
+        raise BadInput(f"--model {options.net}: is measured in float only and is not exported")
+    rivals.export_classic(recipe, out / f"{options.net}.pt", data, cache, out / options.net)
+    return out / options.net
+
+
 def _train(options: argparse.Namespace) -> int:
+    if options.net:
+        _say(f"written: {_rival(options, 'train')}")
+        return 0
     recipes = _Recipes(options.recipe, "all" if options.model == "all" else options.model)
     way = _Path(options, recipes)
     if options.model != "all":
@@ -262,6 +284,9 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    if getattr(options, "net", None):
+        _say(f"written: {_rival(options, 'export')}")
+        return 0
     way = _Path(options, _Recipes(options.recipe, options.model))
     _say(f"written: {way.export(options.model)}")
     return 0
@@ -368,6 +393,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         " release; steps that are done are skipped.",
     )
     train.add_argument("model", choices=(*_MODELS, "quality", "all"))
+    train.add_argument(
+        "--model", dest="net", metavar="NAME", help="denoiser: unet-classic or lu-net instead of ours"
+    )
     train.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument("--only", choices=_MODELS, nargs="+", help="with all: only this model, and no release")
@@ -385,6 +413,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         parser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         parser.add_argument("model", choices=_MODELS)
         parser.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
+        if name == "export":
+            parser.add_argument(
+                "--model", dest="net", metavar="NAME", help="denoiser: unet-classic instead of ours"
+            )
         if name == "prune":
             parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
         _common(parser)
