@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 import traceback
@@ -26,12 +25,6 @@ _SITES = ("AV", "PV", "TV", "MV", "other")
 _EXTRA_OF = {"numpy": "device", "soundfile": "device", "paho": "device", "pyaudio": "pi"}
 
 
-def _start_logging() -> None:
-    """One line an event on stderr, as journald likes it."""
-    level = logging.DEBUG if os.environ.get("DEBUG") else logging.INFO
-    logging.basicConfig(level=level, format="%(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
-
-
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -44,17 +37,19 @@ def _seconds(text: str) -> float:
 
 def _run(arguments: argparse.Namespace) -> int:
     from device.daemon import Daemon
+    from device.service import start_logging
     from device.settings import Settings
 
-    _start_logging()
+    start_logging()
     return Daemon(Settings.load(arguments.config)).run()
 
 
 def _exam(arguments: argparse.Namespace) -> int:
     from device.daemon import Daemon, one_exam
+    from device.service import start_logging
     from device.settings import Settings
 
-    _start_logging()
+    start_logging()
     settings = Settings.load(arguments.config)
     if arguments.source:
         settings = settings.change("source", spec=arguments.source)

@@ -41,6 +41,7 @@ from device.outbox import Outbox
 from device.panel import Light, Panel, Press, open_panel
 from device.rates import HOP, HOP_S
 from device.ring import Intake, Ring
+from device.service import Notifier, Signs, Watchdog
 from device.sources import Block, Source, open_source
 from device.timing import StageTimer
 from device.uplink import Broker, Pace, Uplink
@@ -55,6 +56,8 @@ log = logging.getLogger("daemon")
 HEALTH_EVERY_S = 10.0
 SILENT_AFTER_S = 10.0
 """A source that is alive and gives nothing for so long is told of, and started again."""
+LOOK_EVERY_S = 2.0
+"""How often room on the disk is looked after, and systemd told what is going on."""
 GONE_AFTER_S = 10.0
 """A source that is away for so long ends the exam with what there is."""
 RETRY_S = (0.25, 2.0)
@@ -214,6 +217,12 @@ class Daemon:
         self._cleaner: Cleaner | None = None
         self._health_soon = threading.Event()
         self._judge_may_go = threading.Event()
+        self._notifier = Notifier()
+        self._watchdog = Watchdog(self._notifier)
+        self._tried_s = time.monotonic()
+        self._judge_s: float | None = None
+        self._said = ""
+        self._trouble: str | None = None
 
     # ---- from outside
 
@@ -295,6 +304,7 @@ class Daemon:
     def _end(self) -> None:
         """Clean: the exam in progress ends as it is, what cannot be ended stays as a partial recording."""
         self._stop.set()
+        self._notifier.say(STOPPING=1)
         if self._source is not None:
             self._source.stop()
         if self.examiner is not None:
@@ -313,6 +323,7 @@ class Daemon:
             outbox = self.outbox
             self.delivered = {exam.id for exam in self.exams if outbox.state(exam.id) == "delivered"}
             outbox.close()
+        self._notifier.close()
 
     # ---- the source's thread
 
@@ -324,6 +335,7 @@ class Daemon:
         self._wire(source, models)
         wait_s = RETRY_S[0]
         while not self._stop.is_set():
+            self._tried_s = time.monotonic()
             try:
                 source.start()
                 wait_s = RETRY_S[0]
@@ -349,6 +361,7 @@ class Daemon:
             return self._source
         chosen, wait_s = self.settings.source, RETRY_S[0]
         while not self._stop.is_set():
+            self._tried_s = time.monotonic()
             try:
                 return open_source(chosen.spec, pace=chosen.pace, rate_hz=chosen.rate_hz)
             except StethopiError as error:
@@ -560,6 +573,7 @@ class Daemon:
 
     def _run_judge(self, examiner: Examiner, judge: Judge) -> None:
         while not self._judge_may_go.is_set():
+            self._judge_s = time.monotonic()
             judge.every = _SHED_EVERY if self._shedder.now >= Shed.CLASSIFICATION else 1
             examiner.judge()
 
@@ -653,15 +667,23 @@ class Daemon:
         examiner, outbox = self.examiner, self.outbox
         phase = examiner.phase.value if examiner else "starting"
         waiting = outbox.backlog().exams if outbox else 0
-        return f"source {self._state}, exam {phase}, {waiting} waiting in the outbox"
+        more = f"; no exam can be kept: {self._trouble}" if self._trouble else ""
+        return f"source {self._state}, exam {phase}, {waiting} waiting in the outbox{more}"
 
     # ---- the main thread
 
     def _watch(self) -> None:
         next_health_s = 0.0
+        next_look_s = 0.0
         done_s: float | None = None
+        self._notifier.say(READY=1)
         while not self._stop.wait(0.1):
             now = time.monotonic()
+            self._watchdog.look(self._signs())
+            if now >= next_look_s:
+                next_look_s = now + LOOK_EVERY_S
+                self._look_after_the_disk()
+                self._tell_systemd()
             due = now >= next_health_s or self._health_soon.is_set()
             if self.uplink is not None and self.uplink.online and due:
                 next_health_s = now + HEALTH_EVERY_S
@@ -675,6 +697,40 @@ class Daemon:
             patience_s = DELIVER_S if self.uplink is not None and self.uplink.online else CONNECT_S
             if self.uplink is None or now - done_s > patience_s or not self.outbox.backlog().exams:
                 return
+
+    def _signs(self) -> Signs:
+        return Signs(
+            heard=self.examiner.heard if self.examiner else 0,
+            ended=self._sound_over.is_set(),
+            away_since_s=self._gone_since,
+            tried_s=self._tried_s,
+            judge_s=self._judge_s,
+            uplink_s=self.uplink.loop_monotonic_s if self.uplink else None,
+        )
+
+    def _tell_systemd(self) -> None:
+        said = self._status()
+        if said != self._said:
+            self._notifier.say(STATUS=said)
+        self._said = said
+
+    def _look_after_the_disk(self) -> None:
+        """No room, or a disk that takes nothing: told once, by log, light and health; and once when it is
+        over.
+        """
+        assert self.outbox is not None
+        examiner, before = self.examiner, self._trouble
+        stuck = examiner.stuck if examiner else None
+        self._trouble = stuck or self.outbox.shortage(plan_of(self.settings).most_bytes)
+        if self._trouble and not before:
+            log.error("no exam can be kept: %s", self._trouble)
+            self._show(Light.ERROR)
+        elif before and not self._trouble:
+            log.info("exams can be kept again")
+            if examiner is None or not examiner.busy:
+                self._show(Light.READY)
+        if self._trouble != before:
+            self._health_soon.set()
 
     def _all_done(self) -> bool:
         """The exams that were asked for are in the outbox, or no sound for another one will come."""
@@ -723,6 +779,7 @@ class Daemon:
             missed={timer.name: timer.missed for timer in timers},
             dropped={**self._dropped(), "windows": examiner.windows_dropped if examiner else 0},
             listening=self._listening,
+            trouble=self._trouble[:300] if self._trouble else None,
         )
 
 

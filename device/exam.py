@@ -87,6 +87,13 @@ class Plan:
     def max_samples(self) -> int:
         return round(self.max_s * WORKING_RATE_HZ)
 
+    @property
+    def most_bytes(self) -> int:
+        """What its recordings may need on disk: FLAC of 24 bit takes less than 3 bytes a sample, and one site
+        lies there twice while its file is written.
+        """
+        return 3 * (len(self.sites) + 1) * self.max_samples
+
     def name(self, position: int) -> str:
         """Name of a site in the exam: its code, with `-2` and so on when it comes again."""
         code = self.sites[position]

@@ -57,8 +57,6 @@ _FAST_LAG_S = 5.0
 
 _PIECE = WORKING_RATE_HZ
 _RETRY_PUT_S = 5.0
-_BYTES_PER_S = 3 * WORKING_RATE_HZ
-"""FLAC of 24 bit needs less than this."""
 
 _QUALITY_S = 3.0
 
@@ -178,6 +176,7 @@ class Examiner:
         self._running: _Running | None = None
         self._unput: list[tuple[messages.Exam, dict[str, Path]]] = []
         self._retry_s = 0.0
+        self._stuck: str | None = None
         self._next_at: int | None = 0
         """Where the next exam begins by itself: at the start of the sound, then where the one before ended.
         """
@@ -194,6 +193,12 @@ class Examiner:
         """An exam is under way, or one could not be written yet."""
         with self._bell:
             return self._running is not None or bool(self._unput)
+
+    @property
+    def stuck(self) -> str | None:
+        """Why an exam that is over could not be put in the outbox yet; it is tried again and again."""
+        with self._bell:
+            return self._stuck if self._unput else None
 
     @property
     def exam_id(self) -> str | None:
@@ -223,7 +228,7 @@ class Examiner:
                 raise StethopiError("an exam is under way; stop it first")
             if self._closing or (self._source_over is not None and at is None):
                 raise StethopiError("the sound has ended; start the program again")
-            self._outbox.admit(round(len(plan.sites) * plan.max_s * _BYTES_PER_S))
+            self._outbox.admit(plan.most_bytes)
             index = self._ring.end if at is None else at
             running = _Running(
                 id=str(uuid.uuid4()),
@@ -648,6 +653,7 @@ class Examiner:
             if not self._retry_s:
                 log.error("%s; trying again every %.0f s", error, _RETRY_PUT_S)
             self._retry_s = time.monotonic() + _RETRY_PUT_S
+            self._stuck = str(error)
             return
         finding = exam.verdict
         log.info(

@@ -465,6 +465,9 @@ class Health:
     missed: Annotated[dict[str, _Count], Many(40, keys=r"[a-z_ ]{1,40}"), "missed budgets by stage"]
     dropped: Annotated[dict[str, _Count], Many(40, keys=r"[a-z_ ]{1,40}"), "what queues left out, by name"]
     listening: Listening | None = None
+    trouble: (
+        Annotated[str, Text(300), "why no exam can be kept now: no room, or a disk that fails"] | None
+    ) = None
     schema: _Schema = SCHEMA
 
 

@@ -234,11 +234,27 @@ class Outbox:
                     )
                 self._forget(oldest[0])
 
-    def _shortage(self, size: int) -> str | None:
-        (kept,) = self._db.execute("SELECT total(bytes) FROM exams WHERE result IS NOT NULL").fetchone()
-        if self.quota_bytes is not None and kept + size > self.quota_bytes:
+    def shortage(self, size: int) -> str | None:
+        """Why an exam of about `size` bytes could not be kept now; None when it could. Changes nothing."""
+        try:
+            if os.statvfs(self.folder).f_flag & os.ST_RDONLY:
+                return f"{self.folder}: the disk has become read-only; check the card"
+            with self._mutex:
+                why = self._shortage(size, spare_delivered=False)
+        except (sqlite3.Error, OSError) as error:
+            return f"{self.folder}: {error}; check the disk"
+        return why and f"{self.folder}: {why}"
+
+    def _shortage(self, size: int, spare_delivered: bool = True) -> str | None:
+        """Why there is no room; spare_delivered: as if sounds of delivered exams had to stay."""
+        kept, delivered = self._db.execute(
+            "SELECT total(bytes), total(bytes * (state = 'delivered')) FROM exams WHERE result IS NOT NULL"
+        ).fetchone()
+        if spare_delivered:
+            delivered = 0
+        if self.quota_bytes is not None and kept - delivered + size > self.quota_bytes:
             return f"the quota of {self.quota_bytes / 1e6:.0f} MB is used up"
-        if (free := shutil.disk_usage(self.folder).free) < size + _SPARE_BYTES:
+        if (free := shutil.disk_usage(self.folder).free) + delivered < size + _SPARE_BYTES:
             return f"only {free / 1e6:.0f} MB are free on the disk"
         return None
 

@@ -118,7 +118,7 @@ class Uplink:
         self.broker = broker
         self.live_dropped = 0
         self.delivered = 0
-        self.loop_monotonic_s = 0.0
+        self.loop_monotonic_s = time.monotonic()
         """When the thread last went round; a watchdog may look at it."""
         self._outbox = outbox
         self._state = state
@@ -212,9 +212,16 @@ class Uplink:
                 self._drop_client()
             if self._stopping:
                 return
-            with self._bell:
-                self._bell.wait_for(lambda: self._stopping, wait_s * random.uniform(0.9, 1.1))
+            self._rest(wait_s * random.uniform(0.9, 1.1))
             wait_s = min(2 * wait_s, self._pace.reconnect_most_s)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait, and go on showing that the thread lives."""
+        until_s = time.monotonic() + seconds
+        while not self._stopping and (left_s := until_s - time.monotonic()) > 0:
+            self.loop_monotonic_s = time.monotonic()
+            with self._bell:
+                self._bell.wait_for(lambda: self._stopping, min(left_s, 5.0))
 
     def _make_client(self) -> Client:
         from paho.mqtt import client as paho

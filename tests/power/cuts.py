@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import random
 import shutil
@@ -197,6 +198,7 @@ def main() -> int:
     parser.add_argument("--states", type=int, default=20000)
     parser.add_argument("--write", type=Path, metavar="FILE")
     arguments = parser.parse_args()
+    logging.disable(logging.CRITICAL)  # of some thousand partial recordings
     found = {"schema": 1, "command": " ".join(["python -m tests.power.cuts", *sys.argv[1:]]), "seed": SEED}
     found |= run(arguments.states)
     if arguments.write:
