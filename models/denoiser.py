@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from device.rates import HOP
+from models.streaming import Block, LookBack
 
 __all__ = ["BANDS", "FRAME", "SYNTHESIS", "TIMES", "Denoiser", "Shape", "tables"]
 
@@ -45,56 +46,6 @@ class Shape:
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 1, 2, 4, 8, 16, 32, 64)
 
 
-class _LookBack(nn.Module):
-    """A convolution over time with its past as explicit state: (B, C, 1, T), (B, C, 1, ctx) → output, new
-    state."""
-
-    def __init__(
-        self, cin: int, cout: int, taps: int, stride: int = 1, dilation: int = 1, groups: int = 1
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(cin, cout, (1, taps), (1, stride), 0, (1, dilation), groups)
-
-    @property
-    def context(self) -> int:
-        return (self.conv.kernel_size[1] - 1) * self.conv.dilation[1] + 1 - self.conv.stride[1]
-
-    def forward(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        z = torch.cat([state, x], -1)
-        return self._apply_conv(z, x.shape[-1]), z[..., -self.context :]
-
-    def _apply_conv(self, z: torch.Tensor, length: int) -> torch.Tensor:
-        if self.conv.groups == 1 or length == 1:
-            return self.conv(z)
-        # many hops at once: three shifted products are faster than the library's dilated depthwise
-        # convolution
-        d = self.conv.dilation[1]
-        w = self.conv.weight[:, 0, 0, :, None, None]
-        y = z[..., :length] * w[:, 0]
-        for k in range(1, w.shape[1]):
-            y = y + z[..., k * d : k * d + length] * w[:, k]
-        assert self.conv.bias is not None
-        return y + self.conv.bias[:, None, None]
-
-
-class _Block(nn.Module):
-    def __init__(self, width: int, dilation: int) -> None:
-        super().__init__()
-        self.time = _LookBack(width, width, 3, dilation=dilation, groups=width)
-        self.mix = nn.Conv2d(width, width, 1)
-        with torch.no_grad():
-            w = self.time.conv.weight
-            w.mul_(0.1)
-            w[..., -1] += 1.0
-            self.time.conv.bias.zero_()  # type: ignore[union-attr]
-            self.mix.weight.mul_(0.2).add_(torch.eye(width)[:, :, None, None])
-            self.mix.bias.zero_()  # type: ignore[union-attr]
-
-    def forward(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        y, state = self.time(x, state)
-        return torch.relu(self.mix(y)), state
-
-
 class Denoiser(nn.Module):
     """wave (B, 2, 1, 16 T), spectrum (B, 64, 1, T), states → shares in 0 … 1 (B, shares, 1, T), new
     states."""
@@ -102,11 +53,11 @@ class Denoiser(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.sizes = shape
-        self.front = _LookBack(2, shape.front, 16, stride=4)
-        self.down = _LookBack(shape.front, shape.trunk, 8, stride=4)
+        self.front = LookBack(2, shape.front, 16, stride=4)
+        self.down = LookBack(shape.front, shape.trunk, 8, stride=4)
         self.spectrum = nn.Conv2d(shape.spectrum, shape.spectrum_width, 1)
         self.mix = nn.Conv2d(shape.trunk + shape.spectrum_width, shape.trunk, 1)
-        self.blocks = nn.ModuleList(_Block(shape.trunk, d) for d in shape.dilations)
+        self.blocks = nn.ModuleList(Block(shape.trunk, d) for d in shape.dilations)
         self.head = nn.Conv2d(2 * shape.trunk, shape.head, 1)
         self.shares = nn.Conv2d(shape.head, shape.shares, 1)
         with torch.no_grad():
@@ -129,7 +80,7 @@ class Denoiser(nn.Module):
         x = torch.relu(self.head(torch.cat([x, skip], 1)))
         return (torch.sigmoid(self.shares(x).float()), *new)
 
-    def looking_back(self) -> list[_LookBack]:
+    def looking_back(self) -> list[LookBack]:
         """The layers with a state, in the order of the states."""
         return [self.front, self.down, *(b.time for b in self.blocks)]  # type: ignore[list-item, union-attr]
 
