@@ -88,6 +88,72 @@ def test_one_second_is_enough_to_see_bad_contact(good: np.ndarray) -> None:
     assert "no heart beat found" not in quality.assess(good[:2000]).reasons
 
 
+class Says:
+    """A judge that always says the same."""
+
+    def __init__(self, trusted: float, **causes: float) -> None:
+        named = {name.split()[0]: name for name in quality.CAUSES}
+        self.said = np.zeros(1 + len(quality.CAUSES))
+        self.said[0] = trusted
+        for word, chance in causes.items():
+            self.said[1 + quality.CAUSES.index(named[word])] = chance
+
+    def __call__(self, x: np.ndarray, power: np.ndarray) -> np.ndarray:
+        return self.said
+
+
+def test_the_judge_decides_and_says_why(good: np.ndarray) -> None:
+    assert quality.assess(good, judge=Says(0.9)) == quality.Quality(pytest.approx(0.9), ())
+    found = quality.assess(good, judge=Says(0.1, voices=0.7, rubbing=0.95))
+    assert not found.good
+    assert found.reasons == ("rubbing or knocks", "voices")
+    # a window that does not count has a reason in any case
+    assert quality.assess(good, judge=Says(0.1)).reasons == ("too noisy",)
+
+
+def test_no_judge_makes_silence_clipping_or_a_gap_good(good: np.ndarray) -> None:
+    sure = Says(1.0)
+    assert quality.assess(np.zeros(10_000, np.float32), judge=sure).reasons == ("silence",)
+    assert not quality.assess(good * np.float32(0.001 / np.abs(good).max()), judge=sure).good
+    assert not quality.assess(good, [(0, 4000)], judge=sure).good
+
+
+@pytest.mark.parametrize("n", [2000, 2333, 6000, 10_000, 31_000])
+def test_measures_have_one_shape_for_any_length(good: np.ndarray, n: int) -> None:
+    x = np.resize(good, n)
+    found = quality.measures(x, features.frames_of(x))
+    assert found.shape == (89,)
+    assert np.isfinite(found).all()
+    assert np.isfinite(quality.measures(np.zeros(n, np.float32), features.frames_of(np.zeros(n)))).all()
+
+
+def test_a_judge_comes_back_from_a_bundles_arrays() -> None:
+    rng = np.random.default_rng(1)
+    shapes = {"mean": 89, "scale": 89, "w1": (89, 5), "b1": 5, "w2": (5, 7), "b2": 7}
+    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    judge = quality.Judge.of(quality.Judge.named(arrays))
+    x = rng.standard_normal(4000).astype(np.float32)
+    power = features.frames_of(x)
+    assert judge is not None
+    assert (judge(x, power) == quality.Judge(arrays)(x, power)).all()
+    assert ((judge(x, power) >= 0) & (judge(x, power) <= 1)).all()
+    assert quality.Judge.of({}) is None
+
+
+def test_troubles_say_where() -> None:
+    # a knock in second 6 of twelve spoils every window about it
+    windows = [(2000 * k, ("rubbing or knocks",) if k <= 6 <= k + 4 else ()) for k in range(8)]
+    assert [str(t) for t in quality.troubles(windows)] == ["rubbing or knocks at 6–7 s"]
+    assert quality.troubles([(0, ("voices",))]) == [quality.Trouble("voices", 0, 5)]
+    assert quality.troubles([(0, ()), (2000, ())]) == []
+    assert quality.troubles([]) == []
+
+
+def test_troubles_are_apart_in_time_and_by_reason() -> None:
+    windows = [(2000 * k, ("hiss",) if k < 3 or k > 15 else ()) for k in range(20)]
+    assert [str(t) for t in quality.troubles(windows)] == ["hiss at 0–3 s", "hiss at 20–24 s"]
+
+
 def test_the_command_has_a_line_a_second(normal_recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert quality.main([str(normal_recording)]) == 0
     lines = capsys.readouterr().out.splitlines()
