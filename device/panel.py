@@ -28,7 +28,17 @@ from typing import Any, NamedTuple, Protocol
 from device.errors import StethopiError
 from device.settings import PanelSettings
 
-__all__ = ["Button", "FakePanel", "GpioPanel", "Light", "NoPanel", "Panel", "Press", "open_panel"]
+__all__ = [
+    "Button",
+    "FakePanel",
+    "GpioPanel",
+    "Light",
+    "NoPanel",
+    "Panel",
+    "Press",
+    "import_gpio",
+    "open_panel",
+]
 
 _POLL_S = 0.01
 _BOUNCE_S = 0.025
@@ -108,7 +118,8 @@ class Button:
     """Presses from the level of a bouncing contact; fed with time, so it needs none of its own.
 
     A press is short when the button is let go before `long_s` and not pressed again within `double_s`; long
-    as soon as it was held for `long_s`; double when the second press begins within `double_s` of letting go.
+    as soon as it was held for `long_s`; double when the second press begins within `double_s` of letting
+    go.
     """
 
     long_s: float = 1.0
@@ -232,18 +243,20 @@ class FakePanel(_Presses):
         self._end()
 
 
-def _import_gpio() -> Any:
-    """The RPi.GPIO module, or what stands in for it on newer boards (rpi-lgpio has the same name)."""
+def import_gpio(what: str = "the panel", without: str = '[panel] kind = "none"') -> Any:
+    """The RPi.GPIO module, or what stands in for it on newer boards (rpi-lgpio has the same name).
+
+    what: who needs it; without: the setting that does without.
+    """
     try:
         from RPi import GPIO
     except ImportError as error:
         raise StethopiError(
-            f"the panel needs RPi.GPIO ({error}); run: pip install 'stethopi[pi]', "
-            f'or set [panel] kind = "none"'
+            f"{what} needs RPi.GPIO ({error}); run: pip install 'stethopi[pi]', or set {without}"
         ) from None
     except RuntimeError as error:
         raise StethopiError(
-            f'the panel cannot reach the pins ({error}); set [panel] kind = "none" on a machine without them'
+            f"{what} cannot reach the pins ({error}); set {without} on a machine without them"
         ) from None
     return GPIO
 
@@ -271,7 +284,7 @@ class GpioPanel(_Presses):
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        gpio = self._gpio = self._gpio or _import_gpio()
+        gpio = self._gpio = self._gpio or import_gpio()
         try:
             gpio.setmode(gpio.BCM)
             for pin in self._lights.values():

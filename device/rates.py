@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HOP", "HOP_S", "WINDOW", "WINDOW_EVERY", "WORKING_RATE_HZ"]
+__all__ = ["ECG_RATE_HZ", "HOP", "HOP_S", "WINDOW", "WINDOW_EVERY", "WORKING_RATE_HZ"]
 
 WORKING_RATE_HZ = 2000
 """Heart sound is processed, recorded and delivered at this rate."""
@@ -17,3 +17,6 @@ WINDOW = 5 * WORKING_RATE_HZ
 
 WINDOW_EVERY = 1 * WORKING_RATE_HZ
 """Samples from one classified window to the next: 1 s."""
+
+ECG_RATE_HZ = 360
+"""The ECG is watched over, cleaned, recorded and delivered at this rate, in mV."""

@@ -1,8 +1,8 @@
 """One TOML file → frozen dataclasses, one a stage. Read once at start, then passed in.
 
-A key that does not exist is refused by name, with the nearest that does; a wrong value with what is allowed.
-Passwords stand in a file of their own. Paths that are not absolute are counted from the settings file's
-folder; `~` is home.
+A key that does not exist is refused by name, with the nearest that does; a wrong value with what is
+allowed. Passwords stand in a file of their own. Paths that are not absolute are counted from the settings
+file's folder; `~` is home.
 
     python -m device.settings [FILE]     check FILE, or print the reference: every key, default, unit, range
 """
@@ -25,6 +25,7 @@ __all__ = [
     "BundleSettings",
     "DenoiseSettings",
     "DeviceSettings",
+    "EcgSettings",
     "ExamSettings",
     "ListenSettings",
     "MqttSettings",
@@ -135,6 +136,37 @@ class SourceSettings:
         "files and synthetic hearts in real time, or as fast as the machine can",
         choices=("real", "fast"),
     )
+
+
+@dataclass(frozen=True)
+class EcgSettings:
+    """The ECG lead beside the sound. A missing lead never stops the sound."""
+
+    spec: str = _key(
+        "none",
+        "none, mcp3008[:BUS.DEVICE], ads1115[:BUS.ADDRESS], file:PATH, synthetic[:rate=70]",
+        spec=("none", "mcp3008", "ads1115", "file", "synthetic"),
+    )
+    rate_hz: int = _key(360, "Hz, of the converter", choices=(360, 500))
+    channel: int = _key(0, "input of the converter that the AD8232's output is wired to", low=0, high=7)
+    gain: float = _key(
+        1100.0,
+        "from electrode to converter: 100, or 1100 with the second stage of the usual boards",
+        low=50,
+        high=5000,
+    )
+    supply_v: float = _key(
+        3.3, "V of AD8232 and converter; the ECG lies around half of it", low=2.0, high=5.5
+    )
+    lo_plus_pin: int = _key(5, "LO+, high when that electrode is off; -1: not wired", low=-1, high=27)
+    lo_minus_pin: int = _key(6, "LO-, as lo_plus_pin", low=-1, high=27)
+    delay_ms: float = _key(
+        0.0,
+        "ms by which the amplifier's filter delays the ECG; about 6 with a 40-Hz low-pass",
+        low=0,
+        high=100,
+    )
+    strength: float = _key(1.0, "of denoising; 0: raw, delayed to match", low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -259,6 +291,7 @@ class Settings:
 
     device: DeviceSettings = field(default_factory=DeviceSettings)
     source: SourceSettings = field(default_factory=SourceSettings)
+    ecg: EcgSettings = field(default_factory=EcgSettings)
     denoise: DenoiseSettings = field(default_factory=DenoiseSettings)
     listen: ListenSettings = field(default_factory=ListenSettings)
     exam: ExamSettings = field(default_factory=ExamSettings)
@@ -483,7 +516,14 @@ def _spec(key: _Key, value: str, given: str, folder: Path) -> str:
         if not rest:
             raise BadInput(f"{given}: names no file. Use file:PATH.")
         return f"file:{folder / Path(rest).expanduser()}"
-    if kind == "synthetic":
+    if "mcp3008" in key.spec:
+        from device.sources.ecg import check_ecg_spec
+
+        try:
+            check_ecg_spec(value)
+        except BadInput as error:
+            raise BadInput(f"{given}: {error}") from None
+    elif kind == "synthetic":
         from device.sources import check_spec
 
         try:

@@ -16,7 +16,7 @@ from device.screen import Findings
 from device.sources.files import whole_file
 from host.states import HeartState
 
-__all__ = ["before_after", "screening"]
+__all__ = ["before_after", "ecg_before_after", "screening"]
 
 _INK, _CLEAN, _ALERT = "#40536b", "#0b7a75", "#c4472f"
 _SOUNDS = {"S1": "#d08a1d", "S2": "#5157a0"}
@@ -140,4 +140,53 @@ def screening(path: Path, raw: np.ndarray, found: Findings, title: str) -> None:
     reasons = f"  ({', '.join(found.reasons)})" if found.reasons else ""
     figure.suptitle(f"{title}: {found.label.value}, p(abnormal) {probability}{reasons}", fontsize=11)
     axes[0].set_title("It screens; it does not diagnose. Not a medical device.", fontsize=8, loc="right")
+    _save(figure, path)
+
+
+def ecg_before_after(
+    path: Path,
+    raw: np.ndarray,
+    clean: np.ndarray,
+    rate_hz: int,
+    peaks: np.ndarray,
+    gaps: Sequence[tuple[int, int]],
+    title: str,
+) -> None:
+    """One ECG lead before and after denoising: all of it, ten seconds from the middle with R peaks, and the
+    spectra. Writes the PNG `path`.
+
+    raw, clean: float32 (n,) in mV at rate_hz. peaks: samples of the R peaks. gaps: shaded, [start, end).
+    """
+    from scipy.signal import welch
+
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    whole, near, spectrum = figure.subplots(3, 1, height_ratios=[1, 1.6, 1.2])
+    t = np.arange(len(raw)) / rate_hz
+    middle = max(min(len(raw) // 2, len(raw) - 5 * rate_hz), 5 * rate_hz)
+    inside = slice(max(middle - 5 * rate_hz, 0), middle + 5 * rate_hz)
+    for axes, part in ((whole, slice(None)), (near, inside)):
+        axes.plot(t[part], raw[part], color=_INK, linewidth=0.6, alpha=0.55, label="before")
+        axes.plot(t[part], clean[part], color=_CLEAN, linewidth=0.9, label="after")
+        axes.set_ylabel("mV")
+        axes.margins(x=0)
+        axes.grid(alpha=0.25)
+        low, high = axes.get_ylim()
+        spans = [(start / rate_hz, (end - start) / rate_hz) for start, end in gaps]
+        axes.broken_barh(spans, (low, high - low), color=_ALERT, alpha=0.2, linewidth=0)
+        axes.set_ylim(low, high)
+    shown = peaks[(peaks >= inside.start) & (peaks < inside.stop)]
+    near.plot(t[shown], clean[shown], "v", color=_ALERT, markersize=5, linestyle="none", label="R")
+    near.set_xlim(t[inside][0], t[inside][-1] if len(t[inside]) else 1.0)
+    near.legend(loc="upper right", fontsize=7, ncols=3, framealpha=0.8)
+    for x, colour in ((raw, _INK), (clean, _CLEAN)):
+        hz, power = welch(x.astype(np.float64), rate_hz, nperseg=min(len(x), 4 * rate_hz))
+        spectrum.plot(hz, 10 * np.log10(power + 1e-12), color=colour, linewidth=0.9)
+    spectrum.set_xlabel("Hz")
+    spectrum.set_ylabel("dB, mV²/Hz")
+    spectrum.set_xlim(0, min(rate_hz / 2, 120))
+    spectrum.grid(alpha=0.25)
+    whole.set_xlabel("seconds")
+    near.set_xlabel("seconds")
+    whole.set_title("Not a diagnostic device.", fontsize=8, loc="right")
+    figure.suptitle(title, fontsize=11)
     _save(figure, path)

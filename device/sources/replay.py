@@ -32,6 +32,10 @@ class Pacer:
         """Sample `index` is due now."""
         self._start_s = self.monotonic() - index / self._rate_hz
 
+    def begin_at(self, monotonic_s: float) -> None:
+        """Sample 0 is due at that time."""
+        self._start_s = monotonic_s
+
     def resumed(self, index: int) -> int:
         """Samples that went by since sample `index` was due: what a source that was away has lost."""
         if not self._real:
