@@ -138,6 +138,7 @@ class Screener:
     def __init__(self, entry: ModelEntry, network: Network | None = None) -> None:
         self.meta = entry.meta
         self._network = network or Int8Network(entry)
+        self._view = features.View.of(entry.meta)
         self._quality_judge = quality.Judge.of(entry.arrays)
         self.every = 1
         """Judge only every n-th window: for a machine that is late."""
@@ -197,7 +198,9 @@ class Screener:
         found = quality.assess(sound, gaps, power, self._quality_judge)
         if found.reasons[:1] == ("silence",):
             return Window(self._start, None, found.score, found.reasons)
-        probability, murmur = probabilities(self._network(features.network_input(power)), self.meta)
+        probability, murmur = probabilities(
+            self._network(features.network_input(power, self._view)), self.meta
+        )
         return Window(self._start, probability, found.score, found.reasons, murmur)
 
 

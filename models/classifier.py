@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from device.features import BANDS, FRAMES
+from device.features import FRAMES, WHOLE, View
 
 __all__ = ["OUTPUTS", "STATES", "Classifier"]
 
@@ -57,16 +57,22 @@ class _Block(nn.Sequential):
 
 
 class Classifier(nn.Module):
-    """`forward`: (batch, 1, 32, 248) as device.features.network_input gives → logits (batch, 2), see
+    """`forward`: (batch, 1, bands, 248) as device.features.network_input gives → logits (batch, 2), see
     OUTPUTS.
     """
 
-    def __init__(self, channels: Sequence[int] = (16, 24, 32, 32, 48, 64, 64), dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int] = (16, 24, 32, 32, 48, 64, 64),
+        dropout: float = 0.2,
+        view: View = WHOLE,
+    ) -> None:
         super().__init__()
         if len(channels) != 1 + len(_STRIDES):
             raise ValueError(f"channels: {1 + len(_STRIDES)} numbers are needed, not {len(channels)}")
         first = channels[0]
         self.channels = tuple(int(c) for c in channels)
+        self.view = view
         self.stem = nn.Sequential(
             nn.Conv2d(1, first, (5, 5), (2, 2), (2, 2), bias=False), nn.BatchNorm2d(first), nn.ReLU()
         )
@@ -78,7 +84,7 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels[-1], len(OUTPUTS))
         self.state_head: nn.Module | None = nn.Conv2d(
-            channels[STATE_BLOCKS], len(STATES), (BANDS // 4, 3), padding=(0, 1)
+            channels[STATE_BLOCKS], len(STATES), (-(-view.bands // 4), 3), padding=(0, 1)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -98,6 +104,5 @@ class Classifier(nn.Module):
             x = block(x)
         return self.head(self.dropout(x.mean((2, 3)))), states
 
-    @staticmethod
-    def example() -> torch.Tensor:
-        return torch.zeros(1, 1, BANDS, FRAMES)
+    def example(self) -> torch.Tensor:
+        return torch.zeros(1, 1, self.view.bands, FRAMES)

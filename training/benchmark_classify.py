@@ -35,15 +35,14 @@ from training import data as training_data
 from training.card import RESULTS
 from training.classifier import (
     Corpus,
-    auc,
     load_checkpoint,
     load_recipe,
-    macc,
     operating_point,
     screen_logits,
     train,
 )
 from training.data import DATABASES, Recording
+from training.figures import auc, macc
 from training.release import commit_id
 
 __all__ = ["benchmark", "bootstrap", "calibration_error"]

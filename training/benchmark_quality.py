@@ -32,8 +32,8 @@ from device.rates import WINDOW, WORKING_RATE_HZ
 from training import data as training_data
 from training.benchmark_classify import bootstrap
 from training.card import RESULTS
-from training.classifier import auc, macc
 from training.data import Recording
+from training.figures import auc, macc
 from training.mixing import NoisePool
 from training.quality import CAUSE_OF, Pieces
 from training.release import commit_id
@@ -71,13 +71,15 @@ class _Scorer:
         self.entry = entry
         self.judge = quality.Judge.of(entry.arrays)
         self.network = screen.Int8Network(entry)
+        self.view = features.View.of(entry.meta)
 
     def row(self, recording: Recording, positive: bool, x: np.ndarray) -> _Row | None:
         power = features.frames_of(x)
         learned = quality.assess(x, (), power, self.judge)
         if learned.reasons[:1] == ("silence",):
             return None
-        abnormal, murmur = screen.probabilities(self.network(features.network_input(power)), self.entry.meta)
+        logits = self.network(features.network_input(power, self.view))
+        abnormal, murmur = screen.probabilities(logits, self.entry.meta)
         return _Row(
             recording.database,
             recording.group,

@@ -38,18 +38,17 @@ from device.rates import WINDOW, WORKING_RATE_HZ
 from models.classifier import OUTPUTS, STATES, Classifier
 from training import data as training_data
 from training.data import Recording
+from training.figures import auc, macc
 
 __all__ = [
     "Corpus",
     "Recipe",
-    "auc",
     "calibration_inputs",
     "evaluate",
     "export_classifier",
     "finetune",
     "load_checkpoint",
     "load_recipe",
-    "macc",
     "prune_classifier",
     "recording_logits",
     "screen_logits",
@@ -110,6 +109,10 @@ class Recipe:
     floor_share: float = 0.4
     floor_db: tuple[float, float] = (-45.0, -8.0)
     filter_db: float = 8.0
+    bands: int = features.BANDS
+    """So many of the 32 bands, from the lowest up, are heard at all."""
+    range_db: float = 0.0
+    """A floor so far under each band's loud frames is put beneath every window; 0: none."""
     stretch: tuple[float, float] = (0.8, 1.3)
     shift_bands: float = 1.5
     time_masks: int = 2
@@ -126,6 +129,10 @@ class Recipe:
     """Share of the murmur logit in the score of abnormal; the rest is the abnormal logit's."""
     undecided: float = 0.02
     """Recordings whose probability is this close to the threshold are `unsure`."""
+
+    @property
+    def view(self) -> features.View:
+        return features.View(self.bands, self.range_db)
 
     def digest(self) -> str:
         """Hash of all values, so that a changed recipe is not taken for a finished one."""
@@ -193,7 +200,8 @@ class Corpus:
         self.recordings: list[Recording] = training_data.recordings(data)
         self.noises = [n for n in training_data.noises(data) if n.free and n.part == "train"]
         self.hashes = training_data.data_hashes(data)
-        code = b"".join(Path(str(m.__file__)).read_bytes() for m in (features, mel, training_data))
+        code = b"".join(Path(str(m.__file__)).read_bytes() for m in (mel, training_data))
+        code += repr(features.GRID).encode()
         key = hashlib.sha256(
             json.dumps([str(Path(data).resolve()), self.hashes]).encode() + code
         ).hexdigest()[:16]
@@ -306,9 +314,9 @@ class _Drawer:
         return group[rng.integers(len(group))]
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """x (batch, 1, 32, 248), labels (batch, 4), database (batch,), states (batch, 62)."""
+        """x (batch, 1, bands, 248), labels (batch, 4), database (batch,), states (batch, 62)."""
         r, rng = self.recipe, np.random.default_rng([self.recipe.seed, step])
-        x = np.empty((r.batch, features.BANDS, features.FRAMES), np.float32)
+        x = np.empty((r.batch, r.bands, features.FRAMES), np.float32)
         labels = np.empty((r.batch, 4), np.float32)
         database = np.empty(r.batch, np.int64)
         state = np.empty((r.batch, features.FRAMES // 4), np.int64)
@@ -330,7 +338,7 @@ class _Drawer:
                 x[k, :, firsts[k] : firsts[k] + widths[k]] = 0.0
         for _ in range(r.band_masks):
             widths = rng.integers(0, r.band_mask_bands + 1, r.batch)
-            firsts = rng.integers(0, features.BANDS - r.band_mask_bands, r.batch)
+            firsts = rng.integers(0, r.bands - r.band_mask_bands, r.batch)
             for k in range(r.batch):
                 x[k, firsts[k] : firsts[k] + widths[k]] = 0.0
         if r.mixup:
@@ -385,7 +393,7 @@ class _Drawer:
             shape = np.linspace(2.0, 5.0, features.BANDS)
             floor = rng.standard_gamma(shape, (features.FRAMES, features.BANDS)) / shape
             power = power + (level * floor * _curve(rng, 2 * r.filter_db)).astype(np.float32)
-        return features.network_input(np.ascontiguousarray(power, np.float32))
+        return features.network_input(np.ascontiguousarray(power, np.float32), r.view)
 
 
 _MURMUR_SHAPES = (
@@ -580,7 +588,7 @@ def train(
     """
     drawer = _Drawer(corpus, recipe, recipe.folds)
     torch.manual_seed(recipe.seed)
-    net = Classifier(recipe.channels, recipe.dropout)
+    net = Classifier(recipe.channels, recipe.dropout, recipe.view)
     net = _run(
         net,
         drawer,
@@ -639,7 +647,7 @@ def prune_classifier(
 
     net, _ = load_checkpoint(source)
     net.state_head = None
-    report = prune(net, (Classifier.example(),), recipe.prune_ratio, keep=[net.head], round_to=4)
+    report = prune(net, (net.example(),), recipe.prune_ratio, keep=[net.head], round_to=4)
     say(f"pruned: {report['before']} to {report['after']}")
     return finetune(net, corpus, recipe, out, say)
 
@@ -655,6 +663,8 @@ def save_checkpoint(path: Path, net: Classifier, recipe: Recipe, corpus: Corpus)
         {
             "channels": _channels_of(net),
             "dropout": recipe.dropout,
+            "bands": recipe.bands,
+            "range_db": recipe.range_db,
             "has_states": net.state_head is not None,
             "net": net.state_dict(),
             "recipe": recipe.digest(),
@@ -672,38 +682,27 @@ def load_checkpoint(path: Path) -> tuple[Classifier, dict[str, Any]]:
         kept = torch.load(path, weights_only=True)
     except FileNotFoundError:
         raise BadInput(f"{path}: not there; run `stethopi train classifier` first") from None
-    net = Classifier(kept["channels"], kept["dropout"])
+    net = Classifier(kept["channels"], kept["dropout"], features.View.of(kept))
     if not kept["has_states"]:
         net.state_head = None
     net.load_state_dict(kept.pop("net"))
     return net.eval(), kept
 
 
-def window_inputs(power: np.ndarray, every: int = features.FRAMES_EVERY) -> np.ndarray:
-    """The windows of a recording on the device's grid: band powers (m, 32) → (windows, 1, 32, 248)."""
+def window_inputs(power: np.ndarray, view: features.View, every: int = features.FRAMES_EVERY) -> np.ndarray:
+    """The windows of a recording on the device's grid: band powers (m, 32) → (windows, 1, bands, 248)."""
     starts = range(0, len(power) - features.FRAMES + 1, every)
-    return np.stack([features.network_input(power[s : s + features.FRAMES]) for s in starts])[:, None]
+    return np.stack([features.network_input(power[s : s + features.FRAMES], view) for s in starts])[:, None]
 
 
-def recording_logits(net: nn.Module, power: np.ndarray, every: int = features.FRAMES_EVERY) -> np.ndarray:
+def recording_logits(net: Classifier, power: np.ndarray, every: int = features.FRAMES_EVERY) -> np.ndarray:
     """Logits of every window of a recording, float32 (windows, 2)."""
     with torch.no_grad():
-        return net(torch.from_numpy(window_inputs(power, every))).numpy()
-
-
-def auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve, ties at half; nan unless both classes are there (Hanley & McNeil 1982)."""
-    scores, positive = np.asarray(scores, float), np.asarray(positive, bool)
-    if positive.all() or not positive.any():
-        return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
-    n = int(positive.sum())
-    return float((rank[positive].sum() - n * (n + 1) / 2) / (n * (len(positive) - n)))
+        return net(torch.from_numpy(window_inputs(power, net.view, every))).numpy()
 
 
 def evaluate(
-    net: nn.Module,
+    net: Classifier,
     corpus: Corpus,
     folds: Sequence[int],
     databases: Sequence[str] | None = None,
@@ -740,7 +739,7 @@ def evaluate(
 
 
 def calibration_inputs(corpus: Corpus, recipe: Recipe, count: int = 300) -> np.ndarray:
-    """Windows of training recordings of all databases for the converter, float32 (count, 1, 32, 248)."""
+    """Windows of training recordings of all databases for the converter, float32 (count, 1, bands, 248)."""
     rng = np.random.default_rng([recipe.seed, 77])
     by_database: dict[str, list[int]] = {}
     for i, r in enumerate(corpus.recordings):
@@ -752,7 +751,7 @@ def calibration_inputs(corpus: Corpus, recipe: Recipe, count: int = 300) -> np.n
         choice = by_database[names[k % len(names)]]
         power = corpus.power(choice[rng.integers(len(choice))])
         start = int(rng.integers(0, len(power) - features.FRAMES + 1))
-        windows.append(features.network_input(power[start : start + features.FRAMES]))
+        windows.append(features.network_input(power[start : start + features.FRAMES], recipe.view))
     return np.stack(windows)[:, None]
 
 
@@ -817,14 +816,6 @@ def fit_platt(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> 
             break
     a = max(a, 0.05)
     return float(b / a), float(1.0 / a)
-
-
-def macc(probability: np.ndarray, positive: np.ndarray, threshold: float) -> float:
-    """Mean of sensitivity and specificity, the challenge's MAcc; nan unless both classes are there."""
-    if positive.all() or not positive.any():
-        return float("nan")
-    called = probability >= threshold
-    return float((called[positive].mean() + (~called[~positive]).mean()) / 2)
 
 
 def operating_point(logits: np.ndarray, chosen: Sequence[Recording], recipe: Recipe) -> dict[str, Any]:
@@ -900,7 +891,7 @@ def export_classifier(
     calibration = calibration_inputs(corpus, recipe)
     result = export(
         net,
-        {"x": Classifier.example()},
+        {"x": net.example()},
         ["logits"],
         {"x": calibration},
         out,
@@ -915,6 +906,8 @@ def export_classifier(
         "window_s": WINDOW / WORKING_RATE_HZ,
         "every_s": features.FRAMES_EVERY * features.FRAME_HOP / WORKING_RATE_HZ,
         "outputs_are": list(OUTPUTS),
+        "bands": recipe.bands,
+        "range_db": recipe.range_db,
         "inputs": result.inputs,
         "outputs": result.outputs,
         "states": [],
@@ -984,7 +977,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="change single keys of the recipe"
     )
-    parser.add_argument("--trial", metavar="NAME", help="add the figures to docs/results/screening-trials.json")
+    parser.add_argument(
+        "--trial", metavar="NAME", help="add the figures to docs/results/screening-trials.json"
+    )
     options = parser.parse_args(argv)
     changes: dict[str, Any] = {
         key: json.loads(value) for key, value in (s.split("=", 1) for s in options.set)

@@ -171,10 +171,11 @@ class Pieces:
         if not self.databases:
             raise BadInput(f"{data}: no good recording in the folds {list(folds)}; nothing to learn from")
         self._network = screen.Int8Network(entry)
+        self._view = features.View.of(entry.meta)
 
     def verdict(self, x: np.ndarray) -> float:
         """The classifier's probability of abnormal for 5 s."""
-        logits = self._network(features.network_input(features.frames_of(x)))
+        logits = self._network(features.network_input(features.frames_of(x), self._view))
         return screen.probabilities(logits, self.entry.meta)[0]
 
     def window(self, rng: np.random.Generator, good: bool = True) -> np.ndarray:

@@ -102,7 +102,7 @@ def test_states_follow_the_sound_when_it_repeats() -> None:
 
 
 def test_auc_against_counting_pairs() -> None:
-    from training.classifier import auc
+    from training.figures import auc
 
     rng = np.random.default_rng(0)
     scores, positive = rng.integers(0, 6, 40).astype(float), rng.random(40) < 0.4
@@ -112,7 +112,7 @@ def test_auc_against_counting_pairs() -> None:
 
 
 def test_macc_is_the_mean_of_both_rates() -> None:
-    from training.classifier import macc
+    from training.figures import macc
 
     assert macc(np.array([0.9, 0.2, 0.6, 0.1]), np.array([True, True, False, False]), 0.5) == 0.5
     assert macc(np.array([0.9, 0.8, 0.4, 0.1]), np.array([True, True, False, False]), 0.5) == 1.0
