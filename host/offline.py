@@ -26,6 +26,7 @@ import numpy as np
 from device import bundle as bundles
 from device.denoise import Denoiser
 from device.errors import BadInput, StethopiError
+from device.quality import troubles
 from device.rates import WORKING_RATE_HZ
 from device.resample import Decimator, upsample
 from device.screen import Findings, screen_recording
@@ -292,6 +293,10 @@ def denoise(
 # --- classify -------------------------------------------------------------------------------------
 
 
+_MOST_TROUBLES = 3
+"""Told in a line for people; --json has them all."""
+
+
 @dataclass(frozen=True)
 class _ClassifyJob:
     path: Path
@@ -319,6 +324,7 @@ def _classify_one(job: _ClassifyJob) -> _Outcome:
         "murmur_probability": _finite(found.murmur),
         "quality": _finite(found.quality),
         "reasons": list(found.reasons),
+        "troubles": [str(trouble) for trouble in troubles((w.start, w.reasons) for w in found.windows)],
         "windows": len(found.windows),
         "window_probabilities": [_finite(w.probability) for w in found.windows],
     }
@@ -371,6 +377,11 @@ def _line(path: Path, result: dict[str, Any]) -> str:
     def number(value: float | None) -> str:
         return "unknown" if value is None else f"{value:.2f}"
 
-    reasons = f"  ({', '.join(result['reasons'])})" if result["reasons"] else ""
+    # a trouble says when; a reason that is one of them need not be said twice
+    said = [r for r in result["reasons"] if not any(t.startswith(r) for t in result["troubles"])]
+    said += result["troubles"][:_MOST_TROUBLES]
+    if len(result["troubles"]) > _MOST_TROUBLES:
+        said.append(f"{len(result['troubles']) - _MOST_TROUBLES} more")
+    reasons = f"  ({', '.join(said)})" if said else ""
     probability, quality = number(result["probability"]), number(result["quality"])
     return f"{result['label']:<9} {probability:>11} {quality:>7}  {path}{reasons}"

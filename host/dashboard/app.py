@@ -398,6 +398,10 @@ class _Pages:
                     "good_windows": site.good_windows,
                     "clipped": site.clipped,
                     "gaps": site.gaps,
+                    "troubles": [
+                        str(trouble)
+                        for trouble in quality.troubles((w.start, w.reasons) for w in site.windows)
+                    ],
                     "windows": [
                         {
                             "start": window.start,

@@ -19,7 +19,7 @@ from device.rates import WORKING_RATE_HZ
 from host import cli
 
 JSON_KEYS = {"file", "label", "probability", "murmur_probability", "quality", "reasons", "windows"}
-JSON_KEYS |= {"window_probabilities"}
+JSON_KEYS |= {"window_probabilities", "troubles"}
 
 
 def stethopi(*arguments: object) -> subprocess.CompletedProcess[str]:

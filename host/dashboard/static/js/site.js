@@ -39,10 +39,8 @@ export class SiteView {
 
   chips() {
     const { site } = this;
-    const reasons = new Map();
-    for (const each of site.windows) for (const reason of each.reasons) reasons.set(reason, (reasons.get(reason) || 0) + 1);
-    const made = [...reasons].sort((a, b) => b[1] - a[1]).slice(0, 4).map(([reason, count]) =>
-      h("span.chip.warn", { title: `in ${count} of ${site.windows.length} windows` }, reason));
+    const made = site.troubles.slice(0, 4).map((trouble) => h("span.chip.warn", {}, trouble));
+    if (site.troubles.length > 4) made.push(h("span.chip.warn", { title: site.troubles.slice(4).join(", ") }, `${site.troubles.length - 4} more`));
     if (site.clipped.length) made.push(h("span.chip.warn", {}, `clipped ${site.clipped.length}×`));
     if (site.gaps.length) made.push(h("span.chip.warn", {}, `${site.gaps.length} ${site.gaps.length === 1 ? "gap" : "gaps"}`));
     const judged = site.windows.map((each) => each.quality).filter(known);
