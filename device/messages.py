@@ -7,8 +7,11 @@ All topics lie under `stethopi/1/{fleet}/{device}/`:
 | `state` (retained; also the last will) | `State` | device | 1 |
 | `exam/{id}/result` | `Exam` | device | 1 |
 | `exam/{id}/sound/{site}/{n}` | bare bytes of chunk n of that site's FLAC file | device | 1 |
+| `exam/{id}/sound/{site}.ecg/{n}` | the same of the ECG that was heard beside it, if there is one | device
+| 1 |
 | `receipt` | `Receipt` | host | 1 |
 | `live/wave`, `live/quality` | `LiveWave`, `LiveQuality` | device | 0 |
+| `live/ecg` | `LiveEcg` | device | 0 |
 | `live/window`, `live/exam` | `LiveWindow`, `LiveExam` | device | 0 |
 | `health` | `Health` | device | 0 |
 | `command` | `Command` | host | 1 |
@@ -52,6 +55,7 @@ __all__ = [
     "CHUNK_SIZE",
     "CLOCK_TRUST",
     "LABELS",
+    "LEAD_WORDS",
     "MONITORS",
     "PREFIX",
     "PRESETS",
@@ -63,11 +67,14 @@ __all__ = [
     "Backlog",
     "Command",
     "Delay",
+    "ECG_FULL_SCALE_MV",
+    "EcgTrack",
     "Exam",
     "Finding",
     "Health",
     "Listen",
     "Listening",
+    "LiveEcg",
     "LiveExam",
     "LiveQuality",
     "LiveWave",
@@ -82,6 +89,9 @@ __all__ = [
     "WindowRow",
     "bitmap",
     "check_chunk",
+    "ecg_name",
+    "files_of",
+    "is_ecg",
     "chunk_count",
     "chunk_span",
     "encode",
@@ -113,12 +123,19 @@ LABELS = ("normal", "abnormal", "unsure")
 MONITORS = ("raw", "clean")
 PRESETS = ("none", "bell", "diaphragm", "extended")
 
+LEAD_WORDS = ("on", "lead off", "flat line", "no numbers", "samples lost", "gone", "unknown")
+"""How the ECG's lead is: believed; why it is not; its converter cannot be reached; nothing came yet."""
+
+ECG_FULL_SCALE_MV = 5.0
+"""±1 of full scale in an ECG's file, 32767 in a live message."""
+
 CLOCK_TRUST = ("none", "set", "synchronised")
 """What wall time is worth: nothing is known; set by hand, RTC or a former run; kept by a time server."""
 
 _ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _SITE = r"(AV|PV|TV|MV|other)(-[2-9])?"
+_TRACK = _SITE + r"(\.ecg)?"
 _SHA256 = r"[0-9a-f]{64}"
 _FILE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 _SUBJECT = r"[A-Za-z0-9][A-Za-z0-9-]{0,31}"
@@ -153,6 +170,16 @@ def is_path_safe(name: str) -> bool:
 def is_subject_code(text: str) -> bool:
     """Whether a pseudonymous code may stand in an exam."""
     return re.fullmatch(_SUBJECT, text) is not None
+
+
+def ecg_name(site: str) -> str:
+    """What stands for the ECG of a site in topics, receipts and files: `AV.ecg`."""
+    return f"{site}.ecg"
+
+
+def is_ecg(name: str) -> bool:
+    """Whether a name is that of a site's ECG."""
+    return name.endswith(".ecg")
 
 
 def site_code(site: str) -> str:
@@ -211,6 +238,33 @@ class Finding:
     murmur: _Murmur | None = None
 
 
+_Marks = Annotated[
+    tuple[Annotated[str, OneOf(*LEAD_WORDS)], ...], Many(7), "why there are gaps, the most frequent first"
+]
+
+
+@dataclass(frozen=True)
+class EcgTrack:
+    """The ECG beside one site's sound: FLAC of 24 bit, one lead, not denoised; ±1 is ±5 mV.
+
+    Sample n belongs to second `start_s + n / true_rate_hz` of the site's sound. Both clocks were measured;
+    no sample was moved. Gaps hold zeros: there the lead was off, or nothing came.
+    """
+
+    rate_hz: Annotated[int, Whole(50, 2000), "by name"]
+    true_rate_hz: Annotated[float, Real(25.0, 4000.0), "samples in a second of the sound's clock"]
+    start_s: Annotated[float, Real(-60.0, 60.0), "of its first sample, from the first of the site's sound"]
+    spread_ms: Annotated[float, Real(0.0, 1e6), "of both clocks around their lines, nine of ten"] | None
+    samples: _Count
+    clipped: _Spans
+    gaps: _Spans
+    reasons: _Marks
+    sound: SoundFile
+
+    def problem(self) -> str | None:
+        return _spans_inside(self)
+
+
 @dataclass(frozen=True)
 class Site:
     """One auscultation site of an exam."""
@@ -228,12 +282,27 @@ class Site:
     gaps: _Spans
     windows: Annotated[tuple[WindowRow, ...], Many(2000)]
     sound: SoundFile
+    ecg: Annotated[EcgTrack, "heard beside it; null where no lead was heard"] | None = None
 
     def problem(self) -> str | None:
-        for name in ("clipped", "gaps"):
-            if any(not 0 <= a < b <= self.samples for a, b in getattr(self, name)):
-                return f"{name}: a span lies outside the recording"
-        return None
+        return _spans_inside(self)
+
+
+def _spans_inside(track: Site | EcgTrack) -> str | None:
+    for name in ("clipped", "gaps"):
+        if any(not 0 <= a < b <= track.samples for a, b in getattr(track, name)):
+            return f"{name}: a span lies outside the recording"
+    return None
+
+
+def files_of(exam: Exam) -> dict[str, SoundFile]:
+    """Every file of an exam in the order of delivery: site → sound, `site.ecg` → its ECG."""
+    found = {}
+    for site in exam.sites:
+        found[site.site] = site.sound
+        if site.ecg is not None:
+            found[ecg_name(site.site)] = site.ecg.sound
+    return found
 
 
 @dataclass(frozen=True)
@@ -280,12 +349,13 @@ class Exam:
     delay: Delay
     latency: Annotated[tuple[StageLatency, ...], Many(40)]
     dropped: Annotated[dict[str, _Count], Many(40, keys=r"[a-z_ ]{1,40}"), "what queues or shedding left out"]
+    ecg_source: Annotated[str, Text(200), "the lead that was to be heard; null for none"] | None = None
     schema: _Schema = SCHEMA
 
     def problem(self) -> str | None:
         names = [site.site for site in self.sites]
-        files = [site.sound.file for site in self.sites]
-        if len(set(names)) != len(names) or len(set(files)) != len(files):
+        files = [file.file for file in files_of(self).values()]
+        if len(set(names)) != len(names) or len({*files}) != len(files):
             return "sites: a site or a file is named twice"
         return None
 
@@ -313,8 +383,8 @@ class Receipt:
     missing: (
         Annotated[
             dict[str, Annotated[str, Text(4 * (_MOST_CHUNKS // 8 // 3 + 1), r"[A-Za-z0-9+/]*={0,2}")]],
-            Many(_MOST_SITES, fewest=1, keys=_SITE),
-            "site → base64 of a bitmap; bit n (lowest first) set: chunk n is missing",
+            Many(2 * _MOST_SITES, fewest=1, keys=_TRACK),
+            "site, or site.ecg → base64 of a bitmap; bit n (lowest first) set: chunk n is missing",
         ]
         | None
     ) = None
@@ -357,6 +427,29 @@ class LiveWave:
     clean: _Display
     exam: _ExamId | None = None
     kind: Annotated[str, OneOf("wave")] = "wave"
+    schema: _Schema = SCHEMA
+
+
+@dataclass(frozen=True)
+class LiveEcg:
+    """About 100 ms of the ECG; 32767 is 5 mV. `raw` and `clean` speak of the same instants; `clean` is
+    empty
+    where nothing cleans it. No sample at all: only `lead` is told."""
+
+    index: Annotated[int, Whole(0, 2**53), "first entry: sample since the lead started"]
+    rate_hz: Annotated[int, Whole(50, 2000), "samples a second"]
+    at: (
+        Annotated[float, Real(-1e12, 1e15), "2-kHz sample of the sound that the first entry belongs to"]
+        | None
+    )
+    raw: _Display
+    clean: _Display
+    gaps: Annotated[
+        tuple[tuple[_Index, _Index], ...], Many(200), "[first, past the last] entry of what is no ECG"
+    ]
+    lead: Annotated[str, OneOf(*LEAD_WORDS)]
+    exam: _ExamId | None = None
+    kind: Annotated[str, OneOf("ecg")] = "ecg"
     schema: _Schema = SCHEMA
 
 
@@ -510,6 +603,7 @@ _MOST_BYTES: dict[type, int] = {
     State: 4 * _KB,
     Receipt: 256 * _KB,
     LiveWave: 32 * _KB,
+    LiveEcg: 32 * _KB,
     LiveQuality: 8 * _KB,
     LiveWindow: 8 * _KB,
     LiveExam: 8 * _KB,
@@ -517,7 +611,13 @@ _MOST_BYTES: dict[type, int] = {
     Command: 32 * _KB,
     Answer: 8 * _KB,
 }
-_LIVE: dict[str, type] = {"wave": LiveWave, "quality": LiveQuality, "window": LiveWindow, "exam": LiveExam}
+_LIVE: dict[str, type] = {
+    "wave": LiveWave,
+    "ecg": LiveEcg,
+    "quality": LiveQuality,
+    "window": LiveWindow,
+    "exam": LiveExam,
+}
 
 T = TypeVar("T")
 
@@ -544,6 +644,7 @@ class Topic:
     kind: str
     exam: str | None = None
     site: str | None = None
+    """Of a chunk; `AV.ecg` for the ECG beside it."""
     chunk: int | None = None
     live: str | None = None
 
@@ -570,9 +671,9 @@ class Topic:
 _TOPIC = re.compile(
     rf"{PREFIX}/(?P<fleet>{_ID})/(?P<device>{_ID})/(?:"
     rf"(?P<kind>state|receipt|health|command|answer)"
-    rf"|live/(?P<live>wave|quality|window|exam)"
+    rf"|live/(?P<live>wave|ecg|quality|window|exam)"
     rf"|exam/(?P<result>{_UUID})/result"
-    rf"|exam/(?P<exam>{_UUID})/sound/(?P<site>{_SITE})/(?P<chunk>0|[1-9][0-9]{{0,4}})"
+    rf"|exam/(?P<exam>{_UUID})/sound/(?P<site>{_TRACK})/(?P<chunk>0|[1-9][0-9]{{0,4}})"
     r")"
 )
 
@@ -629,7 +730,7 @@ class Address:
         return f"{self.root}/answer"
 
     def live(self, name: str) -> str:
-        """`name`: wave, quality, window or exam."""
+        """`name`: wave, ecg, quality, window or exam."""
         if name not in _LIVE:
             raise ValueError(f"live/{name}: none of {', '.join(_LIVE)}")
         return f"{self.root}/live/{name}"
