@@ -162,7 +162,9 @@ def read_record(path: Path) -> EcgRecord:
         head = wfdb.rdheader(str(base))
         missing = [n for n in dict.fromkeys(head.file_name or []) if not (base.parent / n).is_file()]
         if missing:
-            raise BadInput(f"{base.parent / missing[0]}: not there, though {header.name} names it; fetch it too")
+            raise BadInput(
+                f"{base.parent / missing[0]}: not there, though {header.name} names it; fetch it too"
+            )
         if not LOWEST_HZ <= head.fs <= HIGHEST_HZ or head.fs != int(head.fs):
             raise BadInput(
                 f"{header}: {head.fs:g} samples a second; an ECG must have {LOWEST_HZ} to {HIGHEST_HZ}, whole"
@@ -252,9 +254,7 @@ def load_pieces(data: Path, parts: Sequence[str], databases: Sequence[str] | Non
                 at = np.arange(len(x))
                 x = np.interp(at, at[known], x[known]).astype(np.float32)
             y = reference(to_working_rate(x, record.rate_hz))
-            where = np.minimum(
-                (np.arange(len(y)) * (record.rate_hz / RATE_HZ)).astype(int), len(known) - 1
-            )
+            where = np.minimum((np.arange(len(y)) * (record.rate_hz / RATE_HZ)).astype(int), len(known) - 1)
             usable, noise = _judge(y, known[where])
             found.append(Piece(s.record, lead, s.patient, s.part, s.benchmark, y, usable, noise))
     if not found:
@@ -386,9 +386,7 @@ class Mixtures:
             return self.noises.draw(rng, "gaussian" if rng.random() < 0.5 else "mains", n)
         if u < s.synthetic + s.mixed:
             weights = rng.dirichlet((2.0, 2.0, 2.0)) ** 0.5
-            x = sum(
-                w * self.noises.draw(rng, k, n) for w, k in zip(weights, NOISE_NAMES, strict=True)
-            )
+            x = sum(w * self.noises.draw(rng, k, n) for w, k in zip(weights, NOISE_NAMES, strict=True))
             return x / max(float(np.std(x)), 1e-9)
         return self.noises.draw(rng, NOISE_NAMES[int(rng.integers(3))], n)
 
@@ -449,7 +447,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return problem.exit_code
     print("part   database  patients  records  minutes (leads)  clear enough to train on")
     for (part, database), (patients, records, usable, clear) in sorted(rows.items()):
-        print(f"{part:6} {database:9} {len(patients):8} {len(records):8} {usable / 60:16.0f} {clear / 60:25.0f}")
+        print(
+            f"{part:6} {database:9} {len(patients):8} {len(records):8} {usable / 60:16.0f} {clear / 60:25.0f}"
+        )
     return 0
 
 
