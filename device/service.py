@@ -124,11 +124,11 @@ class Watchdog:
 
     def _stopped(self, signs: Signs, now: float) -> str | None:
         if signs.away_since_s is not None:
+            self._heard_s = now  # when it is back, it has its time again
             if now - signs.tried_s > TRIED_S:
                 return f"the source is away and was not tried for {now - signs.tried_s:.0f} s"
             if now - signs.away_since_s > AWAY_S:
                 return f"the source has been away for {(now - signs.away_since_s) / 60:.0f} minutes"
-            self._heard_s = now  # it has its time when it is back
         elif now - self._heard_s > SAMPLES_S:
             return f"no sample for {now - self._heard_s:.0f} s"
         if signs.judge_s is not None and now - signs.judge_s > JUDGE_S:
