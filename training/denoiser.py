@@ -128,7 +128,7 @@ def _shares(net: Denoiser, x: np.ndarray, window: np.ndarray) -> torch.Tensor:
 
 
 def denoise_whole(
-    net: Denoiser, removal: Removal, coefficients: dict[str, np.ndarray], x: np.ndarray
+    net: Denoiser, removal: nn.Module, coefficients: dict[str, np.ndarray], x: np.ndarray
 ) -> np.ndarray:
     """The float net on one whole sound (n,), same length out."""
     n = len(x)
@@ -343,9 +343,10 @@ def _fit(
     resume: bool,
     offset: int,
     note: dict[str, Any],
+    removal: nn.Module | None = None,
 ) -> dict[str, float]:
     """Train `net` by `table` (steps, rate …) and keep it in `path`; returns the last validation of the
-    average."""
+    average. removal: what makes sound of the net's answer, instead of `Removal`."""
     torch.set_num_threads(1)
     torch.manual_seed(recipe["seed"])
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -355,7 +356,7 @@ def _fit(
     refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
     pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
     mixer = Mixer(refs, pool, settings, seed)
-    removal = Removal(coefficients)
+    removal = removal or Removal(coefficients)
     loss_of = Loss(settings.samples - 2 * LOOK_AHEAD, recipe.get("loss", {}) | table.get("loss", {}))
     steps, rate = int(table["steps"]), float(table["rate"])
     validate_every = int(table.get("validate_every", recipe["train"].get("validate_every", 1000)))

@@ -1,0 +1,392 @@
+"""Short, equal trials of the denoiser on fold 1: pruning ratios, training from scratch, other designs.
+
+    python -m training.denoiser_trials run --data ../shared/data --out RUN [NAME ...]   RUN/trials/NAME.pt
+    python -m training.denoiser_trials figures --out RUN    docs/results/denoiser-tuned.json, -designs.json
+    python -m training.denoiser_trials plot                 docs/denoiser-pruning.svg
+
+The trials stand in recipes/denoiser-trials.toml, each with its own steps and rate; all else is the shipped
+recipe's. Each is repeatable and goes on from its checkpoint with --resume, like any training here. Kinds:
+
+- pruned: RUN/denoiser-full.pt less `ratio` of its channels, fine-tuned (the recipe's [prune] otherwise);
+- scratch: the shape of RUN/denoiser-pruned-first.pt (or denoiser-pruned.pt), anew;
+- design: a net of the sizes in [NAME.net], anew. `ahead`: its shares wait so many hops more than on the
+  device (a teacher). output = "sound": it gives out the sound itself instead of what to remove.
+
+Fold 0 is not looked at here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from device.denoise import LOOK_AHEAD
+from device.errors import BadInput, StethopiError
+from device.level import SILENCE, hop_high_pass, levels
+from device.rates import HOP, WORKING_RATE_HZ
+from models.denoiser import Denoiser, Shape
+from training import data as data_room
+from training.denoiser import (
+    RECIPE,
+    Removal,
+    _fit,
+    _settings,
+    _shape,
+    _tables,
+    load_net,
+    prune_denoiser,
+    read_recipe,
+)
+from training.export import count_macs
+from training.release import commit_id
+
+__all__ = ["Ahead", "Direct", "figures", "main", "parts", "plot", "run_trial"]
+
+TRIALS = Path(__file__).parent / "recipes" / "denoiser-trials.toml"
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+PLOT = RESULTS.parent / "denoiser-pruning.svg"
+KINDS = ("pruned", "scratch", "design")
+_KEYS = {
+    "kind": "pruned, scratch or design",
+    "steps": "a number",
+    "rate": "a number",
+    "warm_up": "a number",
+    "ratio": "a share",
+    "ahead": "hops",
+    "output": '"shares" or "sound"',
+    "net": "a table",
+    "about": "words",
+}
+
+
+# ── other designs ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Ahead(nn.Module):
+    """A removal that is given shares of `hops` later: the net may hear that much more (not on the device)."""
+
+    def __init__(self, removal: Removal, hops: int) -> None:
+        super().__init__()
+        self.removal, self.hops = removal, hops
+
+    def forward(self, x: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        last = shares[..., -1:].expand(*shares.shape[:-1], self.hops)
+        return self.removal(x, torch.cat([shares[..., self.hops :], last], -1))
+
+
+class Direct(nn.Module):
+    """The answer is the sound itself, 16 samples a hop of the hop two before, at the tracked level.
+
+    x (B, n), answer (B, 16, 1, n / 16) in 0 … 1 → (B, n). Same delay and level tracking as the shares; an
+    answer of 0 or 1 means `MOST` times the level.
+    """
+
+    MOST = 12.0
+
+    def forward(self, x: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+        batch, n = x.shape
+        level = torch.from_numpy(_tracked(x.numpy())).float()  # (B, T)
+        behind = LOOK_AHEAD // HOP
+        sound = (2.0 * answer[:, :, 0].transpose(1, 2) - 1.0) * self.MOST * level[:, :, None]
+        grid = x.view(batch, n // HOP, HOP)
+        return torch.cat([sound[:, behind:], grid[:, -behind:]], 1).reshape(batch, n)
+
+
+def _tracked(x: np.ndarray) -> np.ndarray:
+    """The level that the net's input is divided by, (B, n) → (B, n / 16), as device.denoise.hear has it."""
+    step = hop_high_pass().T
+    grid = x.reshape(len(x), -1, HOP)
+    z = np.zeros((len(x), HOP + 2), dtype=np.float32)
+    rms = np.empty(grid.shape[:2])
+    for t in range(grid.shape[1]):
+        z[:, 2:] = grid[:, t]
+        y = z @ step
+        rms[:, t] = np.sqrt(np.mean(y.astype(np.float64) ** 2, -1))
+        z[:, 0], z[:, 1] = y[:, -1], grid[:, t, -1]
+    return np.maximum(levels(rms), SILENCE)
+
+
+def begin_anew(net: Denoiser) -> Denoiser:
+    """First weights as an unpruned net has them, also where a layer is no longer square: pass on, mostly."""
+    with torch.no_grad():
+        for block in net.blocks:
+            time, mix = block.time.conv, block.mix  # type: ignore[union-attr]
+            nn.init.kaiming_uniform_(time.weight, a=5**0.5)
+            time.weight.mul_(0.1)
+            time.weight[..., -1] += 1.0
+            time.bias.zero_()
+            nn.init.kaiming_uniform_(mix.weight, a=5**0.5)
+            mix.weight.mul_(0.2).add_(torch.eye(*mix.weight.shape[:2])[:, :, None, None])
+            mix.bias.zero_()
+        nn.init.kaiming_uniform_(net.shares.weight, a=5**0.5)
+        net.shares.weight.mul_(0.3)
+        net.shares.bias.fill_(-2.0)  # type: ignore[union-attr]
+    return net
+
+
+# ── trials ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_trials(path: Path | None = None) -> dict[str, dict[str, Any]]:
+    """The trials by name. BadInput for a wrong key or kind."""
+    found = read_recipe(path or TRIALS)
+    for name, table in found.items():
+        if not isinstance(table, dict) or table.get("kind") not in KINDS:
+            raise BadInput(f"{path or TRIALS}: [{name}] kind: wanted is {', '.join(KINDS)}")
+        for key in table:
+            if key not in _KEYS:
+                raise BadInput(f"{path or TRIALS}: [{name}] {key}: no such key; there are {', '.join(_KEYS)}")
+        for key in ("steps", "rate", *(["ratio"] if table["kind"] == "pruned" else [])):
+            if not isinstance(table.get(key), (int, float)) or table[key] <= 0:
+                raise BadInput(f"{path or TRIALS}: [{name}] {key}: wanted is a number above 0")
+        if table.get("output", "shares") not in ("shares", "sound"):
+            raise BadInput(f'{path or TRIALS}: [{name}] output: wanted is "shares" or "sound"')
+    return found
+
+
+def _first_pruned(out: Path) -> Path:
+    """The pruned net after its first fine-tuning, whether or not a second has followed."""
+    first = out / "denoiser-pruned-first.pt"
+    return first if first.is_file() else out / "denoiser-pruned.pt"
+
+
+def run_trial(
+    name: str,
+    table: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    data: Path,
+    cache: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+) -> Path:
+    """Train one trial; writes out/trials/<name>.pt and returns its path."""
+    folder = out / "trials"
+    recipe = {k: v for k, v in recipe.items() if k != "polish"}
+    if table["kind"] == "pruned":
+        recipe["prune"] = {**recipe["prune"], **{k: table[k] for k in ("rate", "warm_up") if k in table}}
+        return prune_denoiser(
+            recipe,
+            data,
+            folder,
+            cache,
+            resume=resume,
+            ratio=float(table["ratio"]),
+            steps=int(table["steps"]),
+            source=out / "denoiser-full.pt",
+            name=name,
+        )
+    torch.manual_seed(recipe["seed"])
+    removal: nn.Module | None = None
+    if table["kind"] == "scratch":
+        # what the pruned net was fine-tuned on is what this one learns from, for as many steps
+        fit = {**recipe["prune"], **{k: table[k] for k in ("steps", "rate", "warm_up") if k in table}}
+        net = begin_anew(Denoiser.from_layout(load_net(_first_pruned(out))[1]["layout"]))
+    else:
+        fit = {k: table[k] for k in ("steps", "rate", "warm_up") if k in table}
+        recipe["net"] = {**recipe["net"], **table.get("net", {})}
+        shape = _shape(recipe)
+        removal = Removal(_tables(recipe))
+        if table.get("output") == "sound":
+            shape = _settings(Shape, {**vars(shape), "shares": HOP}, f"{name}.net")
+            removal = Direct()
+        net = Denoiser(shape)
+        if table.get("output") == "sound":
+            nn.init.zeros_(net.shares.bias)  # type: ignore[arg-type]  # silence, not the lowest sound
+        if table.get("ahead"):
+            removal = Ahead(Removal(_tables(recipe)), int(table["ahead"]))
+    fit["validate_every"] = int(table["steps"])
+    path = folder / f"{name}.pt"
+    about = {"kind": table["kind"], "trial": dict(table)}
+    _fit(net, recipe, fit, data, cache, path, resume, 30_000_000, about, removal=removal)
+    return path
+
+
+# ── figures ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _row(name: str, path: Path) -> dict[str, Any]:
+    net, kept = load_net(path)
+    return {
+        "name": name,
+        "parameters": int(sum(p.numel() for p in net.parameters())),
+        "mac_per_s": count_macs(net, tuple(net.examples().values())) * (WORKING_RATE_HZ // HOP),
+        "steps": kept["step"],
+        "minutes": round(kept["seconds"] / 60, 1),
+        "fold_1": kept["validation"],
+    }
+
+
+def figures(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path) -> dict[str, dict[str, Any]]:
+    """What the trials in `out` have shown, as the contents of two result files by name.
+
+    Trials that were not run are left out. The unpruned net and the released chain's own steps stand beside.
+    """
+    about = {"seed": read_recipe()["seed"], "commit": commit_id(), "data": data_room.data_hashes(data)}
+    tuned: list[dict[str, Any]] = []
+    for name, file in (("full", "full"), ("shipped", "pruned-first"), ("polished", "pruned")):
+        path = out / f"denoiser-{file}.pt"
+        if path.is_file():
+            tuned.append({**_row(name, path), "kind": name})
+    designs: list[dict[str, Any]] = []
+    for name, table in trials.items():
+        path = out / "trials" / f"{name}.pt"
+        if not path.is_file():
+            print(f"{name}: not run, left out", file=sys.stderr)
+            continue
+        row = {**_row(name, path), "kind": table["kind"], "about": table.get("about", "")}
+        if table["kind"] == "pruned":
+            row["ratio"] = table["ratio"]
+        (designs if table["kind"] == "design" else tuned).append(row)
+    return {
+        "denoiser-tuned": {
+            "what": "pruned and fine-tuned equally long, and the like; fold 1",
+            **about,
+            "rows": tuned,
+        },
+        "denoiser-designs": {"what": "short trials of designs; fold 1", **about, "rows": designs},
+    }
+
+
+_NAMES = {
+    "full": "not pruned",
+    "shipped": "pruned as shipped, all of its fine-tuning",
+    "polished": "the same, after the second fine-tuning",
+    "scratch": "the shipped size from scratch",
+}
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    v = row["fold_1"]
+    return [
+        f"{row['parameters']:,}",
+        f"{row['mac_per_s'] / 1e6:.1f}",
+        f"{row['steps']:,}",
+        f"{v['all plain']:+.2f}",
+        f"{v['all beyond']:+.2f}",
+        f"{v['clean out']:.1f}",
+        *(f"{v[k]:+.2f}" for k in ("murmur clean", "murmur 10", "murmur 0")),
+    ]
+
+
+_HEAD = (
+    " parameters | MMAC/s | steps | plain | beyond volume | clean in: SNR out"
+    " | murmur, clean in | 10 dB | 0 dB |"
+)
+
+
+def parts(results: Path) -> dict[str, str]:
+    """The generated parts of docs/denoiser.md that these trials fill, by name."""
+    found = {}
+    if (path := results / "denoiser-tuned.json").is_file():
+        lines = [f"| net |{_HEAD}", "|---" * 10 + "|"]
+        for row in json.loads(path.read_text("utf-8"))["rows"]:
+            name = _NAMES.get(row["kind"]) or f"{row['ratio']:.2f} of the channels taken, fine-tuned shortly"
+            lines.append(f"| {' | '.join([name, *_cells(row)])} |")
+        found["tuned"] = "\n".join(lines)
+    if (path := results / "denoiser-designs.json").is_file():
+        lines = [f"| design |{_HEAD}", "|---" * 10 + "|"]
+        for row in json.loads(path.read_text("utf-8"))["rows"]:
+            lines.append(f"| {' | '.join([row['about'] or row['name'], *_cells(row)])} |")
+        found["designs"] = "\n".join(lines)
+    return found
+
+
+def plot(results: Path, target: Path) -> None:
+    """Improvement on fold 1 against multiply-accumulates, before and after fine-tuning, as SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    before = json.loads((results / "denoiser-pruning.json").read_text("utf-8"))["rows"]
+    after = json.loads((results / "denoiser-tuned.json").read_text("utf-8"))["rows"]
+    short = sorted((r for r in after if r["kind"] == "pruned"), key=lambda r: -r["mac_per_s"])
+    with plt.rc_context({"svg.hashsalt": "stethopi", "svg.fonttype": "none", "font.size": 9}):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharex=True)
+        for axis, key, title in (
+            (axes[0], "all plain", "plain"),
+            (axes[1], "all beyond", "beyond volume"),
+        ):
+
+            def line(rows: Sequence[Mapping[str, Any]], style: str, label: str, axis=axis, key=key) -> None:  # type: ignore[no-untyped-def]
+                if rows:
+                    x = [r["mac_per_s"] / 1e6 for r in rows]
+                    axis.plot(x, [r["fold_1"][key] for r in rows], style, label=label, markersize=5)
+
+            line([r for r in before if r["by"] == "magnitude"], ":s", "pruned by magnitude, not tuned")
+            line([r for r in before if r["by"] == "contribution"], "--o", "pruned by contribution, not tuned")
+            if short:
+                line(short, "-o", f"then fine-tuned, {short[0]['steps']:,} steps")
+            for kind, mark in (("shipped", "D"), ("polished", "*"), ("scratch", "X"), ("full", "P")):
+                for r in after:
+                    if r["kind"] == kind:
+                        line([r], mark, f"{_NAMES[kind]}, {r['steps']:,} steps")
+            axis.set_title(f"SNR gained, {title}, −6…6 dB, fold 1", fontsize=9)
+            axis.set_xlabel("MMAC a second")
+            axis.set_ylabel("dB")
+            axis.grid(alpha=0.3)
+        axes[0].legend(fontsize=7, loc="lower right")
+        temporary = target.with_name(target.name + ".tmp")
+        figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    os.replace(temporary, target)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.denoiser_trials", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("what", choices=("run", "figures", "plot"))
+    parser.add_argument("names", nargs="*", help="run: only these trials")
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--trials", type=Path, default=TRIALS)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/denoiser"))
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stethopi")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--resume", action="store_true", help="go on from a trial's checkpoint")
+    options = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    try:
+        trials = read_trials(options.trials)
+        for name in options.names:
+            if name not in trials:
+                raise BadInput(f"{options.trials}: no trial {name}; there are {', '.join(trials)}")
+        if options.what == "run":
+            recipe = read_recipe(options.recipe)
+            for name in options.names or trials:
+                print(f"== {name}", flush=True)
+                run_trial(
+                    name,
+                    trials[name],
+                    recipe,
+                    options.data,
+                    options.cache,
+                    options.out,
+                    resume=options.resume,
+                )
+        elif options.what == "figures":
+            for name, content in figures(trials, options.out, options.data).items():
+                path = options.results / f"{name}.json"
+                temporary = path.with_name(path.name + ".tmp")
+                temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+                os.replace(temporary, path)
+        else:
+            plot(options.results, PLOT if options.results == RESULTS else options.results / PLOT.name)
+    except StethopiError as problem:
+        print(f"stethopi: {problem}", file=sys.stderr)
+        return problem.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
