@@ -1,7 +1,8 @@
-"""Exams that wait for their delivery: what they say in SQLite, how they sound in files. Nothing put is lost.
+"""Exams that wait for their delivery: what they say in SQLite, how they sound in files. Nothing put is
+lost.
 
-`put` is the moment of truth. The sound files are whole on disk before it (device.recording writes, syncs and
-renames them inside `Outbox.sounds`); `put` proves that by size and sha256, then one transaction (WAL,
+`put` is the moment of truth. The sound files are whole on disk before it (device.recording writes, syncs
+and renames them inside `Outbox.sounds`); `put` proves that by size and sha256, then one transaction (WAL,
 synchronous=FULL) makes the exam exist. A crash before that transaction leaves files that belong to no exam:
 the next start moves them to `sound/partial` and says so. A crash after it changes nothing.
 
@@ -261,9 +262,9 @@ class Outbox:
     def put(self, exam: messages.Exam, files: Mapping[str, Path]) -> str:
         """Make the exam durable; returns its hash. After this returns it survives any crash.
 
-        files: site → its sound file, whole and synced, as device.recording leaves it. Putting the same exam
-        again changes nothing. StethopiError when a file is not what the exam says, when another exam has the
-        same id, or when the disk is full (put again when there is room).
+        files: site (`site.ecg`) → its sound (ECG) file, whole and synced, as device.recording leaves it.
+        Putting the same exam again changes nothing. StethopiError when a file is not what the exam says,
+        when another exam has the same id, or when the disk is full (put again when there is room).
         """
         result = messages.encode(exam)
         digest = messages.exam_hash(result)
@@ -275,9 +276,9 @@ class Outbox:
                 return digest
             with self._told(f"exam {exam.id} cannot be written"):
                 rows = []
-                for site in exam.sites:
-                    path = self._adopt(exam.id, site, files)
-                    rows.append((exam.id, site.site, path.name, *_promise(site.sound)))
+                for name, sound in messages.files_of(exam).items():
+                    path = self._adopt(exam.id, name, sound, files)
+                    rows.append((exam.id, name, path.name, *_promise(sound)))
                 fsync_folder(self.sounds)
             with self._told(f"exam {exam.id} cannot be written"), self._transaction():
                 self._db.execute(
@@ -287,7 +288,7 @@ class Outbox:
                         exam.id,
                         digest,
                         result,
-                        sum(site.sound.size for site in exam.sites),
+                        sum(sound.size for sound in messages.files_of(exam).values()),
                         exam.finished.boot_id,
                         exam.finished.monotonic_s,
                         exam.finished.wall_s,
@@ -296,27 +297,28 @@ class Outbox:
                 self._db.executemany("INSERT INTO sounds VALUES (?, ?, ?, ?, ?, ?)", rows)
         return digest
 
-    def _adopt(self, exam: str, site: messages.Site, files: Mapping[str, Path]) -> Path:
-        """The site's file inside `sounds`, proved to be what the exam says."""
-        path = files.get(site.site)
+    def _adopt(self, exam: str, name: str, sound: messages.SoundFile, files: Mapping[str, Path]) -> Path:
+        """A site's sound, or its ECG, inside `sounds`, proved to be what the exam says."""
+        path = files.get(name)
         if path is None or not path.is_file():
-            raise StethopiError(f"exam {exam}: the sound of {site.site} is not there ({path})")
+            raise StethopiError(f"exam {exam}: the sound of {name} is not there ({path})")
         if path.parent != self.sounds:
-            target = self.sounds / f"{exam}-{site.site}{path.suffix}"
+            target = self.sounds / f"{exam}-{name}{path.suffix}"
             temporary = target.with_name(f".{target.name}.part")
             shutil.copyfile(path, temporary)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, target)
             path = target
-        if path.stat().st_size != site.sound.size or sha256_of(path) != site.sound.sha256:
+        if path.stat().st_size != sound.size or sha256_of(path) != sound.sha256:
             raise StethopiError(f"exam {exam}: {path} is not the sound that the exam names")
         return path
 
     # ---- delivering
 
     def claim(self, skip: Container[str] = ()) -> Parcel | None:
-        """The oldest waiting exam that nobody has claimed and that is not in `skip`; None when there is none.
+        """The oldest waiting exam that nobody has claimed and that is not in `skip`; None when there is
+        none.
 
         A claim lives in memory: after a crash the exam simply waits again.
         """

@@ -2,7 +2,8 @@
 
     STORE/
         exams.sqlite            SQLite, WAL, synchronous=FULL; everything but the finished sound files
-        sounds/<exam>/<site>.flac   a sound file, byte for byte the device's, once its sha256 fitted
+        sounds/<exam>/<site>.flac   a sound file, byte for byte the device's, once its sha256 fitted;
+                                <site>.ecg.flac is the ECG beside it
         aside/<exam>-<sha>.bin  results that were refused: unreadable, or another exam under a known id
         cache/                  what can be computed again (clean sound, WAV for the browser)
         lock                    held by the one program that writes here
@@ -141,7 +142,9 @@ class WindowEntry(_Base):
 
 
 class SoundRow(_Base):
-    """What the result says of a site's sound file, and whether it is here."""
+    """What the result says of a site's sound file, and whether it is here. The ECG beside it is a row of
+    its
+    own, `site` being `AV.ecg`."""
 
     __tablename__ = "sounds"
     exam: Mapped[str] = mapped_column(ForeignKey("exams.id", ondelete="CASCADE"), primary_key=True)
@@ -476,7 +479,7 @@ class Store:
             select(SiteRow).where(SiteRow.exam == row.id).order_by(SiteRow.position)
         ).all()
         sounds = session.scalars(
-            select(SoundRow).where(SoundRow.exam == row.id).order_by(SoundRow.position)
+            select(SoundRow).where(SoundRow.exam == row.id).order_by(SoundRow.position, SoundRow.site)
         ).all()
         have = {sound.site: sound.chunks if sound.complete_s is not None else 0 for sound in sounds}
         if row.complete_s is None:
@@ -505,6 +508,7 @@ class Store:
         )
         session.add(row)
         session.flush()
+        files = messages.files_of(exam)
         for position, site in enumerate(exam.sites):
             session.add(
                 SiteRow(
@@ -516,20 +520,24 @@ class Store:
                     good_windows=site.good_windows,
                 )
             )
-            session.add(
-                SoundRow(
-                    exam=exam.id,
-                    site=site.site,
-                    position=position,
-                    file=site.sound.file,
-                    size=site.sound.size,
-                    sha256=site.sound.sha256,
-                    chunk_size=site.sound.chunk_size,
-                    chunks=site.sound.chunks,
-                    complete_s=None,
-                    spoilt=0,
+            for name in (site.site, messages.ecg_name(site.site)):
+                if name not in files:
+                    continue
+                sound = files[name]
+                session.add(
+                    SoundRow(
+                        exam=exam.id,
+                        site=name,
+                        position=position,
+                        file=sound.file,
+                        size=sound.size,
+                        sha256=sound.sha256,
+                        chunk_size=sound.chunk_size,
+                        chunks=sound.chunks,
+                        complete_s=None,
+                        spoilt=0,
+                    )
                 )
-            )
             session.add_all(
                 WindowEntry(
                     exam=exam.id,
@@ -555,7 +563,7 @@ class Store:
 
     def _drop_strangers(self, session: Session, topic: Topic, exam: messages.Exam) -> None:
         """Of the chunks that came before their result: drop those that are another's or do not fit."""
-        sounds = {site.site: site.sound for site in exam.sites}
+        sounds = messages.files_of(exam)
         for chunk in session.scalars(select(ChunkRow).where(ChunkRow.exam == exam.id)):
             fits = (chunk.fleet, chunk.device) == (topic.fleet, topic.device) and chunk.site in sounds
             if fits:
