@@ -87,7 +87,7 @@ class MelFrames:
         return np.concatenate(ready) if ready else np.zeros((0, grid.bands), np.float32)
 
     def flush(self) -> np.ndarray:
-        """The whole frames that remain when the sound has ended, float32 (m, bands). A cut frame is left out."""
+        """The whole frames that remain when the sound has ended, float32 (m, bands). No cut one."""
         whole = self.grid.frames(len(self._waiting))
         padded = np.zeros(self.grid.unit_samples, np.float32)
         padded[: len(self._waiting)] = self._waiting[: self.grid.unit_samples]

@@ -1,0 +1,183 @@
+"""What the networks beside the released one hear: a mel spectrogram of 5 s, or the waveform of 2.5 s.
+
+Two ways of looking at a recording, as the classifiers do that are compared with ours. Both let 25 to 400 Hz
+through first, by a causal Butterworth band-pass of order 5, and both cut the recording on a fixed grid:
+
+    MEL        (128, 99)   128 mel bands of 100-ms frames every 50 ms, dB; windows of 5 s, half overlapped
+    SEGMENTS   (1, 2500)   the waveform at 1 kHz; segments of 2.5 s, one after the other
+
+`whole` computes what all windows of a recording share, once (training keeps that on disk); `window` cuts one
+out and makes it what the network sees. `windows` does both: the way of a single recording.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Protocol
+
+import numpy as np
+
+from device import mel
+from device.mel import MelGrid
+from device.presets import Cascade
+from device.rates import WINDOW, WORKING_RATE_HZ
+
+__all__ = ["BAND_HZ", "FRONT_ENDS", "FrontEnd", "Mel", "Segments", "band_pass", "band_pass_sections"]
+
+BAND_HZ = (25.0, 400.0)
+_ORDER = 5
+
+
+def band_pass_sections(order: int, low_hz: float, high_hz: float, rate_hz: int) -> np.ndarray:
+    """Second-order sections of a Butterworth band-pass, float64 (order, 6), rows b0 b1 b2 1 a1 a2.
+
+    The poles of the low-pass prototype, moved to the band, by the bilinear transform with both edges
+    prewarped (A. V. Oppenheim and R. W. Schafer, "Discrete-Time Signal Processing", 3rd edition, 7.2).
+    """
+    prototype = -np.exp(0.5j * np.pi * np.arange(1 - order, order, 2) / order)
+    low, high = 2.0 * rate_hz * np.tan(np.pi * np.array([low_hz, high_hz]) / rate_hz)
+    half = prototype * (high - low) / 2.0
+    root = np.sqrt(half**2 - low * high + 0j)
+    analogue = np.concatenate([half + root, half - root])
+    poles = (2.0 * rate_hz + analogue) / (2.0 * rate_hz - analogue)
+    real = np.sort(poles[np.abs(poles.imag) < 1e-12].real)
+    pairs = [(p, p.conj()) for p in poles if p.imag >= 1e-12]
+    pairs += list(zip(real[0::2], real[1::2], strict=True))
+    pairs.sort(key=lambda pair: max(abs(pair[0]), abs(pair[1])))
+    # each pair of poles gets one zero at 0 Hz and one at half the rate
+    middle = 2.0 * np.arctan(np.sqrt(low * high) / (2.0 * rate_hz))
+    z = np.exp(-1j * middle)
+    rows = []
+    for first, second in pairs:
+        a1, a2 = -(first + second).real, (first * second).real
+        gain = abs((1.0 + a1 * z + a2 * z * z) / (1.0 - z * z))
+        rows.append([gain, 0.0, -gain, 1.0, a1, a2])
+    return np.array(rows)
+
+
+@functools.lru_cache(maxsize=1)
+def _sections() -> np.ndarray:
+    return band_pass_sections(_ORDER, *BAND_HZ, WORKING_RATE_HZ)
+
+
+def band_pass(x: np.ndarray) -> np.ndarray:
+    """25 to 400 Hz of a whole sound at 2 kHz, causal: float32 (n,) → float32 (n,)."""
+    return Cascade(_sections()).process(x)
+
+
+class FrontEnd(Protocol):
+    """How a network hears a recording. Lengths are in samples at 2 kHz."""
+
+    name: str
+    length: int
+    """Of a window."""
+    every: int
+    """From one window to the next."""
+    shape: tuple[int, int]
+    """Of a window as the network sees it: (height, width), one channel."""
+
+    def whole(self, x: np.ndarray) -> np.ndarray:
+        """What all windows of a sound share, float16 (m, …). Sound shorter than a window is repeated."""
+        ...
+
+    def count(self, whole: np.ndarray) -> int:
+        """Windows on the grid."""
+        ...
+
+    def window(self, whole: np.ndarray, index: int) -> np.ndarray:
+        """What the network sees of one window: float32 `shape`."""
+        ...
+
+    def windows(self, x: np.ndarray) -> np.ndarray:
+        """All windows of a sound at 2 kHz, float32 (windows, height, width)."""
+        ...
+
+
+class _Grid:
+    name: str
+    length: int
+    every: int
+    shape: tuple[int, int]
+    _steps: int
+    """Rows of `whole` from one window to the next."""
+    _rows: int
+    """Rows of `whole` in a window."""
+
+    def count(self, whole: np.ndarray) -> int:
+        return max(0, (len(whole) - self._rows) // self._steps + 1)
+
+    def whole(self, x: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def window(self, whole: np.ndarray, index: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def windows(self, x: np.ndarray) -> np.ndarray:
+        whole = self.whole(x)
+        return np.stack([self.window(whole, k) for k in range(self.count(whole))])
+
+    def _cut(self, whole: np.ndarray, index: int) -> np.ndarray:
+        start = index * self._steps
+        return np.asarray(whole[start : start + self._rows], np.float32)
+
+    def _filled(self, x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x, np.float32)
+        return np.resize(x, self.length) if len(x) < self.length else x
+
+
+class Mel(_Grid):
+    """128 mel bands from 25 to 400 Hz in dB; each window from its loudest point down, mean 0 and spread 1."""
+
+    name = "mel"
+    grid = MelGrid(frame=200, hop=100, fft=1024, bands=128, lowest_hz=BAND_HZ[0], highest_hz=BAND_HZ[1])
+    length = WINDOW
+    every = WINDOW // 2
+    shape = (128, 99)
+    _steps = every // grid.hop
+    _rows = 99
+    range_db = 80.0
+    """What lies further below a window's loudest point is not told apart."""
+
+    def whole(self, x: np.ndarray) -> np.ndarray:
+        """Band powers in dB, float16 (frames, 128)."""
+        power = mel.frames_of(band_pass(self._filled(x)), self.grid)
+        return (10.0 * np.log10(power + np.float32(1e-12))).astype(np.float16)
+
+    def window(self, whole: np.ndarray, index: int) -> np.ndarray:
+        level = self._cut(whole, index).T
+        level = np.maximum(level, level.max() - np.float32(self.range_db))
+        level = level - level.mean()
+        return np.ascontiguousarray(level / (level.std() + np.float32(1e-3)), np.float32)
+
+
+class Segments(_Grid):
+    """The waveform at 1 kHz; each segment of mean 0 and spread 1, cut off at ±8."""
+
+    name = "segments"
+    length = 5000
+    every = 5000
+    shape = (1, 2500)
+    _steps = 2500
+    _rows = 2500
+    limit = 8.0
+
+    @functools.cached_property
+    def _half(self) -> np.ndarray:
+        """Low-pass before every other sample is taken: 400 Hz passed, 600 Hz 60 dB down (Kaiser 1974)."""
+        t = np.arange(-20, 21)
+        taps = np.sinc(0.5 * t) * np.kaiser(41, 5.65)
+        return np.asarray(taps / taps.sum())
+
+    def whole(self, x: np.ndarray) -> np.ndarray:
+        """The waveform at 1 kHz with the recording's own spread taken as 1, float16 (n,)."""
+        half = np.convolve(band_pass(self._filled(x)), self._half, "same")[::2]
+        return (half / (half.std() + 1e-9)).astype(np.float16)
+
+    def window(self, whole: np.ndarray, index: int) -> np.ndarray:
+        wave = self._cut(whole, index)[None]
+        wave = wave - wave.mean()
+        wave = wave / (wave.std() + np.float32(1e-3))
+        return np.ascontiguousarray(np.clip(wave, -self.limit, self.limit), np.float32)
+
+
+FRONT_ENDS: dict[str, FrontEnd] = {f.name: f for f in (Mel(), Segments())}
