@@ -1,9 +1,10 @@
 """The raw sound of one site on disk: spooled while it is heard, FLAC (24 bit, 2 kHz) when it ends.
 
 While a recording runs, its samples stand in `<name>.partial`, a WAV file whose header is not finished.
-`finish` turns it into `<name>.flac`: written under a temporary name, fsynced, renamed, folder fsynced. After
-a crash `rescue` finds what was left over, says how many seconds it holds and moves it to the folder
-`partial/`, where a person can listen to it. Nothing is deleted, and nothing of it is ever taken for an exam.
+`finish` turns it into `<name>.flac`: written under a temporary name, fsynced, renamed, folder fsynced.
+After a crash `rescue` finds what was left over, says how many seconds it holds and moves it to the folder
+`partial/`, where a person can listen to it. Nothing is deleted, and nothing of it is ever taken for an
+exam.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from device.bundle import sha256_of
 from device.errors import BadInput, StethopiError
 from device.rates import HOP, WORKING_RATE_HZ
+from device.resample import HIGHEST_RATE_HZ
 from device.ring import Gap, clipped_spans, merged
 from device.sources.files import read_sound, soundfile, wav_header
 
@@ -55,6 +57,7 @@ class RecordingFile:
     """Bytes."""
     sha256: str
     samples: int
+    rate_hz: int = WORKING_RATE_HZ
     clipped: list[list[int]] = field(default_factory=list)
     """[start, end) of stretches at full scale, samples from the recording's start."""
     gaps: list[list[int]] = field(default_factory=list)
@@ -62,7 +65,7 @@ class RecordingFile:
 
     @property
     def seconds(self) -> float:
-        return self.samples / WORKING_RATE_HZ
+        return self.samples / self.rate_hz
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,14 @@ def _troubled(path: Path, error: OSError) -> StethopiError:
 class Recorder:
     """One recording while it runs.
 
-    `append` takes working-rate sound, `mark_gap` and `mark_clipped` take spans counted from the recording's
-    start, and `finish` gives the FLAC file. Leaving it otherwise (`close`, a crash) leaves a `.partial`
-    behind for `rescue`; only `discard` removes it. Raises StethopiError when the disk does not take it.
+    `append` takes working-rate sound, or an ECG at its `rate_hz`, in ±1; `mark_gap` and `mark_clipped` take
+    spans counted from the recording's start, and `finish` gives the FLAC file. Leaving it otherwise
+    (`close`, a crash) leaves a `.partial` behind for `rescue`; only `discard` removes it. Raises
+    StethopiError when the disk does not take it.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, rate_hz: int = WORKING_RATE_HZ) -> None:
+        self.rate_hz = rate_hz
         self._target = folder / f"{name}.flac"
         self._spool = folder / f"{name}.partial"
         self._samples = 0
@@ -138,7 +143,7 @@ class Recorder:
             # unbuffered: what was written is in the kernel's hands, and outlives this process
             self._file = self._spool.open("xb", buffering=0)
             # a header that never ends its promise, so that the file can be listened to even as it stands
-            self._file.write(wav_header(0, WORKING_RATE_HZ, 24)[:40] + b"\xff\xff\xff\xff")
+            self._file.write(wav_header(0, rate_hz, 24)[:40] + b"\xff\xff\xff\xff")
         except FileExistsError:
             raise StethopiError(f"{self._spool}: there is a recording of this name already") from None
         except OSError as error:
@@ -151,7 +156,7 @@ class Recorder:
 
     @property
     def seconds(self) -> float:
-        return self._samples / WORKING_RATE_HZ
+        return self._samples / self.rate_hz
 
     def append(self, x: np.ndarray) -> None:
         """Add sound, float32 (n,). Beyond full scale it is clipped, and listed as such."""
@@ -196,7 +201,8 @@ class Recorder:
         self._waiting, self._waiting_samples = [], 0
 
     def finish(self, samples: int | None = None) -> RecordingFile:
-        """Write the FLAC file, safe against a power cut, and let the spool go. `samples`: keep only so many,
+        """Write the FLAC file, safe against a power cut, and let the spool go. `samples`: keep only so
+        many,
         where the recording turned out to have ended before. Raises BadInput when nothing was heard."""
         if not self._samples or samples == 0:
             self.discard()
@@ -207,7 +213,11 @@ class Recorder:
         steps = np.zeros((len(raw), 4), np.uint8)
         steps[:, 1:] = raw  # left justified in 32 bits, of which soundfile takes the upper 24
         found = write_recording(
-            self._target, steps.view("<i4")[:samples, 0], gaps=self._gaps, clipped=self._clipped
+            self._target,
+            steps.view("<i4")[:samples, 0],
+            gaps=self._gaps,
+            clipped=self._clipped,
+            rate_hz=self.rate_hz,
         )
         del raw
         self._spool.unlink()
@@ -239,8 +249,9 @@ def write_recording(
     samples: np.ndarray,
     gaps: Iterable[tuple[int, int]] = (),
     clipped: Iterable[tuple[int, int]] | None = None,
+    rate_hz: int = WORKING_RATE_HZ,
 ) -> RecordingFile:
-    """Write working-rate sound as FLAC of 24 bit, durable: temporary name, fsync, rename, fsync of the
+    """Write sound as FLAC of 24 bit, durable: temporary name, fsync, rename, fsync of the
     folder.
 
     `samples`: float (n,) in ±1, or int32 (n,) left justified. `clipped` None: found here. Raises
@@ -255,7 +266,7 @@ def write_recording(
     try:
         make_folder(path.parent)
         with module.SoundFile(
-            temporary, "w", samplerate=WORKING_RATE_HZ, channels=1, format="FLAC", subtype="PCM_24"
+            temporary, "w", samplerate=rate_hz, channels=1, format="FLAC", subtype="PCM_24"
         ) as file:
             for at in range(0, len(samples), _COPY):
                 file.write(np.ascontiguousarray(samples[at : at + _COPY]))
@@ -274,7 +285,7 @@ def write_recording(
         with contextlib.suppress(OSError):
             temporary.unlink()
     n = len(samples)
-    return RecordingFile(path, size, digest, n, _few(clipped or (), n), _few(gaps, n))
+    return RecordingFile(path, size, digest, n, rate_hz, _few(clipped or (), n), _few(gaps, n))
 
 
 def rescue(folder: Path, known: Collection[str] = ()) -> list[Partial]:
@@ -330,16 +341,19 @@ def _finish_header(spool: Path) -> float:
     """Give a spool the header of a finished WAV file; seconds of sound in it. The sound itself is not
     touched."""
     frames = max(spool.stat().st_size - _HEADER, 0) // _BYTES
+    rate_hz = WORKING_RATE_HZ
     with spool.open("r+b") as file:
         if spool.stat().st_size >= _HEADER:
-            file.write(wav_header(frames, WORKING_RATE_HZ, 24))
+            rate_hz = int.from_bytes(file.read(_HEADER)[24:28], "little") or rate_hz
+            file.seek(0)
+            file.write(wav_header(frames, rate_hz, 24))
             file.flush()
             os.fsync(file.fileno())
-    return frames / WORKING_RATE_HZ
+    return frames / rate_hz
 
 
 def _seconds(path: Path) -> float:
     try:
-        return read_sound(path).seconds
+        return read_sound(path, (1, HIGHEST_RATE_HZ)).seconds
     except StethopiError:
         return 0.0

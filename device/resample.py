@@ -5,11 +5,11 @@
 One prototype in continuous time serves every rate of sound: a sinc under a Kaiser window (J. F. Kaiser,
 "Nonrecursive digital filter design using the I0-sinh window function", 1974), 12.25 ms to each side. It
 passes 800 Hz within 0.01 dB and stops 1,000 Hz by 80 dB, which costs 12.25 ms of delay at every rate. The
-filter is symmetric and sample n of the output stands for the instant n / 2000 s of the input: the delay says
-*when* a sample comes out, never *where* it is.
+filter is symmetric and sample n of the output stands for the instant n / 2000 s of the input: the delay
+says *when* a sample comes out, never *where* it is.
 
-Every output is a dot product of a fixed length, computed in whole hops on the absolute grid, so any chopping
-of the input gives the same bits.
+Every output is a dot product of a fixed length, computed in whole hops on the absolute grid, so any
+chopping of the input gives the same bits.
 
     python -m device.resample FILE     delay, ripple, stop band, chopped against whole, operations
 """
@@ -51,7 +51,8 @@ _SIDE_S = 0.01225
 """Length of one side of the prototype; its delay."""
 
 _CUTOFF_HZ = 896.4
-"""Where the prototype is 6 dB down. Searched for this length: the widest pass band that keeps 80 dB at 1,000
+"""Where the prototype is 6 dB down. Searched for this length: the widest pass band that keeps 80 dB at
+1,000
 Hz."""
 
 _ATTENUATION_DB = 81.0
@@ -78,10 +79,11 @@ def working_length(samples: int, rate_hz: int) -> int:
     return -(-samples * WORKING_RATE_HZ // rate_hz)
 
 
-def to_working(start: int, end: int, rate_hz: int) -> tuple[int, int]:
-    """The span [start, end) of samples at `rate_hz` as the smallest span at the working rate that covers
-    it."""
-    return start * WORKING_RATE_HZ // rate_hz, -(-end * WORKING_RATE_HZ // rate_hz)
+def to_working(start: int, end: int, rate_hz: int, to_hz: int = WORKING_RATE_HZ) -> tuple[int, int]:
+    """The span [start, end) of samples at `rate_hz` as the smallest span at the working rate, or at
+    `to_hz`,
+    that covers it."""
+    return start * to_hz // rate_hz, -(-end * to_hz // rate_hz)
 
 
 def _kaiser_beta(attenuation_db: float) -> float:
@@ -246,8 +248,8 @@ class Decimator(_Polyphase):
     """Sound at any whole rate from 2 to 192 kHz → the working rate of 2 kHz. 2 kHz passes untouched.
 
     `process` takes any number of samples, float32 (n,), and gives float32 (m,) in whole hops of 16; `flush`
-    gives the rest. In all, N samples become ceil(N * 2000 / rate_hz). Sample n stands for n / 2000 s; before
-    the first and after the last sample silence is assumed.
+    gives the rest. In all, N samples become ceil(N * 2000 / rate_hz). Sample n stands for n / 2000 s;
+    before the first and after the last sample silence is assumed.
 
     Raises BadInput for a rate that is not supported.
     """
@@ -294,9 +296,9 @@ class Resampler(_Polyphase):
     """Any whole rate → any other, aligned: output m stands for m / to_hz s of the input.
 
     It passes up to 83 % of half the lower rate (150 Hz at 360) and stops half of it by 80 dB. Before the
-    first and after the last sample their values are held: an ECG has an offset, and its edges must not ring.
-    `unit`: outputs come in groups of so many; equal rates pass untouched. N samples become
-    ceil(N * to_hz / from_hz).
+    first and after the last sample their values are held: an ECG has an offset, and its edges must not
+    ring. `unit`: outputs come in groups of so many; equal rates pass untouched. N samples become ceil(N *
+    to_hz / from_hz).
     """
 
     def __init__(self, from_hz: int, to_hz: int, *, unit: int = 4) -> None:
