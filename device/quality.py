@@ -133,10 +133,15 @@ class Judge:
     Two layers, float32, about 5,000 weights. `of` gives None for a bundle's arrays without them.
     """
 
-    NAMES = ("mean", "scale", "w1", "b1", "w2", "b2")
+    NAMES = ("mean", "scale", "w1", "b1", "w2", "b2", "lift")
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._mean, self._scale, self._w1, self._b1, self._w2, self._b2 = (arrays[n] for n in self.NAMES)
+        self._mean, self._scale, self._w1, self._b1, self._w2, self._b2, lift = (
+            arrays[n] for n in self.NAMES
+        )
+        self._lift = float(lift[0])
+        """Added for pieces shorter than a window: less is known of them, and a light that cries wolf is not
+        looked at."""
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Judge | None:
@@ -152,7 +157,10 @@ class Judge:
         """Chances, float32 (7,): trusted, then each of CAUSES."""
         z = np.clip((measures(x, power) - self._mean) * self._scale, -5.0, 5.0)
         hidden = np.maximum(z @ self._w1 + self._b1, 0.0)
-        return 1.0 / (1.0 + np.exp(-(hidden @ self._w2 + self._b2)))
+        logits = hidden @ self._w2 + self._b2
+        if len(x) < WINDOW:
+            logits[0] += self._lift
+        return 1.0 / (1.0 + np.exp(-logits))
 
 
 def assess(

@@ -75,6 +75,8 @@ class Recipe:
     drop: float = 0.1
     good_share: float = 0.95
     """Of the 5-s windows of good recordings of fold 1 that shall count."""
+    good_share_short: float = 0.98
+    """Of pieces of 1 to 3 s, by which the contact is judged while an exam runs."""
 
 
 def load_recipe(path: Path | None = None, **changes: Any) -> Recipe:
@@ -329,28 +331,38 @@ def fit(drawn: Drawn, recipe: Recipe, say: Callable[[str], None] = print) -> dic
         "w2": last.weight.detach().numpy().T,
         "b2": last.bias.detach().numpy(),
     }
-    return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()} | {
+        "lift": np.zeros(1, np.float32)
+    }
+
+
+def _good_level(judge: quality.Judge, good: Pieces, seed: int, share: float, seconds: Sequence[int]) -> float:
+    """Logit that `share` of good pieces of these lengths reach, the mean over databases."""
+    levels = []
+    for database in good.databases:
+        rng = np.random.default_rng([seed, 23])
+        chances = []
+        for k in range(150):
+            sounds = good.good[database]
+            sound = sounds[int(rng.integers(len(sounds)))]
+            n = seconds[k % len(seconds)] * WORKING_RATE_HZ
+            start = int(rng.integers(len(sound) - n + 1))
+            x = sound[start : start + n]
+            chances.append(float(judge(x, features.frames_of(x))[0]))
+        levels.append(np.percentile(chances, 100 * (1 - share)))
+    at = float(np.clip(np.mean(levels), 1e-4, 1 - 1e-4))
+    return float(np.log(at / (1 - at)))
 
 
 def _levelled(arrays: Mapping[str, np.ndarray], good: Pieces, recipe: Recipe) -> dict[str, np.ndarray]:
-    """The first output moved so that `good_share` of good windows reach GOOD, each database alike."""
-    judge = quality.Judge(arrays)
-    shares = []
-    for database in good.databases:
-        rng = np.random.default_rng([recipe.seed, 23])
-        chances = []
-        for _ in range(150):
-            sounds = good.good[database]
-            sound = sounds[int(rng.integers(len(sounds)))]
-            start = int(rng.integers(len(sound) - WINDOW + 1))
-            x = sound[start : start + WINDOW]
-            chances.append(float(judge(x, features.frames_of(x))[0]))
-        shares.append(np.percentile(chances, 100 * (1 - recipe.good_share)))
-    at = float(np.clip(np.mean(shares), 1e-4, 1 - 1e-4))
-    moved = dict(arrays)
-    bias = arrays["b2"].copy()
-    bias[0] += np.log(quality.GOOD / (1 - quality.GOOD)) - np.log(at / (1 - at))
-    moved["b2"] = bias.astype(np.float32)
+    """The first output moved so that `good_share` of good windows reach GOOD (and `good_share_short` of
+    shorter pieces), each database alike."""
+    moved = {**arrays, "b2": arrays["b2"].copy(), "lift": np.zeros(1, np.float32)}
+    wanted = np.log(quality.GOOD / (1 - quality.GOOD))
+    whole = _good_level(quality.Judge(moved), good, recipe.seed, recipe.good_share, (5,))
+    moved["b2"][0] += wanted - whole
+    short = _good_level(quality.Judge(moved), good, recipe.seed, recipe.good_share_short, (1, 2, 3))
+    moved["lift"] = np.array([wanted - short], np.float32)
     return moved
 
 

@@ -129,7 +129,7 @@ def test_measures_have_one_shape_for_any_length(good: np.ndarray, n: int) -> Non
 
 def test_a_judge_comes_back_from_a_bundles_arrays() -> None:
     rng = np.random.default_rng(1)
-    shapes = {"mean": 89, "scale": 89, "w1": (89, 5), "b1": 5, "w2": (5, 7), "b2": 7}
+    shapes = {"mean": 89, "scale": 89, "w1": (89, 5), "b1": 5, "w2": (5, 7), "b2": 7, "lift": 1}
     arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     judge = quality.Judge.of(quality.Judge.named(arrays))
     x = rng.standard_normal(4000).astype(np.float32)
