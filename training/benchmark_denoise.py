@@ -37,6 +37,7 @@ from device.errors import StethopiError
 from device.rates import WORKING_RATE_HZ
 from device.runtime import runtime_name
 from training import data as data_room
+from training import denoiser_note
 from training.metrics import BAND_HZ, band, bootstrap, improvement, murmur_excess_db, snr_db
 from training.mixing import NoisePool, Reference, coloured, hum, references, taps
 
@@ -563,7 +564,7 @@ def note(results: Path) -> dict[str, str]:
             cells += [f"{v[k]:+.2f}" for k in ("murmur clean", "murmur 10", "murmur 0")]
             lines.append(f"| {' | '.join(cells)} |")
         parts["training"] = "\n".join(lines)
-    return parts
+    return parts | denoiser_note.parts(results)
 
 
 def write_note(path: Path, results: Path) -> str:

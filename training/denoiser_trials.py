@@ -2,7 +2,6 @@
 
     python -m training.denoiser_trials run --data ../shared/data --out RUN [NAME ...]   RUN/trials/NAME.pt
     python -m training.denoiser_trials figures --out RUN    docs/results/denoiser-tuned.json, -designs.json
-    python -m training.denoiser_trials plot                 docs/denoiser-pruning.svg
 
 The trials stand in recipes/denoiser-trials.toml, each with its own steps and rate; all else is the shipped
 recipe's. Each is repeatable and goes on from its checkpoint with --resume, like any training here. Kinds:
@@ -49,11 +48,10 @@ from training.denoiser import (
 from training.export import count_macs
 from training.release import commit_id
 
-__all__ = ["Ahead", "Direct", "figures", "main", "parts", "plot", "run_trial"]
+__all__ = ["Ahead", "Direct", "begin_anew", "figures", "main", "read_trials", "run_trial"]
 
 TRIALS = Path(__file__).parent / "recipes" / "denoiser-trials.toml"
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-PLOT = RESULTS.parent / "denoiser-pruning.svg"
 KINDS = ("pruned", "scratch", "design")
 _KEYS = {
     "kind": "pruned, scratch or design",
@@ -257,96 +255,11 @@ def figures(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path) -> d
     }
 
 
-_NAMES = {
-    "full": "not pruned",
-    "shipped": "pruned as shipped, all of its fine-tuning",
-    "polished": "the same, after the second fine-tuning",
-    "scratch": "the shipped size from scratch",
-}
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    v = row["fold_1"]
-    return [
-        f"{row['parameters']:,}",
-        f"{row['mac_per_s'] / 1e6:.1f}",
-        f"{row['steps']:,}",
-        f"{v['all plain']:+.2f}",
-        f"{v['all beyond']:+.2f}",
-        f"{v['clean out']:.1f}",
-        *(f"{v[k]:+.2f}" for k in ("murmur clean", "murmur 10", "murmur 0")),
-    ]
-
-
-_HEAD = (
-    " parameters | MMAC/s | steps | plain | beyond volume | clean in: SNR out"
-    " | murmur, clean in | 10 dB | 0 dB |"
-)
-
-
-def parts(results: Path) -> dict[str, str]:
-    """The generated parts of docs/denoiser.md that these trials fill, by name."""
-    found = {}
-    if (path := results / "denoiser-tuned.json").is_file():
-        lines = [f"| net |{_HEAD}", "|---" * 10 + "|"]
-        for row in json.loads(path.read_text("utf-8"))["rows"]:
-            name = _NAMES.get(row["kind"]) or f"{row['ratio']:.2f} of the channels taken, fine-tuned shortly"
-            lines.append(f"| {' | '.join([name, *_cells(row)])} |")
-        found["tuned"] = "\n".join(lines)
-    if (path := results / "denoiser-designs.json").is_file():
-        lines = [f"| design |{_HEAD}", "|---" * 10 + "|"]
-        for row in json.loads(path.read_text("utf-8"))["rows"]:
-            lines.append(f"| {' | '.join([row['about'] or row['name'], *_cells(row)])} |")
-        found["designs"] = "\n".join(lines)
-    return found
-
-
-def plot(results: Path, target: Path) -> None:
-    """Improvement on fold 1 against multiply-accumulates, before and after fine-tuning, as SVG."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    before = json.loads((results / "denoiser-pruning.json").read_text("utf-8"))["rows"]
-    after = json.loads((results / "denoiser-tuned.json").read_text("utf-8"))["rows"]
-    short = sorted((r for r in after if r["kind"] == "pruned"), key=lambda r: -r["mac_per_s"])
-    with plt.rc_context({"svg.hashsalt": "stethopi", "svg.fonttype": "none", "font.size": 9}):
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharex=True)
-        for axis, key, title in (
-            (axes[0], "all plain", "plain"),
-            (axes[1], "all beyond", "beyond volume"),
-        ):
-
-            def line(rows: Sequence[Mapping[str, Any]], style: str, label: str, axis=axis, key=key) -> None:  # type: ignore[no-untyped-def]
-                if rows:
-                    x = [r["mac_per_s"] / 1e6 for r in rows]
-                    axis.plot(x, [r["fold_1"][key] for r in rows], style, label=label, markersize=5)
-
-            line([r for r in before if r["by"] == "magnitude"], ":s", "pruned by magnitude, not tuned")
-            line([r for r in before if r["by"] == "contribution"], "--o", "pruned by contribution, not tuned")
-            if short:
-                line(short, "-o", f"then fine-tuned, {short[0]['steps']:,} steps")
-            for kind, mark in (("shipped", "D"), ("polished", "*"), ("scratch", "X"), ("full", "P")):
-                for r in after:
-                    if r["kind"] == kind:
-                        line([r], mark, f"{_NAMES[kind]}, {r['steps']:,} steps")
-            axis.set_title(f"SNR gained, {title}, −6…6 dB, fold 1", fontsize=9)
-            axis.set_xlabel("MMAC a second")
-            axis.set_ylabel("dB")
-            axis.grid(alpha=0.3)
-        axes[0].legend(fontsize=7, loc="lower right")
-        temporary = target.with_name(target.name + ".tmp")
-        figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
-        plt.close(figure)
-    os.replace(temporary, target)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.denoiser_trials", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("what", choices=("run", "figures", "plot"))
+    parser.add_argument("what", choices=("run", "figures"))
     parser.add_argument("names", nargs="*", help="run: only these trials")
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--trials", type=Path, default=TRIALS)
@@ -374,14 +287,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                     options.out,
                     resume=options.resume,
                 )
-        elif options.what == "figures":
+        else:
             for name, content in figures(trials, options.out, options.data).items():
                 path = options.results / f"{name}.json"
                 temporary = path.with_name(path.name + ".tmp")
                 temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
                 os.replace(temporary, path)
-        else:
-            plot(options.results, PLOT if options.results == RESULTS else options.results / PLOT.name)
     except StethopiError as problem:
         print(f"stethopi: {problem}", file=sys.stderr)
         return problem.exit_code

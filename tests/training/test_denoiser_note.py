@@ -1,0 +1,46 @@
+"""Tables and plot of the denoiser's lab note say what the result files say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from training.denoiser_note import parts, plot
+
+FOLD_1 = {
+    "all plain": 9.5,
+    "all beyond": 6.5,
+    "clean out": 50.0,
+    "murmur clean": 0.1,
+    "murmur 10": -1.0,
+    "murmur 0": -4.0,
+}
+
+
+def test_tables_and_plot_tell_the_results(tmp_path: Path) -> None:
+    def row(kind: str, macs: float, **more: object) -> dict[str, object]:
+        return {"kind": kind, "name": kind, "parameters": 1234, "mac_per_s": macs * 1e6, "steps": 700} | {
+            "fold_1": FOLD_1,
+            **more,
+        }
+
+    tuned = [row("full", 40), row("pruned", 20, ratio=0.36), row("scratch", 18)]
+    (tmp_path / "denoiser-tuned.json").write_text(json.dumps({"rows": tuned}))
+    designs = [row("design", 7, about="the sound itself")]
+    (tmp_path / "denoiser-designs.json").write_text(json.dumps({"rows": designs}))
+    before = [
+        {"by": way, "ratio": 0.2, "mac_per_s": 2.6e7, "fold_1": FOLD_1}
+        for way in ("contribution", "magnitude")
+    ]
+    (tmp_path / "denoiser-pruning.json").write_text(json.dumps({"rows": before}))
+    found = parts(tmp_path)
+    assert "| the shipped size from scratch | 1,234 | 18.0 | 700 | +9.50 | +6.50 | 50.0 |" in found["tuned"]
+    assert "| 0.36 of the channels taken" in found["tuned"]
+    assert "| the sound itself | 1,234 | 7.0 |" in found["designs"]
+    for text in found.values():
+        assert len({line.count("|") for line in text.splitlines()}) == 1
+    plot(tmp_path, tmp_path / "one.svg")
+    plot(tmp_path, tmp_path / "two.svg")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert "from scratch" in (tmp_path / "one.svg").read_text("utf-8")
+    assert (tmp_path / "one.svg").stat().st_size < 300_000

@@ -1,0 +1,124 @@
+"""The generated parts of docs/denoiser.md that trials and drift fill, and its plot; from docs/results/*.json.
+
+    python -m training.denoiser_note     docs/denoiser-pruning.svg (tables: training.benchmark_denoise --note)
+
+Needs neither PyTorch nor the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["parts", "plot"]
+
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+PLOT = RESULTS.parent / "denoiser-pruning.svg"
+
+_NAMES = {
+    "full": "not pruned",
+    "shipped": "pruned as shipped, all of its fine-tuning",
+    "polished": "the same, after the second fine-tuning",
+    "scratch": "the shipped size from scratch",
+}
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    v = row["fold_1"]
+    return [
+        f"{row['parameters']:,}",
+        f"{row['mac_per_s'] / 1e6:.1f}",
+        f"{row['steps']:,}",
+        f"{v['all plain']:+.2f}",
+        f"{v['all beyond']:+.2f}",
+        f"{v['clean out']:.1f}",
+        *(f"{v[k]:+.2f}" for k in ("murmur clean", "murmur 10", "murmur 0")),
+    ]
+
+
+_HEAD = (
+    " parameters | MMAC/s | steps | plain | beyond volume | clean in: SNR out"
+    " | murmur, clean in | 10 dB | 0 dB |"
+)
+
+
+def parts(results: Path) -> dict[str, str]:
+    """The generated parts of docs/denoiser.md that these trials fill, by name."""
+    found = {}
+    if (path := results / "denoiser-tuned.json").is_file():
+        lines = [f"| net |{_HEAD}", "|---" * 10 + "|"]
+        for row in json.loads(path.read_text("utf-8"))["rows"]:
+            name = _NAMES.get(row["kind"]) or f"{row['ratio']:.2f} of the channels taken, fine-tuned shortly"
+            lines.append(f"| {' | '.join([name, *_cells(row)])} |")
+        found["tuned"] = "\n".join(lines)
+    if (path := results / "denoiser-designs.json").is_file():
+        lines = [f"| design |{_HEAD}", "|---" * 10 + "|"]
+        for row in json.loads(path.read_text("utf-8"))["rows"]:
+            lines.append(f"| {' | '.join([row['about'] or row['name'], *_cells(row)])} |")
+        found["designs"] = "\n".join(lines)
+    if (path := results / "denoiser-drift.json").is_file():
+        from training.benchmark_drift import table
+
+        found["drift"] = table(json.loads(path.read_text("utf-8")))
+    return found
+
+
+def plot(results: Path, target: Path) -> None:
+    """Improvement on fold 1 against multiply-accumulates, before and after fine-tuning, as SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    before = json.loads((results / "denoiser-pruning.json").read_text("utf-8"))["rows"]
+    after = json.loads((results / "denoiser-tuned.json").read_text("utf-8"))["rows"]
+    short = sorted((r for r in after if r["kind"] == "pruned"), key=lambda r: -r["mac_per_s"])
+    with plt.rc_context({"svg.hashsalt": "stethopi", "svg.fonttype": "none", "font.size": 9}):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharex=True)
+        for axis, key, title in (
+            (axes[0], "all plain", "plain"),
+            (axes[1], "all beyond", "beyond volume"),
+        ):
+
+            def line(rows: Sequence[Mapping[str, Any]], style: str, label: str, axis=axis, key=key) -> None:  # type: ignore[no-untyped-def]
+                if rows:
+                    x = [r["mac_per_s"] / 1e6 for r in rows]
+                    axis.plot(x, [r["fold_1"][key] for r in rows], style, label=label, markersize=5)
+
+            line([r for r in before if r["by"] == "magnitude"], ":s", "pruned by magnitude, not tuned")
+            line([r for r in before if r["by"] == "contribution"], "--o", "pruned by contribution, not tuned")
+            if short:
+                line(short, "-o", f"then fine-tuned, {short[0]['steps']:,} steps")
+            for kind, mark in (("shipped", "D"), ("polished", "*"), ("scratch", "X"), ("full", "P")):
+                for r in after:
+                    if r["kind"] == kind:
+                        line([r], mark, f"{_NAMES[kind]}, {r['steps']:,} steps")
+            axis.set_title(f"SNR gained, {title}, −6…6 dB, fold 1", fontsize=9)
+            axis.set_xlabel("MMAC a second")
+            axis.set_ylabel("dB")
+            axis.grid(alpha=0.3)
+        axes[0].legend(fontsize=7, loc="lower right")
+        temporary = target.with_name(target.name + ".tmp")
+        figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    os.replace(temporary, target)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.denoiser_note", description=str(__doc__).splitlines()[0]
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--plot", type=Path, default=PLOT)
+    options = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    plot(options.results, options.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
