@@ -40,6 +40,7 @@ from training.release import commit_id
 __all__ = ["abstain", "benchmark_quality"]
 
 REPORTED = 0
+JUDGES = ("learned", "plain")
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 SOURCES = ("a", "b", "e", "f", "circor")
 """Whose MAcc is averaged; c and d have a handful of subjects in a fold."""
@@ -95,8 +96,11 @@ class _Scorer:
         )
 
 
-def abstain(rows: list[_Row], by: str, share: float, thresholds: dict[str, float]) -> float:
-    """Mean over sources of MAcc of the `share` of windows with the best quality `by` (learned or plain)."""
+def abstain(rows: list[_Row], by: str, share: float, thresholds: dict[str, float]) -> dict[str, float]:
+    """MAcc by source of the `share` of windows with the best quality `by` (learned or plain).
+
+    A source that has only one class among them is left out.
+    """
     score = np.array([getattr(r, by) for r in rows])
     database = np.array([r.database for r in rows])
     keep = np.ones(len(rows), bool)
@@ -105,41 +109,44 @@ def abstain(rows: list[_Row], by: str, share: float, thresholds: dict[str, float
         keep[np.argsort(score, kind="stable")[: round((1.0 - share) * len(rows))]] = False
     positive = np.array([r.positive for r in rows])
     probability = np.array([r.probability for r in rows])
-    found = [
-        macc(probability[own], positive[own], thresholds[name])
-        for name in sorted(set(database))
-        if (own := keep & (database == name)).any()
-    ]
-    known = [value for value in found if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+    found = {}
+    for name in sorted(set(database)):
+        own = keep & (database == name)
+        value = macc(probability[own], positive[own], thresholds[name]) if own.any() else float("nan")
+        if not np.isnan(value):
+            found[str(name)] = value
+    return found
 
 
 def _abstaining(rows: list[_Row], meta: dict[str, Any], seed: int, resamples: int) -> dict[str, Any]:
     thresholds = {name: float(meta["threshold"]) for name in {r.database for r in rows}}
     thresholds["circor"] = 0.5  # the murmur's own probability, fitted to 0.5
-    groups = [r.group for r in rows]
-
-    def of(by: str, share: float) -> Callable[[np.ndarray], float]:
-        return lambda drawn: abstain([rows[k] for k in drawn], by, share, thresholds)
 
     def gain(by: str) -> Callable[[np.ndarray], float]:
         def paired(drawn: np.ndarray) -> float:
             picked = [rows[k] for k in drawn]
-            return abstain(picked, by, 0.9, thresholds) - abstain(picked, by, 1.0, thresholds)
+            before, after = (abstain(picked, by, share, thresholds) for share in (1.0, 0.9))
+            both = before.keys() & after.keys()
+            return float(np.mean([after[name] - before[name] for name in both])) if both else float("nan")
 
         return paired
 
-    everything = np.arange(len(rows))
+    groups = [r.group for r in rows]
+    curves = {by: {f"{share:g}": abstain(rows, by, share, thresholds) for share in SHARES} for by in JUDGES}
     return {
         "windows": len(rows),
         "subjects": len(set(groups)),
         "macc": {
-            by: {f"{share:g}": round(of(by, share)(everything), 4) for share in SHARES}
-            for by in ("learned", "plain")
+            by: {share: round(float(np.mean([*found.values()])), 4) for share, found in curve.items()}
+            for by, curve in curves.items()
         },
-        "gain_without_worst_tenth": {
-            by: bootstrap(gain(by), groups, seed, resamples) for by in ("learned", "plain")
+        "macc_by_source": {
+            name: {
+                share: round(found[name], 4) for share, found in curves["learned"].items() if name in found
+            }
+            for name in sorted(thresholds)
         },
+        "gain_without_worst_tenth": {by: bootstrap(gain(by), groups, seed, resamples) for by in JUDGES},
     }
 
 

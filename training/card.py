@@ -154,6 +154,61 @@ def denoise_table(result: Mapping[str, Any]) -> str:
     return table(result)
 
 
+def quality_table(result: Mapping[str, Any]) -> str:
+    """Abstaining, real bad recordings, causes and contact, from docs/results/quality.json."""
+    parts = []
+    shares = list(next(iter(result["abstaining"].values()))["macc"]["learned"])
+    rows = []
+    for name, found in result["abstaining"].items():
+        for by, said in (("learned", "learned judge"), ("plain", "plain measures")):
+            gain = found["gain_without_worst_tenth"][by]
+            rows.append(
+                [f"{name}, {said}"]
+                + [_figure(found["macc"][by].get(share)) for share in shares]
+                + [_figure({k: 100 * v if v is not None else None for k, v in gain.items()}, 1)]
+            )
+    head = [f"{100 * float(share):.0f} % decided" for share in shares]
+    parts.append(
+        "MAcc of single windows, mean over a, b, e, f and CirCor's murmurs, by the share that is decided:\n\n"
+        + _table(["windows", *head, "points gained without the worst tenth"], rows)
+    )
+    rows = [
+        [name, str(row["poor"]), _figure(row["auc"]["learned"]), _figure(row["auc"]["plain"])]
+        + [f"{100 * row[key]:.0f} %" for key in ("poor_windows_kept", "good_windows_kept")]
+        for name, row in result["bad"].items()
+    ]
+    parts.append(
+        "Recordings that their source calls poor, told from good ones:\n\n"
+        + _table(["source", "poor", "AUC learned", "AUC plain", "poor windows kept", "good kept"], rows)
+    )
+    rows = []
+    for kind, row in result["causes"].items():
+        if kind != "good sound":
+            rows.append(
+                [kind.replace("_", " "), row["cause"]]
+                + [f"{100 * row[snr][key]:.0f} %" for key in ("right_cause", "kept") for snr in ("0", "-6")]
+            )
+    good, told = result["causes"]["good sound"], result["contact_told_within_3_s"]
+    parts.append(
+        "Noise of known kind that nobody learned from, mixed into good windows:\n\n"
+        + _table(
+            ["noise", "to be told", "told at 0 dB", "at −6 dB", "still counts at 0 dB", "at −6 dB"], rows
+        )
+        + f"\n\nGood windows: {100 * good['kept']:.0f} % count, something is said of"
+        f" {100 * good['any_reason']:.0f} %."
+    )
+    spoilt = {name: share for name, share in told.items() if name != "good sound"}
+    worst = min(spoilt, key=lambda name: spoilt[name])
+    mean = 100 * sum(spoilt.values()) / len(spoilt)
+    parts.append(
+        f"Bad contact ({len(spoilt)} kinds: silence, hiss, a loose chest piece, clipping, noise alone) is"
+        f" told within three seconds in {mean:.0f} % of the trials, least often {worst}"
+        f" ({100 * spoilt[worst]:.0f} %); of good sound {100 * told['good sound']:.0f} % is called bad at"
+        " some second of the first three."
+    )
+    return "\n\n".join(parts)
+
+
 def card(index: Mapping[str, Any], results: Path | None = None) -> str:
     """CARD.md of a bundle from its index and the benchmarks' results (default docs/results)."""
     lines = [
@@ -270,6 +325,9 @@ def _note_tables() -> dict[str, str]:
             " of the marked one.\n"
         )
         tables["left-out"] = left_out_table(result) + "\n"
+    result = _read(None, "quality")
+    if result:
+        tables["quality"] = quality_table(result) + "\n\n" + _origin(result) + "\n"
     return tables
 
 
