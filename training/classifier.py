@@ -52,6 +52,7 @@ __all__ = [
     "prune_classifier",
     "recording_logits",
     "screen_logits",
+    "sound_logits",
     "targets",
     "train",
 ]
@@ -779,25 +780,27 @@ _NEUTRAL = {
 }
 
 
+def sound_logits(x: np.ndarray, entry: ModelEntry, network: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Mean logits of the good windows (of all, where none is good) of a sound at 2 kHz, by the device's own
+    screening.
+
+    float64 (2,); nan for silence.
+    """
+    neutral = dataclasses.replace(entry, meta={**entry.meta, **_NEUTRAL})
+    heard = _Heard(network)
+    found = screen.screen_recording(x, neutral, network=heard)
+    judged = [w for w in found.windows if w.probability is not None]
+    good = [k for k, w in enumerate(judged) if w.quality >= quality.GOOD]
+    logits = np.array(heard.logits, float).reshape(-1, 2)
+    return logits[good or slice(None)].mean(axis=0) if len(logits) else np.full(2, np.nan)
+
+
 def screen_logits(
     chosen: Sequence[Recording], entry: ModelEntry, network: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> np.ndarray:
-    """Mean logits of the good windows (of all, where none is good) of recordings, by the device's own
-    screening.
-
-    float64 (recordings, 2); nan for silence.
-    """
-    neutral = dataclasses.replace(entry, meta={**entry.meta, **_NEUTRAL})
+    """`sound_logits` of recordings, float64 (recordings, 2)."""
     inner = network or screen.Int8Network(entry)
-    rows = []
-    for recording in chosen:
-        heard = _Heard(inner)
-        found = screen.screen_recording(training_data.load(recording), neutral, network=heard)
-        judged = [w for w in found.windows if w.probability is not None]
-        good = [k for k, w in enumerate(judged) if w.quality >= quality.GOOD]
-        logits = np.array(heard.logits).reshape(-1, 2)
-        rows.append(logits[good or slice(None)].mean(axis=0) if len(logits) else np.full(2, np.nan))
-    return np.array(rows)
+    return np.array([sound_logits(training_data.load(r), entry, inner) for r in chosen]).reshape(-1, 2)
 
 
 def fit_platt(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
