@@ -29,6 +29,7 @@ _EXTRA_OF = {
     "onnx": "train",
     "onnxscript": "train",
     "pywt": "train",
+    "noisereduce": "train",
     "tensorflow": "train",
 }
 """Which extra brings a package, by the package's import name."""

@@ -1,4 +1,5 @@
-"""Figures about sound: signal over noise in a band, with and without the best volume, and a murmur's excess.
+"""Figures about sound: signal over noise in a band, with and without the best volume, and a murmur's
+excess.
 
 All take sound at 2 kHz and a clean reference that is aligned to the sample.
 """
@@ -11,7 +12,18 @@ import numpy as np
 
 from device.rates import WORKING_RATE_HZ
 
-__all__ = ["BAND_HZ", "band", "bootstrap", "improvement", "murmur_excess_db", "snr_db"]
+__all__ = [
+    "BAND_HZ",
+    "band",
+    "beat_shifts_ms",
+    "bootstrap",
+    "correlation",
+    "improvement",
+    "kept_db",
+    "murmur_excess_db",
+    "paired_bootstrap",
+    "snr_db",
+]
 
 BAND_HZ = (25.0, 400.0)
 """What "in band" means everywhere."""
@@ -78,6 +90,105 @@ def murmur_excess_db(x: np.ndarray, spans: Spans, low_hz: float = 100.0, high_hz
         return float("nan")
     systole, diastole = (max(float(np.median(found[k])), 1e-20) for k in ("systole", "diastole"))
     return 10 * float(np.log10(systole / diastole))
+
+
+def kept_db(part: np.ndarray, rest: np.ndarray, out: np.ndarray) -> float:
+    """How much of a known part of the sound is left in the output, dB: 0 all of it, -20 a tenth.
+
+    The share of `part` in the least-squares fit of `out` by `part` and `rest` (both as they went in). nan
+    when the part is silent; at least -60.
+    """
+    a = np.stack([part, rest]).astype(np.float64)
+    if not float(a[0] @ a[0]) > 0:
+        return float("nan")
+    share = np.linalg.lstsq(a.T, out.astype(np.float64), rcond=None)[0][0]
+    return float(20 * np.log10(np.clip(share, 1e-3, 1e3)))
+
+
+def correlation(clean: np.ndarray, sound: np.ndarray) -> float:
+    """Pearson's r of two sounds; nan when one of them is constant."""
+    a, b = clean - np.mean(clean), sound - np.mean(sound)
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b / size) if size > 0 else float("nan")
+
+
+def _envelope(x: np.ndarray) -> np.ndarray:
+    window = np.hanning(2 * round(0.02 * WORKING_RATE_HZ) + 1)
+    return np.convolve(np.abs(band(x)), window / window.sum(), "same")
+
+
+def beat_shifts_ms(
+    clean: np.ndarray, out: np.ndarray, spans: Spans, *, most_ms: float = 30.0
+) -> dict[str, list[float]]:
+    """By how much S1 and S2 lie later in `out` than in `clean`, ms: one value a beat that lies inside.
+
+    The lag of the highest correlation of the two envelopes (25 to 400 Hz, smoothed over 20 ms) around the
+    marked beat, within ± `most_ms`, between samples by a parabola.
+    """
+    most = round(most_ms / 1000 * WORKING_RATE_HZ)
+    edge = round(0.04 * WORKING_RATE_HZ)
+    a, b = _envelope(clean), _envelope(out)
+    found: dict[str, list[float]] = {"S1": [], "S2": []}
+    for start, end, state in spans:
+        if state not in found:
+            continue
+        i, j = round(start * WORKING_RATE_HZ) - edge, round(end * WORKING_RATE_HZ) + edge
+        if i - most < 0 or j + most > len(a) or j - i < 2 * edge:
+            continue
+        want = a[i:j] - a[i:j].mean()
+        places = np.lib.stride_tricks.sliding_window_view(b[i - most : j + most], j - i)
+        places = places - places.mean(1, keepdims=True)
+        size = np.sqrt((places**2).sum(1) * (want @ want))
+        if not size.min() > 0:
+            continue
+        r = places @ want / size
+        k = int(np.argmax(r))
+        lag = float(k - most)
+        if 0 < k < len(r) - 1:
+            bend = r[k - 1] - 2 * r[k] + r[k + 1]
+            if bend < 0:
+                lag += 0.5 * float((r[k - 1] - r[k + 1]) / bend)
+        found[state].append(1000 * lag / WORKING_RATE_HZ)
+    return found
+
+
+def paired_bootstrap(
+    figure: Callable[[np.ndarray, np.ndarray], float],
+    one: np.ndarray,
+    other: np.ndarray,
+    groups: Sequence[str],
+    *,
+    rounds: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict[str, float | None]]:
+    """`figure(values, rows)` of two judgements of the same recordings, and of their difference (one minus
+    other), each with its 95 % interval over resampled subjects; the same subjects are drawn for both.
+
+    Rounds in which the figure is not defined are left out.
+    """
+    g = np.asarray(groups)
+    names, index = np.unique(g, return_inverse=True)
+    members = [np.flatnonzero(index == k) for k in range(len(names))]
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(rounds):
+        rows = np.concatenate([members[k] for k in rng.integers(len(names), size=len(names))])
+        pair = figure(one, rows), figure(other, rows)
+        if np.isfinite(pair).all():
+            drawn.append((*pair, pair[0] - pair[1]))
+    everything = np.arange(len(g))
+    whole = figure(one, everything), figure(other, everything)
+    found: dict[str, dict[str, float | None]] = {}
+    for k, (name, value) in enumerate(
+        zip(("one", "other", "difference"), (*whole, whole[0] - whole[1]), strict=True)
+    ):
+        low, high = np.percentile([d[k] for d in drawn], [2.5, 97.5]) if drawn else (None, None)
+        found[name] = {"value": float(value), "low": _known(low), "high": _known(high)}
+    return found
+
+
+def _known(x: float | None) -> float | None:
+    return None if x is None else float(x)
 
 
 def bootstrap(
