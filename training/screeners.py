@@ -28,10 +28,11 @@ For a benchmark:
 labels (dataclasses.replace); which fold or source they are of is the caller's business. The mean of the
 logits over a recording's windows is what a recording scores.
 
-**leaky** is the protocol of the publications behind these models, named so wherever it is told: `leaky` splits
-windows by chance, not patients, so that the test holds other windows, even overlapping ones, of the very
-recordings that were trained on; and it scores copies of training recordings. `train(..., windows=split.train)`
-and then `trained.logits(recording)[split.test[record]]`, and all windows of the recordings in `split.copies`.
+**leaky** is the protocol of the publications behind these models, named so wherever it is told: `leaky`
+splits windows by chance, not patients, so that the test holds other windows, even overlapping ones, of the
+very recordings that were trained on; and it scores copies of training recordings. First
+`train(..., windows=split.train)`, then `trained.logits(recording)[split.test[record]]`, and all windows of the
+recordings in `split.copies`.
 """
 
 from __future__ import annotations
@@ -385,7 +386,9 @@ class _Drawer:
                 allowed = np.array(sorted(windows.get(recording.record, ())), int)
             if label[1] + label[3] == 0 or not len(allowed):
                 continue
-            self.cells[int(max(label[0] * label[1], label[2] * label[3]) > 0)].append(len(self.chosen))
+            # an outcome that counts little and a heart without a murmur are no finding to be drawn for
+            found = max(label[0] * label[1], label[2] * label[3]) >= 0.5
+            self.cells[int(found)].append(len(self.chosen))
             self.chosen.append(recording)
             self.allowed.append(allowed)
             rows.append(label)
@@ -440,7 +443,7 @@ class _Drawer:
 
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """logits (batch · group, 2), labels (batch, 4): cross entropy of the mean over each recording's windows."""
+    """logits (batch · group, 2), labels (batch, 4): cross entropy of the mean over a recording."""
     mean = logits.reshape(len(labels), -1, 2).mean(1)
     smooth = recipe.label_smoothing
     total = logits.new_zeros(())
@@ -535,7 +538,8 @@ def train(
     if inputs.front.name != front_end_name(recipe.model):
         raise ValueError(f"{recipe.model} hears {front_end_name(recipe.model)}, not {inputs.front.name}")
     drawer = _Drawer(recipe, inputs, chosen, windows)
-    start_from = hashlib.sha256(Path(weights).read_bytes()).hexdigest() if _there(weights) else ""
+    there = weights is not None and Path(weights).is_file()
+    start_from = hashlib.sha256(Path(str(weights)).read_bytes()).hexdigest() if there else ""
     key = hashlib.sha256((recipe.digest() + drawer.key() + start_from).encode()).hexdigest()
     final, resume = (out / f"{recipe.model}.pt", out / "resume.pt") if out else (None, None)
     if final is not None and final.is_file():
@@ -551,10 +555,8 @@ def train(
         say("resnet18: no file of ImageNet weights given (--weights), so training starts from scratch")
     # twice as fast on a CPU; but torch 2.13 writes beyond its memory in the backward pass of a strided
     # pointwise convolution of twelve channels or fewer
-    narrow = (
-        min(m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d) and m.out_channels > 2) < 16
-    )
-    layout = torch.contiguous_format if narrow else torch.channels_last
+    channels = [m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d) and m.out_channels > 2]
+    layout = torch.channels_last if min(channels) >= 16 else torch.contiguous_format
     net = net.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         [
@@ -639,10 +641,6 @@ def train(
         os.replace(temporary, final.with_name("curve.json"))
         resume.unlink(missing_ok=True)
     return Trained(recipe, net, inputs, _float_network(net), curve)
-
-
-def _there(weights: Path | None) -> bool:
-    return weights is not None and Path(weights).is_file()
 
 
 def load(path: Path, inputs: Inputs) -> Trained:
