@@ -20,7 +20,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,10 @@ RECIPE = Path(__file__).parent / "recipes" / "denoiser.toml"
 BEHIND = LOOK_AHEAD // HOP
 HELD_BACK = 5
 """Each fifth noise segment of a kind is not trained on: it decides (fold 1), the test part reports."""
+STAGES_FROM = (10_000_000, 15_000_000, 17_000_000)
+"""Step numbers at which the stages after pruning begin, so that each draws its own batches."""
+PLACED_AT = 4 * WORKING_RATE_HZ
+"""Where in a validation sound the chest piece is put down."""
 
 
 def read_recipe(path: Path | None = None) -> dict[str, Any]:
@@ -227,9 +231,15 @@ def _ratio_db(error: torch.Tensor, signal: torch.Tensor, cap: float) -> torch.Te
 
 
 class Validation:
-    """Fixed mixtures of fold 1 and noise held back from training; real murmurs clean and in noise."""
+    """Fixed mixtures of fold 1 and noise held back from training; real murmurs clean and in noise.
 
-    def __init__(self, data: Path, cache: Path, seed: int, *, noisy: int = 66, murmurs: int = 20) -> None:
+    `jump`: what is gained at 10 dB in the two seconds after the sound has become 12 or 24 dB louder at once,
+    as when the chest piece is put down.
+    """
+
+    def __init__(
+        self, data: Path, cache: Path, seed: int, *, noisy: int = 66, murmurs: int = 20, jumps: int = 16
+    ) -> None:
         rng = np.random.default_rng([seed, 77])
         refs = references(data, cache, (1,), least_db=13.0, share=1.0, most=40)
         pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK, others=False)
@@ -256,6 +266,14 @@ class Validation:
             self.items.append(("murmur clean", np.inf, r, r.sound))
             for level in (10.0, 0.0):
                 self.items.append((f"murmur {level:g}", level, r, self._mix(rng, pool, r.sound, kind, level)))
+        placed = [r for r in normal if len(r.sound) >= 2 * PLACED_AT]
+        for k in range(jumps if placed else 0):
+            r = placed[int(rng.integers(len(placed)))]
+            sound = r.sound[: 2 * PLACED_AT]
+            gain = np.ones(len(sound), dtype=np.float32)
+            gain[:PLACED_AT] = 10 ** (-(12.0, 24.0)[k % 2] / 20)
+            noisy_sound = self._mix(rng, pool, sound, pool.kinds[k % len(pool.kinds)], 10.0)
+            self.items.append(("jump", 10.0, replace(r, sound=gain * sound), gain * noisy_sound))
 
     @staticmethod
     def _mix(
@@ -274,7 +292,10 @@ class Validation:
                 rows.setdefault(kind, []).append(change)
                 continue
             s, x, y = (band(v) for v in (r.sound[: len(noisy)], noisy, out))
-            if kind == "clean":
+            if kind == "jump":
+                after = slice(PLACED_AT, PLACED_AT + 2 * WORKING_RATE_HZ)
+                rows.setdefault("jump", []).append(improvement(s[after], x[after], y[after])[0])
+            elif kind == "clean":
                 rows.setdefault("clean out", []).append(snr_db(s, y))
             else:
                 plain, beyond = improvement(s, x, y)
@@ -301,6 +322,8 @@ def _headline(v: dict[str, float]) -> str:
     for k in ("murmur clean", "murmur 10", "murmur 0"):
         if k in v:
             parts.append(f"{k} {v[k]:+.2f}/{v[k + ' p10']:+.1f}")
+    if "jump" in v:
+        parts.append(f"after a jump {v['jump']:+.2f}")
     return ", ".join(parts)
 
 
@@ -573,7 +596,7 @@ def prune_denoiser(
     """Prune the channels of out/denoiser-full.pt and fine-tune; writes out/<name>.pt and returns its path.
 
     With a [polish] table in the recipe a second round of fine-tuning follows, from the average of the first
-    (out/<name>-first.pt).
+    (out/<name>-first.pt), and with [settle] another (out/<name>-polish.pt).
     """
     from training.prune import prune
 
@@ -597,15 +620,17 @@ def prune_denoiser(
     rebuilt.load_state_dict(net.state_dict())
     print(f"pruned: {report['before']} to {report['after']}", flush=True)
     about = {"kind": "pruned", "pruning": report, "full_validation": full.get("validation")}
+    # each stage of fine-tuning goes on from the average of the one before; the last has the plain name
+    stages = [("first", table), *((k, recipe[k]) for k in ("polish", "settle") if k in recipe)]
     path = out / f"{name}.pt"
-    polish = recipe.get("polish")
-    first = out / f"{name}-first.pt" if polish else path
-    kept = _kept(first, _because(recipe, table)) if resume and polish else None
-    if not (kept and kept["step"] >= int(table["steps"])):
-        _fit(rebuilt, recipe, table, data, cache, first, resume, 10_000_000, dict(about))
-    if polish:
-        rebuilt, _ = load_net(first)
-        _fit(rebuilt, recipe, polish, data, cache, path, resume, 15_000_000, dict(about))
+    for k, (stage, fit) in enumerate(stages):
+        last = k + 1 == len(stages)
+        here = path if last else out / f"{name}-{stage}.pt"
+        kept = _kept(here, _because(recipe, fit)) if resume and not last else None
+        if not (kept and kept["step"] >= int(fit["steps"])):
+            _fit(rebuilt, recipe, fit, data, cache, here, resume, STAGES_FROM[k], dict(about))
+        if not last:
+            rebuilt, _ = load_net(here)
     return path
 
 
@@ -661,7 +686,7 @@ def pruning_curve(
 def training_figures(out: Path) -> dict[str, Any]:
     """What the run in `out` has shown: curve, validation on fold 1, minutes; full, pruned, exported."""
     found: dict[str, Any] = {"what": "training of the denoiser; fold 1 decides", "commit": commit_id()}
-    for name in ("full", "pruned"):
+    for name in ("full", "pruned-first", "pruned-polish", "pruned"):
         path = out / f"denoiser-{name}.pt"
         if path.is_file():
             _, kept = load_net(path)

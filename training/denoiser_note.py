@@ -22,8 +22,9 @@ PLOT = RESULTS.parent / "denoiser-pruning.svg"
 
 _NAMES = {
     "full": "not pruned",
-    "shipped": "pruned as shipped, all of its fine-tuning",
+    "shipped": "pruned as shipped, first fine-tuning",
     "polished": "the same, after the second fine-tuning",
+    "settled": "the same, after the third, as shipped",
     "scratch": "the shipped size from scratch",
 }
 
@@ -94,7 +95,13 @@ def plot(results: Path, target: Path) -> None:
             line([r for r in before if r["by"] == "contribution"], "--o", "pruned by contribution, not tuned")
             if short:
                 line(short, "-o", f"then fine-tuned, {short[0]['steps']:,} steps")
-            for kind, mark in (("shipped", "D"), ("polished", "*"), ("scratch", "X"), ("full", "P")):
+            for kind, mark in (
+                ("shipped", "D"),
+                ("polished", "*"),
+                ("settled", "h"),
+                ("scratch", "X"),
+                ("full", "P"),
+            ):
                 for r in after:
                     if r["kind"] == kind:
                         line([r], mark, f"{_NAMES[kind]}, {r['steps']:,} steps")

@@ -52,6 +52,13 @@ __all__ = ["Ahead", "Direct", "begin_anew", "figures", "main", "read_trials", "r
 
 TRIALS = Path(__file__).parent / "recipes" / "denoiser-trials.toml"
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+STAGES = (
+    ("full", "full"),
+    ("shipped", "pruned-first"),
+    ("polished", "pruned-polish"),
+    ("settled", "pruned"),
+)
+"""The released chain's own nets: kind of row, and which checkpoint."""
 KINDS = ("pruned", "scratch", "design")
 _KEYS = {
     "kind": "pruned, scratch or design",
@@ -169,7 +176,7 @@ def run_trial(
 ) -> Path:
     """Train one trial; writes out/trials/<name>.pt and returns its path."""
     folder = out / "trials"
-    recipe = {k: v for k, v in recipe.items() if k != "polish"}
+    recipe = {k: v for k, v in recipe.items() if k not in ("polish", "settle")}
     if table["kind"] == "pruned":
         recipe["prune"] = {**recipe["prune"], **{k: table[k] for k in ("rate", "warm_up") if k in table}}
         return prune_denoiser(
@@ -231,7 +238,7 @@ def figures(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path) -> d
     """
     about = {"seed": read_recipe()["seed"], "commit": commit_id(), "data": data_room.data_hashes(data)}
     tuned: list[dict[str, Any]] = []
-    for name, file in (("full", "full"), ("shipped", "pruned-first"), ("polished", "pruned")):
+    for name, file in STAGES:
         path = out / f"denoiser-{file}.pt"
         if path.is_file():
             tuned.append({**_row(name, path), "kind": name})

@@ -480,6 +480,8 @@ class MixSettings:
     two_kinds: float = 0.5
     synthetic_heart: float = 0.0
     """Share of examples whose beats are drawn, with nothing or next to nothing between them."""
+    jump: float = 0.0
+    """Share of examples that begin softer, by up to 36 dB, or before the chest piece lies on the chest."""
     kinds: Mapping[str, float] = field(default_factory=dict)
     """How often a kind of noise is drawn, instead of the usual weight; kinds left out keep theirs."""
 
@@ -601,4 +603,19 @@ class Mixer:
         p_noise = (np.abs(sfft.rfft(noise, axis=-1)) ** 2 * self.in_band).sum(-1) + 1e-12
         gain = np.sqrt(p_clean / p_noise) * 10 ** (-wanted / 20)
         gain[quiet] = 0.0
-        return clean, (clean + gain[:, None] * noise).astype(np.float32)
+        noisy = (clean + gain[:, None] * noise).astype(np.float32)
+        if s.jump:
+            for k in np.flatnonzero(rng.random(s.batch) < s.jump):
+                clean[k], noisy[k] = _placed(rng, clean[k], noisy[k])
+        return clean, noisy
+
+
+def _placed(rng: np.random.Generator, clean: np.ndarray, noisy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sounds with a softer beginning: less of everything, or (half of the time) its noise alone."""
+    n = len(clean)
+    edge = rng.uniform(0.1, 0.65) * n
+    rise = 1 / (1 + np.exp(-np.clip((np.arange(n) - edge) / rng.uniform(4, 60), -40, 40)))
+    soft = 10 ** (-rng.uniform(6, 36) / 20)
+    gain = (soft + (1 - soft) * rise).astype(np.float32)
+    heart = (rise if rng.random() < 0.5 else gain).astype(np.float32)
+    return heart * clean, heart * clean + gain * (noisy - clean)

@@ -131,3 +131,14 @@ def test_the_recipe_says_how_often_a_kind_of_noise_is_drawn() -> None:
 def test_a_wrong_weight_of_a_kind_is_named(kinds: dict[str, float], named: str) -> None:
     with pytest.raises(BadInput, match=rf"\[mix.kinds\].*{named}"):
         Mixer([reference()], pool(), MixSettings(kinds=kinds), seed=1)
+
+
+def test_a_jump_softens_the_beginning_of_clean_and_noisy_alike() -> None:
+    settings = MixSettings(batch=8, samples=8192, low_db=0.0, high_db=0.0, clean=0.25, jump=1.0)
+    plain = Mixer([reference()], pool(), MixSettings(**{**vars(settings), "jump": 0.0}), seed=1).batch(2)
+    jumped = Mixer([reference()], pool(), settings, seed=1).batch(2)
+    for s, x, s0, x0 in zip(*jumped, *plain, strict=True):
+        assert np.sum(x[:800] ** 2) < 0.3 * np.sum(x0[:800] ** 2)
+        assert np.allclose(x[-2400:], x0[-2400:], atol=1e-3)
+        assert np.allclose(s[-2400:], s0[-2400:], atol=1e-3)
+        assert np.array_equal(s, x) == np.array_equal(s0, x0)  # clean stays clean
