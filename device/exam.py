@@ -284,6 +284,7 @@ def site_of(
     clipped: Sequence[Sequence[int]],
     gaps: Sequence[Sequence[int]],
     chunk_size: int = messages.CHUNK_SIZE,
+    ecg: messages.EcgTrack | None = None,
 ) -> messages.Site:
     """A settled site with its recording, as it goes into the exam."""
     assert record.samples is not None and record.ended is not None
@@ -301,6 +302,7 @@ def site_of(
         gaps=tuple((int(a), int(b)) for a, b in gaps),
         windows=tuple(window_row(window) for window in record.windows[:_MOST_ROWS]),
         sound=messages.SoundFile(file, size, sha256, chunk_size, messages.chunk_count(size, chunk_size)),
+        ecg=ecg,
     )
 
 

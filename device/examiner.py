@@ -25,6 +25,7 @@ import numpy as np
 
 from device import messages, quality
 from device.clock import Clock
+from device.ecg import Track, TrackRecorder
 from device.errors import BadInput, StethopiError
 from device.exam import (
     Examination,
@@ -104,6 +105,8 @@ class _Running:
     """As they stood at the beginning."""
     dropped: dict[str, int]
     recorder: Recorder | None = None
+    lead: TrackRecorder | None = None
+    """Of the ECG beside the site."""
     fed: int = 0
     """Absolute index up to which the recorder has the sound."""
     judged: int = 0
@@ -157,6 +160,8 @@ class Examiner:
         self.finished = 0
         """Exams that are in the outbox since the start."""
         self.last: messages.Exam | None = None
+        self.lead: Track | None = None
+        """The ECG that is recorded beside the sound."""
         self.autostart: Plan | None = None
         """Begin the next exam by itself, where the one before ended."""
         self.autostart_left = 0
@@ -312,6 +317,8 @@ class Examiner:
         with self._bell:
             if self._running is not None and self._running.recorder is not None:
                 self._running.recorder.close()
+            if self._running is not None and self._running.lead is not None:
+                self._running.lead.close()
             self._running = None
             self._bell.notify_all()
 
@@ -401,6 +408,8 @@ class Examiner:
         log.error("exam %s cannot be recorded: %s", running.id, error)
         if running.recorder is not None:
             running.recorder.close()
+        if running.lead is not None:
+            running.lead.close()
         self._running = None
         self._tell(running, "partial")
         self._bell.notify_all()
@@ -476,6 +485,8 @@ class Examiner:
         name = running.state.plan.name(len(running.state.sites))
         running.recorder = Recorder(self._outbox.sounds, f"{running.id}-{name}")
         running.state.begin(index)
+        if self.lead is not None:
+            running.lead = self.lead.record(self._outbox.sounds, f"{running.id}-{name}-ecg", index)
         running.fed = running.judged = running.base = running.told = index
         running.fresh = True
         running.site_started = self._moment(index)
@@ -558,10 +569,13 @@ class Examiner:
             self._take(running, windows)
             site = running.state.settle()
             recorder, running.recorder = running.recorder, None
+            lead, running.lead = running.lead, None
             started = running.site_started
         assert recorder is not None and started is not None and site.samples is not None
         if site not in running.state.sites:
             recorder.discard()
+            if lead is not None:
+                lead.discard()
             return
         if site.samples >= WINDOW:
             expected = (site.samples - WINDOW) // WINDOW_EVERY + 1
@@ -570,9 +584,10 @@ class Examiner:
             recording = recorder.finish(site.samples)
         except StethopiError as error:
             with self._bell:
-                running.recorder = recorder
+                running.recorder, running.lead = recorder, lead
                 self._fail(running, error)
             return
+        ecg = lead.finish(site.samples, messages.CHUNK_SIZE) if lead is not None else None
         made = site_of(
             site,
             started=started,
@@ -582,13 +597,18 @@ class Examiner:
             sha256=recording.sha256,
             clipped=recording.clipped,
             gaps=recording.gaps,
+            ecg=ecg[0] if ecg is not None else None,
         )
         with self._bell:
             if self._running is not running:  # cancelled while the file was written
                 recording.path.unlink(missing_ok=True)
+                if ecg is not None:
+                    ecg[1].unlink(missing_ok=True)
                 return
             running.sites.append(made)
             running.files[site.name] = recording.path
+            if ecg is not None:
+                running.files[messages.ecg_name(site.name)] = ecg[1]
         self._tell(running, "site done")
         log.info(
             "exam %s: %s ended after %.1f s (%s), %d of %d windows good",
@@ -631,6 +651,7 @@ class Examiner:
                 timer.since(then) for timer, then in zip(self._timers, running.timers, strict=True)
             ),
             dropped={name: count - running.dropped.get(name, 0) for name, count in now.items()},
+            ecg_source=self.lead.name[:200] if self.lead is not None else None,
         )
         with self._bell:
             if self._running is not running:
@@ -675,6 +696,8 @@ class Examiner:
         running.state.cancel()
         if running.recorder is not None:
             running.recorder.discard()
+        if running.lead is not None:
+            running.lead.discard()
         for path in running.files.values():
             with contextlib.suppress(OSError):
                 path.unlink()
