@@ -8,7 +8,7 @@ DATA ?= ../shared/data
 # handed on in the environment, so that a name may hold whatever it likes
 RECORDING ?= tests/data/circor/68379_MV.flac
 export RECORDING
-DEBIAN := mosquitto chromium pulseaudio pulseaudio-utils libasound2-plugins portaudio19-dev gcc libsndfile1 systemd valgrind
+DEBIAN := mosquitto chromium pulseaudio pulseaudio-utils libasound2-plugins alsa-utils portaudio19-dev gcc libsndfile1 systemd valgrind
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help

@@ -31,6 +31,8 @@ import numpy as np
 
 from device import __version__, messages, quality
 from device.clock import Clock, SystemClock
+from device.ecg import open_cleaner
+from device.ecg_run import LeadRun
 from device.errors import SourceGone, StethopiError
 from device.exam import Phase, Plan, delay_of
 from device.examiner import Examiner, Identity, Judge, plan_for, ring_seconds
@@ -42,7 +44,9 @@ from device.panel import Light, Panel, Press, open_panel
 from device.rates import HOP, HOP_S
 from device.ring import Intake, Ring
 from device.service import Notifier, Signs, Watchdog
-from device.sources import Block, Source, open_source
+from device.sources import Block, Source, is_live, open_source
+from device.sources.ecg import open_ecg
+from device.timeline import Nominal, Timeline
 from device.timing import StageTimer
 from device.uplink import Broker, Pace, Uplink
 
@@ -95,6 +99,8 @@ class Models:
     """The classifier's in the bundle: threshold and undecided zone."""
     contact: Callable[..., quality.Quality] = quality.assess
     """How good the last seconds are."""
+    lead: Cleaner | None = None
+    """The ECG's denoiser; None where no lead is asked for, or the bundle has none for it."""
 
 
 def load_models(settings: Settings) -> Models:
@@ -108,8 +114,14 @@ def load_models(settings: Settings) -> Models:
     denoiser = Denoiser(
         found.model("denoiser"), settings.denoise.strength, budget_s=settings.denoise.budget * HOP_S
     )
+    lead: Cleaner | None = None
+    if settings.ecg.spec != "none":
+        if "ecg" in found.models:
+            lead = open_cleaner(found.model("ecg"), settings.ecg.strength)
+        else:
+            log.warning("bundle %s has no model for the ECG; it is shown as it comes", found.version)
     judge = Screener(classifier)
-    return Models(found.version, denoiser, judge, classifier.meta, judge.contact)
+    return Models(found.version, denoiser, judge, classifier.meta, judge.contact, lead)
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -189,7 +201,7 @@ class Daemon:
         self._panel: Panel = panel or open_panel(settings.panel)
         self._clock = clock or SystemClock()
         self._pace = pace
-        self._fast = settings.source.pace == "fast" and not settings.source.spec.startswith("microphone")
+        self._fast = settings.source.pace == "fast" and not is_live(settings.source.spec)
         self._stop = threading.Event()
         self._sound_over = threading.Event()
         self._failure: BaseException | None = None
@@ -214,6 +226,8 @@ class Daemon:
         )
         self._listen_lock = threading.Lock()
         self._listener: Listener | None = None
+        self._lead: LeadRun | None = None
+        self._times: Timeline | Nominal | None = None
         self._cleaner: Cleaner | None = None
         self._health_soon = threading.Event()
         self._judge_may_go = threading.Event()
@@ -314,6 +328,8 @@ class Daemon:
                 self.examiner.abandon()
         self._judge_may_go.set()
         self._sound_over.set()
+        if self._lead is not None:
+            self._lead.stop()
         for thread in self._threads:
             thread.join(5.0)
         if self.uplink is not None:
@@ -363,10 +379,12 @@ class Daemon:
         while not self._stop.is_set():
             self._tried_s = time.monotonic()
             try:
-                return open_source(chosen.spec, pace=chosen.pace, rate_hz=chosen.rate_hz)
+                return open_source(
+                    chosen.spec, pace=chosen.pace, rate_hz=chosen.rate_hz, channel=chosen.channel
+                )
             except StethopiError as error:
                 # a file that cannot be read will not get better; a microphone may be plugged in
-                if not self._patient or not chosen.spec.startswith("microphone"):
+                if not self._patient or not is_live(chosen.spec):
                     raise
                 self._say_gone(str(error))
             self._stop.wait(wait_s)
@@ -383,6 +401,9 @@ class Daemon:
             if self._gone_since is not None:
                 self._say_back(source)
             self._state = "running"
+            if isinstance(self._times, Timeline):
+                end = block.index + len(block.samples)
+                self._times.note(end, block.monotonic_s, broken=block.lost > 0)
             if self._listener is not None and not self._fast:
                 self._listener.tap(block)  # raw sound for the ear takes no longer way than this
             self._put(block)
@@ -468,10 +489,33 @@ class Daemon:
         )
         self._show(Light.READY)
         listener = self._open_listener(source, models)
+        self._open_lead(source, models, examiner, ring)
         self._spawn(
             "sound", lambda: self._run_sound(source, intake, Twin(models.denoiser), listener, examiner)
         )
         self._spawn("judge", lambda: self._run_judge(examiner, models.judge))
+
+    def _open_lead(self, source: Source, models: Models, examiner: Examiner, ring: Ring) -> None:
+        """The ECG beside the sound, where one is asked for."""
+        self._times = Nominal(source.rate_hz) if self._fast else Timeline(source.rate_hz)
+        settings = self.settings
+        found = open_ecg(settings.ecg, pace="fast" if self._fast else "real")
+        if found is None:
+            return
+        self._lead = LeadRun(
+            found,
+            settings.ecg,
+            self._times,
+            ring,
+            seconds=ring_seconds(settings.exam.max_s),
+            cleaner=models.lead,
+            exam=lambda: examiner.exam_id,
+            tell=lambda message: self._live("ecg", message),
+            shed=lambda: self._shedder.now,
+        )
+        examiner.lead = self._lead.track
+        log.info("ECG from %s at %d Hz", found.name, found.rate_hz)
+        self._spawn("ecg", self._lead.run)
 
     def _open_listener(self, source: Source, models: Models) -> Listener:
         with self._listen_lock:

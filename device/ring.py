@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from device.rates import HOP, WORKING_RATE_HZ
-from device.resample import Decimator, to_working
+from device.resample import Decimator, Resampler, to_working
 from device.sources.base import Block, Gap
 
 __all__ = ["LONGEST_FILLED_S", "Gap", "Intake", "Ring", "clipped_spans", "merged"]
@@ -42,8 +42,8 @@ def merged(spans: Iterable[tuple[int, int]], distance: int = 0) -> list[Gap]:
 
 def clipped_spans(x: np.ndarray) -> list[Gap]:
     """Where sound, float (n,), sticks at full scale for two samples or more. One sample may be a mere
-    peak."""
-    full = np.abs(x) >= CLIPPED_AT
+    peak. bool (n,): where it is at full scale."""
+    full = x if x.dtype == bool else np.abs(x) >= CLIPPED_AT
     if not full.any():
         return []
     edges = np.flatnonzero(np.diff(np.concatenate([[False], full, [False]])))
@@ -119,6 +119,14 @@ class Ring:
         """Say that the source was at full scale within [start, end). May lie ahead of `end`."""
         self._mark("clipped", start, end)
 
+    def blank(self, start: int, end: int) -> None:
+        """What stands in [start, end) turned out to be none: zeros, as far as it is still held; marked."""
+        with self._grown:
+            first, last = max(start, self._end - self._size, 0), min(end, self._end)
+            if last > first:
+                self._sound[np.arange(first, last) % self._size] = 0.0
+            self._mark("gap", start, end)
+
     def _mark(self, kind: str, start: int, end: int) -> None:
         with self._grown:
             # hard clipping comes in bursts: stretches less than a hop apart are kept as one
@@ -174,11 +182,11 @@ class Ring:
 
 
 class Intake:
-    """From a source's blocks to the working rate, whole hops, into the ring. What was lost becomes marked
+    """From a source's blocks to the ring's rate, whole hops, into the ring. What was lost becomes marked
     zeros: in the ring always, in what is given on up to `LONGEST_FILLED_S` of them."""
 
-    def __init__(self, rate_hz: int, ring: Ring) -> None:
-        self.decimator = Decimator(rate_hz)
+    def __init__(self, rate_hz: int, ring: Ring, stage: Decimator | Resampler | None = None) -> None:
+        self.decimator = stage or Decimator(rate_hz)
         self.lost = 0
         """Samples of the source that never came, in all."""
         self.skipped = 0
@@ -195,7 +203,7 @@ class Intake:
             raise ValueError(f"block at {block.index} after {self._next}: a source must not go back")
         pieces = self._fill(missing)
         x = np.asarray(block.samples, dtype=np.float32)
-        self._mark_clipped(x, block.index)
+        self._mark_clipped(np.abs(x) >= CLIPPED_AT if block.full is None else block.full, block.index)
         pieces.append(self.decimator.process(x))
         self._next = block.index + len(x)
         self._ring.append(pieces[-1], block.monotonic_s)
@@ -214,7 +222,7 @@ class Intake:
         if not n:
             return []
         self.lost += n
-        self._ring.mark_gap(*to_working(self._next, self._next + n, self._rate_hz))
+        self._ring.mark_gap(*to_working(self._next, self._next + n, self._rate_hz, self._ring.rate_hz))
         self._next += n
         self._stuck = False
         # a microphone that was away for a night must not ask for a night's memory, nor for its computation:
@@ -224,8 +232,8 @@ class Intake:
         if left_out_s:
             pieces.append(self._nothing(self._rate_hz))
             self.decimator.skip(left_out_s)
-            self._ring.skip(left_out_s * WORKING_RATE_HZ)
-            self.skipped += left_out_s * WORKING_RATE_HZ
+            self._ring.skip(left_out_s * self._ring.rate_hz)
+            self.skipped += left_out_s * self._ring.rate_hz
             n -= (1 + left_out_s) * self._rate_hz
         pieces.append(self._nothing(n))
         return pieces
@@ -235,12 +243,11 @@ class Intake:
         self._ring.append(ready)
         return ready
 
-    def _mark_clipped(self, x: np.ndarray, index: int) -> None:
-        if not len(x):
+    def _mark_clipped(self, full: np.ndarray, index: int) -> None:
+        if not len(full):
             return
         # a run may begin with the last sample of the block before
-        head = np.array([1.0 if self._stuck else 0.0], np.float32)
-        for start, end in clipped_spans(np.concatenate([head, x])):
-            at = to_working(index + max(start - 1, 0), index + end - 1, self._rate_hz)
+        for start, end in clipped_spans(np.concatenate([[self._stuck], full])):
+            at = to_working(index + max(start - 1, 0), index + end - 1, self._rate_hz, self._ring.rate_hz)
             self._ring.mark_clipped(*at)
-        self._stuck = bool(abs(float(x[-1])) >= CLIPPED_AT)
+        self._stuck = bool(full[-1])

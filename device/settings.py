@@ -121,8 +121,8 @@ class SourceSettings:
 
     spec: str = _key(
         "microphone",
-        "microphone, microphone:PART_OF_ITS_NAME, file:PATH, synthetic, synthetic:rate=70,murmur=systolic",
-        spec=("microphone", "file", "synthetic"),
+        "microphone or arecord, either with :PART_OF_ITS_NAME; file:PATH; synthetic:rate=70",
+        spec=("microphone", "arecord", "file", "synthetic"),
     )
     rate_hz: int = _key(
         0,
@@ -130,6 +130,12 @@ class SourceSettings:
         choices=MICROPHONE_RATES,
         also=0,
         remedy="Set one your microphone has.",
+    )
+    channel: str = _key("left", "which channel of a microphone that has two", choices=("left", "right"))
+    hardware: str = _key(
+        "auto",
+        "what is wired; auto: by the card's name",
+        choices=("auto", "inmp441", "ics43434", "sph0645", "wm8960", "usb"),
     )
     pace: str = _key(
         "real",

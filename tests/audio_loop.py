@@ -20,7 +20,7 @@ import pytest
 
 __all__ = ["EAR", "HEADPHONES", "MICROPHONE", "SPEAKER", "AudioLoop", "audio_loop"]
 
-PACKAGES = "pulseaudio pulseaudio-utils libasound2-plugins"
+PACKAGES = "pulseaudio pulseaudio-utils libasound2-plugins alsa-utils"
 SINK = "fake"
 MICROPHONE, SPEAKER = "stetho", "speaker"
 """Names of the devices that ALSA, and so PortAudio, shows: what is played to one is heard by the other."""
@@ -33,7 +33,7 @@ class AudioLoop:
     """One PulseAudio with two null sinks of 48 kHz. `environment` leads programs to it."""
 
     def __init__(self, folder: Path) -> None:
-        for program in ("pulseaudio", "paplay"):
+        for program in ("pulseaudio", "paplay", "arecord"):
             if shutil.which(program) is None:
                 pytest.fail(f"{program} is not installed; type: apt-get install -y {PACKAGES}")
         self._folder = folder
@@ -100,6 +100,16 @@ class AudioLoop:
             ["paplay", f"--device={SINK}", "--latency-msec=20", str(path)],
             env={**os.environ, **self.environment},
         )
+
+    def take_away(self) -> None:
+        """The microphone is unplugged; the sound system goes on."""
+        assert self._ask("unload-module", "module-null-sink") == 0
+
+    def give_back(self) -> None:
+        """It is plugged in again."""
+        for sink in (SINK, OTHER_SINK):
+            rate = ("rate=48000", "channels=1", "format=s16le")
+            assert self._ask("load-module", "module-null-sink", f"sink_name={sink}", *rate) == 0
 
     def stop(self) -> None:
         """The sound system is gone, as if the card were unplugged."""

@@ -3,8 +3,9 @@
 file:PATH                              a WAV or FLAC recording
 synthetic                              a synthetic heart
 synthetic:rate=70,murmur=systolic      … with settings; a bare word is a murmur: synthetic:systolic
-microphone                             the default microphone
+microphone                             the default microphone, through PyAudio
 microphone:NAME                        the first whose name contains NAME
+arecord, arecord:NAME                  the same through ALSA's arecord; or an ALSA name: arecord:hw:CARD=U1
 """
 
 from __future__ import annotations
@@ -20,9 +21,26 @@ from device.sources.base import Block, Gap, Source
 if TYPE_CHECKING:
     from device.sources.synthetic import HeartSettings
 
-__all__ = ["KINDS", "Block", "Gap", "Source", "check_spec", "heart_settings", "open_source"]
+__all__ = [
+    "KINDS",
+    "LIVE",
+    "Block",
+    "Gap",
+    "Source",
+    "check_spec",
+    "heart_settings",
+    "is_live",
+    "open_source",
+]
 
-KINDS = ("file", "synthetic", "microphone")
+KINDS = ("file", "synthetic", "microphone", "arecord")
+LIVE = ("microphone", "arecord")
+"""Kinds that hear what happens now, and may be unplugged."""
+
+
+def is_live(spec: str) -> bool:
+    """Whether a source of that name hears what happens now."""
+    return spec.partition(":")[0] in LIVE
 
 
 def check_spec(spec: str) -> tuple[str, str]:
@@ -31,7 +49,7 @@ def check_spec(spec: str) -> tuple[str, str]:
     kind, _, rest = spec.partition(":")
     if kind not in KINDS:
         near = get_close_matches(kind, KINDS, 1)
-        remedy = f'Did you mean "{near[0]}"?' if near else "Use file:PATH, synthetic or microphone."
+        remedy = f'Did you mean "{near[0]}"?' if near else "Use file:PATH, synthetic, microphone or arecord."
         raise BadInput(f"source {spec}: no such kind of source. {remedy}")
     if kind == "file" and not rest:
         raise BadInput(f"source {spec}: names no file. Use file:PATH.")
@@ -65,11 +83,12 @@ def heart_settings(text: str) -> HeartSettings:
     return HeartSettings(**values)
 
 
-def open_source(spec: str, *, pace: str = "real", rate_hz: int = 0) -> Source:
+def open_source(spec: str, *, pace: str = "real", rate_hz: int = 0, channel: str = "left") -> Source:
     """The source of that name, not yet started.
 
     `pace`: "real" or "fast" (files and synthetic hearts as fast as they are read). `rate_hz`: of a
-    microphone; 0: the first that it offers. Raises BadInput for a name or a file that cannot be used.
+    microphone; 0: the first that it offers; `channel`: left or right, of one that has two. Raises BadInput
+    for a name or a file that cannot be used.
     """
     kind, rest = check_spec(spec)
     if kind == "file":
@@ -81,6 +100,10 @@ def open_source(spec: str, *, pace: str = "real", rate_hz: int = 0) -> Source:
         from device.sources.synthetic import SyntheticSource
 
         return SyntheticSource(heart_settings(rest), pace=pace)
+    if kind == "arecord":
+        from device.sources.arecord import Arecord
+
+        return Arecord(rest, rate_hz=rate_hz, channel=channel)
     from device.sources.microphone import Microphone
 
-    return Microphone(rest, rate_hz=rate_hz)
+    return Microphone(rest, rate_hz=rate_hz, channel=channel)

@@ -29,6 +29,9 @@ class Block:
     """Monotonic time when the block was complete."""
     lost: int = 0
     """Samples missing just before samples[0]."""
+    full: np.ndarray | None = None
+    """Where the converter was at full scale, bool (n,), of a source that has changed the samples since; None:
+    the samples themselves tell."""
 
 
 class Source(Protocol):

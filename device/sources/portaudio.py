@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from device.errors import StethopiError
 from device.quiet import quiet_about
 
-__all__ = ["close_portaudio", "devices", "find_device", "open_portaudio", "quiet"]
+__all__ = ["Holder", "alone", "close_portaudio", "devices", "find_device", "hold", "open_portaudio", "quiet"]
 
 _NOISE = (
     "ALSA lib",
@@ -42,6 +43,45 @@ def open_portaudio(what: str) -> Any:
             f"the {what} needs PyAudio ({error}); run: apt-get install -y portaudio19-dev gcc "
             f"&& pip install 'stethopi[pi]'"
         ) from None
+
+
+class Holder(Protocol):
+    """Who holds PortAudio for long, and can do without it for a moment."""
+
+    def step_aside(self) -> None:
+        """Let go of PortAudio. Never raises."""
+
+    def come_back(self) -> None:
+        """Take it again, if that can be. Never raises."""
+
+
+_holders: list[Holder] = []
+_one_at_a_time = threading.RLock()
+
+
+def hold(holder: Holder, held: bool = True) -> None:
+    """Say that it holds PortAudio, or no more."""
+    with _one_at_a_time:
+        if holder in _holders:
+            _holders.remove(holder)
+        if held:
+            _holders.append(holder)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """PortAudio makes its list of cards when the first one opens it and keeps it while anybody holds it; a
+    card that was plugged in since is not there. Within this block all holders have stepped aside.
+    """
+    with _one_at_a_time:
+        asked = list(_holders)
+        for holder in asked:
+            holder.step_aside()
+        try:
+            yield
+        finally:
+            for holder in asked:
+                holder.come_back()
 
 
 def close_portaudio(stream: Any, audio: Any, *, drain: bool = False, timeout_s: float = 1.0) -> bool:

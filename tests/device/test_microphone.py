@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device.errors import SourceGone, StethopiError
+from device.ring import Intake, Ring
 from device.sources import open_source
 from device.sources.files import write_sound
 from device.sources.microphone import RATES_HZ, Microphone, SampleClock
@@ -150,26 +151,54 @@ def test_samples_come_through() -> None:
     audio = FakeAudio("USB", rates=(8000,))
     source = microphone(audio)
     source.start()
-    x = np.linspace(-1, 1, 240, dtype=np.float32)
+    x = np.linspace(0.1, 0.9, 240, dtype=np.float32) * np.tile(np.array([1, -1, -1, 1], np.float32), 60)
+    x -= np.repeat(x.reshape(3, 80).mean(axis=1), 80)
     for k in range(3):
         audio.give(x[80 * k : 80 * k + 80])
     blocks = [source.read() for _ in range(3)]
     assert [b.index for b in blocks if b] == [0, 80, 160]
     assert [b.lost for b in blocks if b] == [0, 0, 0]
-    assert np.array_equal(np.concatenate([b.samples for b in blocks if b]), x)
+    assert np.concatenate([b.samples for b in blocks if b]) == pytest.approx(x, abs=1e-6)
     assert blocks[2] and blocks[2].monotonic_s == audio.now
     source.stop()
     source.stop()
     assert source.read() is None
 
 
-def test_of_two_channels_the_first_is_taken() -> None:
+@pytest.mark.parametrize(("channel", "heard"), [("left", [0.1, -0.1]), ("right", [0.8, -0.8])])
+def test_of_two_channels_the_wanted_one_is_taken(channel: str, heard: list[float]) -> None:
     audio = FakeAudio("I2S", rates=(48000,), channels=2, only=2)
+    source = Microphone(channel=channel, audio=audio, monotonic=lambda: audio.now)
+    seen: list[np.ndarray] = []
+    source.on_frames = seen.append
+    source.start()
+    audio.give(np.array([0.1, 0.8, -0.1, -0.8]))
+    block = source.read()
+    assert block and block.samples.tolist() == pytest.approx(heard)
+    assert seen[0].ravel().tolist() == pytest.approx([0.1, 0.8, -0.1, -0.8])
+
+
+def test_an_offset_is_taken_out_and_full_scale_is_still_seen() -> None:
+    """As an SPH0645 has it: the sound rides on a constant."""
+    rate = 8000
+    audio = FakeAudio("I2S", rates=(rate,))
     source = microphone(audio)
     source.start()
-    audio.give(np.array([0.1, 0.9, 0.2, 0.9, 0.3, 0.9]))
-    block = source.read()
-    assert block and block.samples == pytest.approx([0.1, 0.2, 0.3])
+    x = 0.3 + 0.2 * np.sin(2 * np.pi * 40 * np.arange(4 * rate) / rate)
+    x[3 * rate : 3 * rate + 40] = 1.0
+    ring = Ring(10)
+    intake, heard = Intake(rate, ring), []
+    for at in range(0, len(x), 80):
+        audio.give(x[at : at + 80])
+        block = source.read()
+        assert block is not None
+        heard.append(block.samples)
+        intake.accept(block)
+    y = np.concatenate(heard)
+    assert abs(float(y[rate : 2 * rate].mean())) < 0.003 and source.offset == pytest.approx(0.3, abs=0.02)
+    assert y[rate : 2 * rate].max() == pytest.approx(0.2, abs=0.01)
+    (span,) = ring.clipped(0, ring.end)
+    assert span.start == 6000 and 9 <= span.end - span.start <= 11
 
 
 def test_a_full_queue_counts_what_it_drops() -> None:
@@ -337,7 +366,8 @@ def pitch(x: np.ndarray, rate_hz: int) -> float:
 def recorded(source: Microphone, seconds: float) -> tuple[np.ndarray, list[int], float]:
     """(sound, lost samples of each block, seconds by the monotonic clock from the first block to the
     last)."""
-    pieces, lost, times = [], [], []
+    pieces: list[np.ndarray] = []
+    lost, times = [], []
     while sum(map(len, pieces)) < seconds * source.rate_hz:
         block = source.read()
         assert block is not None

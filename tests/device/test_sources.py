@@ -120,8 +120,8 @@ def test_a_file_by_its_name(tmp_path: Path) -> None:
     ("spec", "message"),
     [
         ("fiel:x.wav", 'source fiel:x.wav: no such kind of source. Did you mean "file"?'),
-        ("zzz", "source zzz: no such kind of source. Use file:PATH, synthetic or microphone."),
-        ("", "source : no such kind of source. Use file:PATH, synthetic or microphone."),
+        ("zzz", "source zzz: no such kind of source. Use file:PATH, synthetic, microphone or arecord."),
+        ("", "source : no such kind of source. Use file:PATH, synthetic, microphone or arecord."),
         ("file:", "source file:: names no file. Use file:PATH."),
         ("file:/nothing.wav", "/nothing.wav: no such file; check the name"),
     ],
