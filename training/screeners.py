@@ -30,9 +30,9 @@ logits over a recording's windows is what a recording scores.
 
 **leaky** is the protocol of the publications behind these models, named so wherever it is told: `leaky`
 splits windows by chance, not patients, so that the test holds other windows, even overlapping ones, of the
-very recordings that were trained on; and it scores copies of training recordings. First
-`train(..., windows=split.train)`, then `trained.logits(recording)[split.test[record]]`, and all windows of the
-recordings in `split.copies`.
+very recordings that were trained on; and it scores copies of training recordings. First comes
+`train(..., windows=split.train)`, then `trained.logits(recording)[split.test[record]]`, and all windows of
+the recordings in `split.copies`.
 """
 
 from __future__ import annotations
