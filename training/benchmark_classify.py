@@ -1,21 +1,26 @@
-"""Measure the screening model on fold 0, through device.screen itself, and write
-docs/results/classify.json.
+"""Measure the screening models, side by side, and write docs/results/classify.json.
 
-    stethopi benchmark classify --data ../shared/data --out runs
+    stethopi benchmark classify                              the bundle on fold 0, and what is trained already
+    stethopi benchmark classify --train ours/left-out cnn1d  train what is missing of these, then the same
+    stethopi benchmark classify --train all --minutes 100    as much as fits; the next run goes on
 
-Rows: `int8` (the bundle, what the Pi runs), `pruned` and `float` (the checkpoints in --out, where they are
-there). Each source apart, for label and database are tied: who knows only the source scores well when all
-are pooled, and that floor stands beside. Intervals by bootstrap over subjects. The 87 recordings of e whose
-subject is unknown stay out. `--left-out a f circor` also trains networks that never heard that source, the
-hardest and most telling figure.
+Two parts. The **bundle**, what the Pi runs, on fold 0 through device.screen: int8, beside the checkpoints
+in --out (pruned, float), with noise and filters put before it. And the **comparison** of all models by
+training.protocols: each unit trains a network of its own and leaves its scores (logits of every judged and
+every deciding recording) in the cache, `screening/<model>/<protocol>/<part>`. The result is put together
+from the units that are there; those that are not are named.
+
+Each source apart, for label and database are tied: who knows only the source scores well when all are
+pooled, and that floor stands beside. Intervals by bootstrap over subjects. The 87 recordings of e whose
+subject is unknown stay out.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from device import bundle as bundles
 from device import rhythm, screen
@@ -32,104 +36,30 @@ from device.rates import WORKING_RATE_HZ
 from device.runtime import runtime_name
 from device.screen import Findings, Label
 from training import data as training_data
+from training import protocols
 from training.card import RESULTS
-from training.classifier import (
-    Corpus,
-    load_checkpoint,
-    load_recipe,
-    operating_point,
-    screen_logits,
-    train,
-)
+from training.classifier import load_checkpoint, sound_logits
+from training.comparison import assemble, run_unit
+from training.contenders import Contender, contender, names, torch_network
 from training.data import DATABASES, Recording
-from training.figures import auc, macc
+from training.figures import RESAMPLES, calibrated, macc, referrals_of, scores
 from training.release import commit_id
+from training.screening_noise import NoisyRecordings, noise_figures
 
-__all__ = ["benchmark", "bootstrap", "calibration_error"]
+__all__ = ["benchmark", "goals"]
 
-RESAMPLES = 1000
 REPORTED = 0
-FEWEST = 4
-"""Subjects that a class needs for an interval: fewer, resampled, look surer than they are (63 of a's
-normals in fold 0
-are of one session)."""
-LEFT_OUT_STEPS = 2500
-"""Of a training without one source: half of a release's, for there are several."""
+
+Say = Callable[[str], None]
+
+
+# ── the bundle on fold 0 ────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class _Judged:
     recording: Recording
     found: Findings
-
-
-def bootstrap(
-    figure: Callable[[np.ndarray], float], groups: Sequence[str], seed: int, resamples: int = RESAMPLES
-) -> dict[str, float | None]:
-    """`figure` of row numbers on all rows, with its 95 % interval over resampled groups (Efron 1979,
-    percentile).
-
-    Resamples in which it is not defined (one class only) are drawn anew, up to ten times as many.
-    """
-    everything = np.arange(len(groups))
-    value = figure(everything) if len(groups) else float("nan")
-    if np.isnan(value):
-        return {"value": None, "low": None, "high": None}
-    names = sorted(set(groups))
-    rows = {name: np.flatnonzero(np.array(groups) == name) for name in names}
-    rng = np.random.default_rng(seed)
-    values: list[float] = []
-    for _ in range(10 * resamples):
-        drawn = rng.integers(len(names), size=len(names))
-        one = figure(np.concatenate([rows[names[k]] for k in drawn]))
-        if not np.isnan(one):
-            values.append(one)
-        if len(values) == resamples:
-            break
-    if len(names) < 3 or len(values) < resamples // 2:
-        return {"value": round(value, 4), "low": None, "high": None}
-    low, high = np.percentile(values, [2.5, 97.5])
-    return {"value": round(value, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
-
-
-def calibration_error(probability: np.ndarray, positive: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error: mean distance of told from found frequency, over equally filled bins."""
-    order = np.argsort(probability, kind="stable")
-    error = 0.0
-    for part in np.array_split(order, min(bins, max(1, len(order) // 10))):
-        if len(part):
-            error += len(part) * abs(probability[part].mean() - positive[part].mean())
-    return float(error / max(1, len(order)))
-
-
-def _rates(probability: np.ndarray, positive: np.ndarray, threshold: float) -> tuple[float, float]:
-    called = probability >= threshold
-    sensitivity = float(called[positive].mean()) if positive.any() else float("nan")
-    specificity = float((~called[~positive]).mean()) if (~positive).any() else float("nan")
-    return sensitivity, specificity
-
-
-def _scores(
-    probability: np.ndarray, positive: np.ndarray, groups: Sequence[str], threshold: float, seed: int
-) -> dict[str, Any]:
-    people = [
-        len({g for g, y in zip(groups, positive, strict=True) if y == label}) for label in (False, True)
-    ]
-
-    def resampled(
-        figure: Callable[[np.ndarray, np.ndarray], float], classes: tuple[int, ...] = (0, 1)
-    ) -> dict[str, float | None]:
-        found = bootstrap(lambda rows: figure(probability[rows], positive[rows]), groups, seed)
-        if any(people[k] < FEWEST for k in classes):
-            found |= {"low": None, "high": None}
-        return found
-
-    return {
-        "auc": resampled(auc),
-        "macc": resampled(lambda p, y: macc(p, y, threshold)),
-        "sensitivity": resampled(lambda p, y: _rates(p, y, threshold)[0], (1,)),
-        "specificity": resampled(lambda p, y: _rates(p, y, threshold)[1], (0,)),
-    }
 
 
 def _probability(found: Findings) -> float:
@@ -146,8 +76,8 @@ def _database(judged: Sequence[_Judged], threshold: float, seed: int) -> dict[st
         "n": len(judged),
         "abnormal": int(positive.sum()),
         "groups": len({j.recording.group for j in judged}),
-        **_scores(probability, positive, [j.recording.group for j in judged], threshold, seed),
-        "calibration_error": round(calibration_error(probability, positive), 4),
+        **scores(probability, positive, [j.recording.group for j in judged], threshold, seed),
+        **calibrated(probability, positive),
         "decided": round(float(decided.mean()), 4),
     }
     of_decided = macc(called[decided].astype(float), positive[decided], 0.5)
@@ -166,29 +96,31 @@ def _murmurs(judged: Sequence[_Judged], seed: int) -> dict[str, Any]:
     for j in judged:
         if j.recording.meta.get("murmur") in ("present", "absent"):
             patients.setdefault(j.recording.meta["patient"], []).append(j)
-    names = sorted(patients)
-    by_patient = np.array([max(j.found.murmur or 0.0 for j in patients[n]) for n in names])
-    present = np.array([patients[n][0].recording.meta["murmur"] == "present" for n in names])
-    return {
+    who = sorted(patients)
+    by_patient = np.array([max(j.found.murmur or 0.0 for j in patients[n]) for n in who])
+    present = np.array([patients[n][0].recording.meta["murmur"] == "present" for n in who])
+    groups = [patients[n][0].recording.group for n in who]
+    found: dict[str, Any] = {
         "recording": {
             "n": len(known),
             "present": int(here.sum()),
-            **_scores(by_recording, here, [j.recording.group for j in known], 0.5, seed),
+            **scores(by_recording, here, [j.recording.group for j in known], 0.5, seed),
+            **calibrated(by_recording, here),
         },
         "patient": {
-            "n": len(names),
+            "n": len(who),
             "present": int(present.sum()),
-            **_scores(by_patient, present, [patients[n][0].recording.group for n in names], 0.5, seed),
+            **scores(by_patient, present, groups, 0.5, seed),
+            **calibrated(by_patient, present),
         },
     }
+    for one in found.values():
+        one["referrals"] = referrals_of(one)
+    return found
 
 
 def _row(
-    chosen: Sequence[Recording],
-    entry: ModelEntry,
-    network: screen.Network,
-    seed: int,
-    say: Callable[[str], None],
+    chosen: Sequence[Recording], entry: ModelEntry, network: screen.Network, seed: int, say: Say
 ) -> tuple[dict[str, Any], list[_Judged]]:
     started = time.monotonic()
     judged, windows = [], 0
@@ -210,7 +142,7 @@ def _row(
     row: dict[str, Any] = {
         "databases": table,
         "mean_within_source_auc": round(float(np.mean(each)), 4) if each else None,
-        "pooled": _scores(probability, positive, groups, threshold, seed),
+        "pooled": scores(probability, positive, groups, threshold, seed),
         "windows": windows,
         "ms_per_window": round(1e3 * seconds / max(1, windows), 2),
     }
@@ -224,16 +156,6 @@ def _row(
     return row, judged
 
 
-def torch_network(net: nn.Module) -> screen.Network:
-    """A checkpoint's net as a network for device.screen."""
-
-    def run(x: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return net(torch.from_numpy(np.ascontiguousarray(x))[None, None]).numpy()[0]
-
-    return run
-
-
 def _floor(everything: Sequence[Recording], chosen: Sequence[Recording], seed: int) -> dict[str, Any]:
     """Who knows only the source and how often it is abnormal in the training folds."""
     rate = {}
@@ -242,7 +164,7 @@ def _floor(everything: Sequence[Recording], chosen: Sequence[Recording], seed: i
         rate[name] = float(np.mean(labels)) if labels else 0.5
     probability = np.array([rate[r.database] for r in chosen])
     positive = np.array([r.label == "abnormal" for r in chosen])
-    return _scores(probability, positive, [r.group for r in chosen], 0.5, seed)
+    return scores(probability, positive, [r.group for r in chosen], 0.5, seed)
 
 
 def _heart_rates(data: Path, chosen: Sequence[Recording]) -> dict[str, Any]:
@@ -271,51 +193,34 @@ def _heart_rates(data: Path, chosen: Sequence[Recording]) -> dict[str, Any]:
     }
 
 
-def left_out(
-    name: str, corpus: Corpus, entry: ModelEntry, out: Path, seed: int, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Train the shipped recipe without the source `name`, fit its operating point on fold 1 of the others,
-    and measure it on fold 0 and on all of that source (float).
-    """
-    recipe = load_recipe(None, hold_out=(name,))
-    recipe = dataclasses.replace(recipe, steps=min(recipe.steps, LEFT_OUT_STEPS))
-    folder = out / f"left-out-{name}"
-    checkpoint = folder / "classifier-full.pt"
-    if checkpoint.is_file() and load_checkpoint(checkpoint)[1]["recipe"] == recipe.digest():
-        say(f"left out {name}: trained before")
-    else:
-        say(f"left out {name}: training")
-        train(corpus, recipe, folder, say)
-    net, _ = load_checkpoint(checkpoint)
-    network = torch_network(net)
-    usable = [r for r in corpus.recordings if r.reportable and r.label is not None]
-    deciding = [r for r in usable if r.fold == recipe.decide and r.database != name]
-    point = operating_point(screen_logits(deciding, entry, network), deciding, recipe)
-    other = dataclasses.replace(entry, meta={**entry.meta, **point})
-    result: dict[str, Any] = {"steps": recipe.steps}
-    for label, chosen in (
-        ("fold 0", [r for r in usable if r.database == name and r.fold == REPORTED]),
-        ("all", [r for r in usable if r.database == name]),
-    ):
-        judged = [
-            _Judged(r, screen.screen_recording(training_data.load(r), other, network=network)) for r in chosen
-        ]
-        if name == "circor":
-            # an outcome is more than a sound; what can travel is the murmur
-            judged = [j for j in judged if j.recording.murmur_here in ("yes", "no")]
-            positive = np.array([j.recording.murmur_here == "yes" for j in judged])
-        else:
-            positive = np.array([j.recording.label == "abnormal" for j in judged])
-        probability = np.array([_probability(j.found) for j in judged])
-        groups = [j.recording.group for j in judged]
-        result[label] = {
-            "n": len(judged),
-            "positive": int(positive.sum()),
-            **_scores(probability, positive, groups, float(point["threshold"]), seed),
+def _people(everything: Sequence[Recording], folds: Sequence[int]) -> dict[str, Any]:
+    """Who was heard in training, by source: recordings, subjects, age groups and sexes as the index tells."""
+    table: dict[str, Any] = {}
+    for name in [d for d in DATABASES if any(r.database == d for r in everything)]:
+        own = [r for r in everything if r.database == name and r.fold in folds and r.label is not None]
+        first = {r.group: r for r in own}
+        ages = Counter(_age_group(r.meta.get("age", "")) for r in first.values())
+        sexes = Counter((r.meta.get("sex") or "unknown").lower() for r in first.values())
+        table[name] = {
+            "recordings": len(own),
+            "subjects": len(first),
+            "ages": dict(sorted(ages.items())),
+            "sexes": dict(sorted(sexes.items())),
         }
-        shown = result[label]
-        say(f"left out {name}, {label}: AUC {shown['auc']['value']} MAcc {shown['macc']['value']}")
-    return result
+    return table
+
+
+def _age_group(age: str) -> str:
+    """CirCor tells age groups, the others years or nothing."""
+    age = age.strip().lower()
+    try:
+        years = float(age)
+    except ValueError:
+        return age or "unknown"
+    return "under 18 years" if years < 18 else "18 to 59 years" if years < 60 else "60 years and over"
+
+
+# ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def benchmark(
@@ -327,19 +232,47 @@ def benchmark(
     checkpoints: Path | None = None,
     seed: int = 1,
     limit: int | None = None,
-    leave_out: Sequence[str] = (),
+    train: Sequence[str] = (),
+    train_only: bool = False,
+    minutes: float | None = None,
+    noise: bool = True,
     command: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
-    """Measure and write `results`/classify.json (default docs/results); gives its content."""
+    """Measure and write `results`/classify.json (default docs/results); gives its content.
+
+    train: patterns of units to train where they are not there yet (training.protocols.matching).
+    minutes: begin no training after so many.
+    train_only: nothing is measured or written; gives {}.
+    noise: also measure the bundle with noise put in.
+    limit: recordings a source.
+    """
     torch.set_num_threads(1)
     started = time.monotonic()
     loaded = bundles.load(bundle)
     entry = loaded.model("classifier")
     everything = training_data.recordings(data)
+    hashes = training_data.data_hashes(data)
+    wanted = protocols.matching(train, protocols.units(names(), {r.database for r in everything}))
     chosen = [r for r in everything if r.fold == REPORTED and r.reportable and r.label is not None]
     if limit:
         chosen = [r for name in DATABASES for r in [c for c in chosen if c.database == name][:limit]]
+    noisy = None
+    if noise and (Path(data) / "noise").is_dir():
+        noisy = NoisyRecordings(data, cache, chosen, loaded.model("denoiser"), seed, say)
+    models: dict[str, Contender] = {}
+    left = []
+    for unit in wanted:
+        if minutes is not None and (time.monotonic() - started) / 60 >= minutes:
+            left.append(unit.name)
+            continue
+        if unit.model not in models:
+            models[unit.model] = contender(unit.model, Path(data), Path(cache), entry, say)
+        run_unit(unit, models[unit.model], everything, hashes, Path(cache), seed=seed, noisy=noisy, say=say)
+    if left:
+        say(f"after {minutes:g} minutes not begun: {', '.join(left)}; the same command goes on")
+    if train_only:
+        return {}
     rows: dict[str, Any] = {}
     say(f"int8, bundle {loaded.version}, {len(chosen)} recordings")
     rows["int8"], judged = _row(chosen, entry, screen.Int8Network(entry), seed, say)
@@ -365,7 +298,7 @@ def benchmark(
         "bundle": loaded.version,
         "model_sha256": entry.meta["sha256"],
         "runtime": runtime_name(),
-        "data": training_data.data_hashes(data),
+        "data": hashes,
         "resamples": RESAMPLES,
         "threshold": entry.meta["threshold"],
         "undecided": entry.meta["undecided"],
@@ -374,15 +307,18 @@ def benchmark(
             "mac_per_window": entry.meta["mac_per_window"],
             "kilobytes": entry.meta["kilobytes"],
         },
+        "trained_on": _people(everything, entry.meta["trained_on"]["folds"]),
         "floor": _floor(everything, chosen, seed),
         "heart_rate": _heart_rates(data, chosen),
         "rows": rows,
     }
-    if leave_out:
-        corpus = Corpus(data, cache, say)
-        corpus.into_memory()
-        out = checkpoints or Path("runs")
-        result["left_out"] = {name: left_out(name, corpus, entry, out, seed, say) for name in leave_out}
+    if noisy is not None:
+        say("the bundle in noise")
+        network = screen.Int8Network(entry)
+        heard = noisy.logits(lambda x: sound_logits(x, entry, network))
+        result["noise"] = noise_figures(noisy.recordings, heard, entry.meta)
+    result["models"] = assemble(data, cache, everything, seed, names())
+    result["goals"] = goals(result)
     result["minutes"] = round((time.monotonic() - started) / 60, 1)
     target = (results or RESULTS) / "classify.json"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -391,3 +327,84 @@ def benchmark(
     os.replace(temporary, target)
     say(f"written: {target}")
     return result
+
+
+# ── goals ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _goal(
+    figure: str, goal: float, entry: Any, stretch: float | None = None, *, at_most: bool = False
+) -> dict[str, Any]:
+    """A row of goal and measured. entry: a number, `{value, low, high}`, or None where not measured."""
+    value = entry.get("value") if isinstance(entry, dict) else entry
+    met = None if value is None else bool(value <= goal if at_most else value >= goal)
+    row = {"figure": figure, "goal": goal, "at_most": at_most, "measured": entry, "met": met}
+    return row | ({"stretch": stretch} if stretch is not None else {})
+
+
+def _left_out(models: dict[str, Any], model: str) -> dict[str, dict[str, Any]]:
+    """int8 scores on a, f and CirCor (murmur at that position, by the probability of abnormal), each left
+    out.
+    """
+    found = models.get(model, {}).get("left-out", {}).get("rows", {}).get("int8", {})
+    table = {name: found["databases"][name] for name in ("a", "f") if name in found.get("databases", {})}
+    if found.get("murmur"):
+        table["circor"] = found["murmur"]["by_abnormal"]
+    return table
+
+
+def _mean(values: Sequence[float | None], wanted: int) -> float | None:
+    known = [v for v in values if v is not None]
+    return round(float(np.mean(known)), 4) if len(known) == wanted else None
+
+
+def _mean_auc(models: dict[str, Any], model: str) -> float | None:
+    return _mean([one["auc"]["value"] for one in _left_out(models, model).values()], 3)
+
+
+def goals(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was aimed at and what is measured, missed goals and all; None where the units are not there."""
+    models, bundle = result["models"], result["rows"]["int8"]
+    ours, mine = _left_out(models, "ours"), _mean_auc(models, "ours")
+    rows = [_goal("left out of training, int8: AUC, mean over a, f, CirCor (murmur)", 0.80, mine, 0.85)]
+    told = {"a": "a", "f": "f", "circor": "CirCor (murmur)"}
+    for name, label in told.items():
+        rows.append(_goal(f"left out of training, int8: AUC, {label}", 0.75, ours.get(name, {}).get("auc")))
+    others = [_mean_auc(models, model) for model in models if model != "ours"]
+    best = max((v for v in others if v is not None), default=None)
+    lead = None if best is None or mine is None else round(mine - best, 4)
+    rows.append(_goal("the same: lead over the best other model measured", 0.10, lead))
+    for name, label in told.items():
+        one = ours.get(name, {})
+        rows.append(_goal(f"left out, at the one threshold: MAcc, {label}", 0.70, one.get("macc"), 0.76))
+        gap = None
+        if one and one["macc"]["value"] is not None and one["macc_at_best_threshold"] is not None:
+            gap = round(one["macc_at_best_threshold"] - one["macc"]["value"], 4)
+        rows.append(_goal(f"the same: MAcc lost to the best threshold, {label}", 0.04, gap, at_most=True))
+    complete = len(models.get("ours", {}).get("folds", {}).get("units", {})) == protocols.FOLDS
+    five = models["ours"]["folds"]["rows"].get("int8", {}).get("databases", {}) if complete else {}
+    wide = ("a", "b", "e", "f", "circor")
+    for key, goal, label in (("auc", 0.85, "AUC"), ("macc", 0.77, "MAcc")):
+        each = [five[name][key]["value"] for name in wide if name in five]
+        rows.append(_goal(f"five folds: {label} within a source, mean of five", goal, _mean(each, 5)))
+    patients = (models["ours"].get("murmur_by_patient") if complete else None) or {}
+    rows.append(_goal("five folds: CirCor's murmurs by patient, AUC", 0.90, patients.get("auc")))
+    weighted = patients.get("weighted_accuracy")
+    rows.append(_goal("five folds: CirCor's murmurs by patient, weighted accuracy", 0.76, weighted, 0.80))
+    for name in wide:
+        error = five.get(name, {}).get("after_scaling", {}).get("calibration_error")
+        rows.append(_goal(f"five folds: calibration error after scaling, {name}", 0.07, error, at_most=True))
+    before = result["rows"].get("pruned") or result["rows"].get("float")
+    lost = None
+    if before:
+        pairs = [
+            (before["databases"][name]["auc"]["value"], entry["auc"]["value"])
+            for name, entry in bundle["databases"].items()
+        ]
+        known = [a - b for a, b in pairs if a is not None and b is not None]
+        lost = round(float(np.mean(known)), 4) if known else None
+    rows.append(_goal("int8 against float: AUC lost, mean over sources", 0.005, lost, at_most=True))
+    cost = result["cost"]
+    rows.append(_goal("MMAC a window", 10.0, round(cost["mac_per_window"] / 1e6, 2), at_most=True))
+    rows.append(_goal("kB of the int8 file", 300.0, cost["kilobytes"], at_most=True))
+    return rows

@@ -38,7 +38,7 @@ from device.rates import WINDOW, WORKING_RATE_HZ
 from models.classifier import OUTPUTS, STATES, Classifier
 from training import data as training_data
 from training.data import Recording
-from training.figures import auc, macc
+from training.figures import auc, fit_platt, macc
 
 __all__ = [
     "Corpus",
@@ -801,24 +801,6 @@ def screen_logits(
     """`sound_logits` of recordings, float64 (recordings, 2)."""
     inner = network or screen.Int8Network(entry)
     return np.array([sound_logits(training_data.load(r), entry, inner) for r in chosen]).reshape(-1, 2)
-
-
-def fit_platt(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """(bias, temperature) of p = sigmoid((score + bias) / temperature) by weighted maximum likelihood
-    (Platt 1999).
-    """
-    a, b = 1.0, 0.0
-    design = np.stack([scores, np.ones_like(scores)], axis=1)
-    for _ in range(50):
-        p = 1.0 / (1.0 + np.exp(-(a * scores + b)))
-        gradient = design.T @ (weights * (p - positive)) + 1e-3 * np.array([a - 1.0, b])
-        hessian = (design * (weights * p * (1 - p))[:, None]).T @ design + 1e-3 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        a, b = a - step[0], b - step[1]
-        if np.abs(step).max() < 1e-9:
-            break
-    a = max(a, 0.05)
-    return float(b / a), float(1.0 / a)
 
 
 def operating_point(logits: np.ndarray, chosen: Sequence[Recording], recipe: Recipe) -> dict[str, Any]:

@@ -220,7 +220,24 @@ def _rival(options: argparse.Namespace, work: str) -> Path:
     return out / options.net
 
 
+def _ecg(options: argparse.Namespace, work: str) -> Path:
+    """Train one of the ECG's denoisers, or export ours."""
+    from training import ecg
+
+    model = options.net or "ours"
+    recipe = ecg.read_recipe(_recipe_path(options.recipe, "ecg"))
+    out, data = Path(options.out), Path(options.data)
+    _quiet_threads()
+    if work == "train":
+        return ecg.train_ecg(recipe, model, data, out, resume=options.resume)
+    ecg.export_ecg(recipe, ecg.checkpoint_path(out, model), data, out / "ecg")
+    return out / "ecg"
+
+
 def _train(options: argparse.Namespace) -> int:
+    if options.model == "ecg-denoiser":
+        _say(f"written: {_ecg(options, 'train')}")
+        return 0
     if options.net:
         _say(f"written: {_rival(options, 'train')}")
         return 0
@@ -284,6 +301,9 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.model == "ecg-denoiser":
+        _say(f"written: {_ecg(options, 'export')}")
+        return 0
     if getattr(options, "net", None):
         _say(f"written: {_rival(options, 'export')}")
         return 0
@@ -298,6 +318,8 @@ def _release(options: argparse.Namespace) -> int:
     out = Path(options.out)
     parts = {"denoiser": Path(options.denoiser or out / "denoiser")}
     parts["classifier"] = Path(options.classifier or out / "classifier")
+    if options.ecg or (out / "ecg" / "ecg.json").is_file():
+        parts["ecg"] = Path(options.ecg or out / "ecg")
     target = release(
         parts,
         options.version or _product_version(),
@@ -322,7 +344,9 @@ def _benchmark(options: argparse.Namespace) -> int:
             checkpoints=Path(options.out),
             seed=options.seed,
             limit=options.limit,
-            leave_out=options.left_out,
+            train=options.train,
+            train_only=options.train_only,
+            minutes=options.minutes,
             command=_command(),
             say=_say,
         )
@@ -392,9 +416,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Train a network. `all` goes the whole way: train, prune, fine-tune, export to int8,"
         " release; steps that are done are skipped.",
     )
-    train.add_argument("model", choices=(*_MODELS, "quality", "all"))
+    train.add_argument("model", choices=(*_MODELS, "ecg-denoiser", "quality", "all"))
     train.add_argument(
-        "--model", dest="net", metavar="NAME", help="denoiser: unet-classic or lu-net instead of ours"
+        "--model",
+        dest="net",
+        metavar="NAME",
+        help="instead of ours, denoiser: unet-classic, lu-net; ecg-denoiser: autoencoder, cnn, diffusion,"
+        " deepfilter, fcn-dae, tcdae",
     )
     train.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -411,7 +439,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("export", _export, "convert a pruned network to int8, checked by two gates"),
     ):
         parser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
-        parser.add_argument("model", choices=_MODELS)
+        parser.add_argument("model", choices=_MODELS if name == "prune" else (*_MODELS, "ecg-denoiser"))
         parser.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
         if name == "export":
             parser.add_argument(
@@ -431,6 +459,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     release.add_argument("--out", default="runs", metavar="DIR", help="the run folder with the exports")
     release.add_argument("--denoiser", metavar="DIR", help="its export (default: OUT/denoiser)")
     release.add_argument("--classifier", metavar="DIR", help="its export (default: OUT/classifier)")
+    release.add_argument("--ecg", metavar="DIR", help="its export (default: OUT/ecg if there; else without)")
     release.add_argument("--released", metavar="DIR", help="where bundles go")
     release.set_defaults(func=_guarded(_release))
 
@@ -447,11 +476,17 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--limit", type=int, metavar="N", help="to try: N recordings a source, or a kind and SNR"
     )
     benchmark.add_argument(
-        "--left-out",
-        nargs="*",
+        "--train",
+        nargs="+",
         default=[],
-        metavar="SOURCE",
-        help="classify: also train without these sources",
+        metavar="UNIT",
+        help="classify: train what is missing of MODEL/PROTOCOL/PART, such as ours, '*/left-out/f', all",
+    )
+    benchmark.add_argument(
+        "--train-only", action="store_true", help="classify: train, and leave the figures to another run"
+    )
+    benchmark.add_argument(
+        "--minutes", type=float, metavar="M", help="classify: begin no training after M minutes; run again"
     )
     _common(benchmark)
     benchmark.set_defaults(func=_guarded(_benchmark))

@@ -13,15 +13,19 @@ import numpy as np
 
 __all__ = [
     "FEWEST",
+    "MURMUR_WEIGHTS",
     "PREVALENCES",
     "RESAMPLES",
     "auc",
     "bootstrap",
+    "calibrated",
     "calibration_error",
     "confusion",
+    "fit_platt",
     "macc",
     "rates",
     "referrals",
+    "referrals_of",
     "reliability",
     "scores",
     "weighted_accuracy",
@@ -113,6 +117,32 @@ def reliability(probability: np.ndarray, positive: np.ndarray, bins: int = 10) -
         }
         for part in _bins(probability, bins)
     ]
+
+
+def calibrated(probability: np.ndarray, positive: np.ndarray) -> dict[str, Any]:
+    """`calibration_error` and its bins."""
+    return {
+        "calibration_error": round(calibration_error(probability, positive), 4),
+        "reliability": reliability(probability, positive),
+    }
+
+
+def fit_platt(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """(bias, temperature) of p = sigmoid((score + bias) / temperature) by weighted maximum likelihood
+    (Platt 1999).
+    """
+    a, b = 1.0, 0.0
+    design = np.stack([scores, np.ones_like(scores)], axis=1)
+    for _ in range(50):
+        p = 1.0 / (1.0 + np.exp(-(a * scores + b)))
+        gradient = design.T @ (weights * (p - positive)) + 1e-3 * np.array([a - 1.0, b])
+        hessian = (design * (weights * p * (1 - p))[:, None]).T @ design + 1e-3 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        a, b = a - step[0], b - step[1]
+        if np.abs(step).max() < 1e-9:
+            break
+    a = max(a, 0.05)
+    return float(b / a), float(1.0 / a)
 
 
 def bootstrap(
@@ -208,3 +238,9 @@ def referrals(sensitivity: float, specificity: float) -> list[dict[str, float | 
             }
         )
     return rows
+
+
+def referrals_of(entry: Mapping[str, Any]) -> list[dict[str, float | None]] | None:
+    """`referrals` at the sensitivity and specificity of an entry of `scores`; None where one is missing."""
+    sensitivity, specificity = entry["sensitivity"]["value"], entry["specificity"]["value"]
+    return None if sensitivity is None or specificity is None else referrals(sensitivity, specificity)

@@ -119,7 +119,7 @@ def test_macc_is_the_mean_of_both_rates() -> None:
 
 
 def test_scaling_finds_bias_and_temperature_again() -> None:
-    from training.classifier import fit_platt
+    from training.figures import fit_platt
 
     rng = np.random.default_rng(1)
     scores = 3 * rng.standard_normal(20_000)
@@ -130,7 +130,7 @@ def test_scaling_finds_bias_and_temperature_again() -> None:
 
 
 def test_bootstrap_resamples_subjects_not_recordings() -> None:
-    from training.benchmark_classify import bootstrap
+    from training.figures import bootstrap
 
     values = np.array([0.0, 1.0] * 10)
     # as one subject a value: a wide interval; every pair of one subject: none at all
@@ -143,7 +143,7 @@ def test_bootstrap_resamples_subjects_not_recordings() -> None:
 
 
 def test_calibration_error_of_an_honest_and_of_a_boastful_model() -> None:
-    from training.benchmark_classify import calibration_error
+    from training.figures import calibration_error
 
     rng = np.random.default_rng(2)
     told = rng.random(5000)
@@ -153,12 +153,12 @@ def test_calibration_error_of_an_honest_and_of_a_boastful_model() -> None:
 
 
 def test_no_interval_from_a_class_of_three_people() -> None:
-    from training.benchmark_classify import _scores
+    from training.figures import scores
 
     rng = np.random.default_rng(3)
     positive = np.arange(60) < 30
     probability = np.clip(0.5 + 0.2 * positive + 0.2 * rng.standard_normal(60), 0, 1)
     few = [f"p{k % 3}" if k < 30 else f"n{k}" for k in range(60)]
-    found = _scores(probability, positive, few, 0.5, 1)
+    found = scores(probability, positive, few, 0.5, 1)
     assert found["auc"]["value"] is not None and found["auc"]["low"] is None
     assert found["sensitivity"]["low"] is None and found["specificity"]["low"] is not None

@@ -1,0 +1,508 @@
+"""The screening models side by side: units are trained once, leave their scores, and become figures here.
+
+A unit (training.protocols) leaves the logits of every judged and every deciding recording in the cache,
+`screening/<model>/<protocol>/<part>`. `assemble` turns what is there into figures and names what is not.
+Every unit's operating point is fitted on its own deciding fold, by the rule of the release.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training import protocols
+from training.classifier import load_recipe, operating_point
+from training.contenders import Contender
+from training.data import DATABASES, Recording
+from training.figures import (
+    MURMUR_WEIGHTS,
+    bootstrap,
+    calibrated,
+    calibration_error,
+    fit_platt,
+    macc,
+    referrals_of,
+    reliability,
+    scores,
+    weighted_accuracy,
+)
+from training.protocols import Unit
+from training.release import commit_id
+from training.screening_noise import NoisyRecordings, noise_figures
+
+__all__ = ["Scored", "assemble", "murmur_limits", "read_unit", "run_unit", "say_murmurs", "source_scaled"]
+
+Say = Callable[[str], None]
+
+
+# ── units ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a unit leaves behind."""
+
+    unit: Unit
+    meta: dict[str, Any]
+    records: dict[str, list[str]]
+    """`test` and `decide`, and `windows` of recordings trained on in leaky."""
+    logits: dict[str, np.ndarray]
+    """`test/float`, `decide/int8` …: (n, 2)."""
+
+    @property
+    def row(self) -> str:
+        return "int8" if "test/int8" in self.logits else "float"
+
+
+def _place(cache: Path, unit: Unit) -> Path:
+    return Path(cache) / "screening" / unit.model / unit.protocol / unit.part
+
+
+def _key(model: Contender, unit: Unit, hashes: Mapping[str, str], seed: int) -> str:
+    said = [unit.name, model.key(), dict(hashes), seed]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def read_unit(cache: Path, unit: Unit) -> Scored | None:
+    """The scores of a unit that was trained before."""
+    folder = _place(cache, unit)
+    if not (folder / "unit.json").is_file() or not (folder / "scores.npz").is_file():
+        return None
+    meta = json.loads((folder / "unit.json").read_text("utf-8"))
+    with np.load(folder / "scores.npz") as kept:
+        arrays = dict(kept)
+    records = {key.removeprefix("records/"): v.tolist() for key, v in arrays.items() if key[:8] == "records/"}
+    return Scored(unit, meta, records, {k: v for k, v in arrays.items() if k[:8] != "records/"})
+
+
+def run_unit(
+    unit: Unit,
+    model: Contender,
+    recordings: Sequence[Recording],
+    hashes: Mapping[str, str],
+    cache: Path,
+    *,
+    seed: int = 1,
+    int8: bool = True,
+    noisy: NoisyRecordings | None = None,
+    say: Say = lambda text: None,
+) -> Scored:
+    """Train and score a unit, or read what an earlier run left; broken off, it goes on from its checkpoint.
+
+    noisy: recordings with noise, which the units that report fold 0 hear, too.
+    """
+    key = _key(model, unit, hashes, seed)
+    before = read_unit(cache, unit)
+    if before is not None and before.meta["key"] == key:
+        say(f"{unit.name}: there already")
+        return before
+    folder = _place(cache, unit)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("unit.json", "scores.npz"):
+        (folder / name).unlink(missing_ok=True)
+    if not (folder / "key").is_file() or (folder / "key").read_text("utf-8") != key:
+        for stale in folder.glob("*"):
+            stale.unlink()
+        (folder / "key").write_text(key, "utf-8")
+    say(f"{unit.name}: training")
+    started = time.monotonic()
+    shown = protocols.presented(unit, recordings, seed)
+    with_int8 = int8 and unit.protocol in ("folds", "left-out")
+    learned = model.learn(unit, shown, folder, with_int8, lambda text: say(f"  {text}"))
+    trained = time.monotonic()
+    parts = {
+        "test": protocols.judged(unit, recordings),
+        "decide": protocols.deciding(unit, recordings, seed),
+    }
+    arrays: dict[str, np.ndarray] = {}
+    for part, chosen in parts.items():
+        arrays[f"records/{part}"] = np.array([r.record for r in chosen])
+        for row, scorer in learned.rows.items():
+            arrays[f"{part}/{row}"] = scorer(chosen)
+    if noisy is not None and (unit.protocol, unit.part) == ("folds", "0") and learned.sound is not None:
+        arrays["records/noisy"] = np.array([r.record for r in noisy.recordings])
+        for name, rows in noisy.logits(learned.sound).items():
+            arrays[f"noisy {name}"] = rows
+    if learned.leaky is not None:
+        arrays["records/windows"] = np.array(learned.leaky[0])
+        arrays["windows/float"] = learned.leaky[1]
+    meta = {
+        "key": key,
+        "seed": seed,
+        "commit": commit_id(),
+        "steps": learned.steps,
+        "cost": learned.cost,
+        "training_minutes": round((trained - started) / 60, 1),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+    }
+    temporary = folder / "scores.tmp.npz"
+    np.savez_compressed(temporary, **arrays)
+    os.replace(temporary, folder / "scores.npz")
+    (folder / "unit.json.tmp").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
+    os.replace(folder / "unit.json.tmp", folder / "unit.json")
+    found = read_unit(cache, unit)
+    assert found is not None
+    return found
+
+
+# ── from scores to figures ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-np.clip(x, -60.0, 60.0)))
+
+
+@dataclass(frozen=True)
+class _Called:
+    """Judged recordings of one source, over one or more units of a protocol."""
+
+    recordings: list[Recording]
+    positive: np.ndarray
+    abnormal: np.ndarray
+    """Probability with the units' own scaling, and so moved that each unit's threshold lies at 0.5."""
+    murmur: np.ndarray
+    scaled: np.ndarray
+    """Probability of abnormal after the source's own scaling (see `source_scaled`)."""
+    scaled_known: np.ndarray
+
+
+def source_scaled(
+    score: np.ndarray,
+    own_score: np.ndarray,
+    own_positive: np.ndarray,
+    all_score: np.ndarray,
+    all_positive: np.ndarray,
+    all_weight: np.ndarray,
+) -> np.ndarray:
+    """Probability by temperature and bias of a source: what a place does that has looked at a few dozen of
+    its own, labelled.
+
+    Fitted to the source's deciding recordings (`own_…`) and, each weighing little, those of all sources, so
+    that a dozen recordings do not make a rule of their own.
+    """
+    weight = np.concatenate([np.ones(len(own_score)), 10.0 * all_weight / all_weight.sum()])
+    bias, temperature = fit_platt(
+        np.concatenate([own_score, all_score]),
+        np.concatenate([own_positive, all_positive]).astype(float),
+        weight,
+    )
+    return _sigmoid((score + bias) / temperature)
+
+
+def _deciding(one: Scored, recordings: Sequence[Recording]) -> list[Recording]:
+    """As the unit's teacher saw them: with the dealt labels, where they were dealt."""
+    seen = {r.record: r for r in protocols.deciding(one.unit, recordings, one.meta["seed"])}
+    return [seen[record] for record in one.records["decide"]]
+
+
+def _called(scored: Sequence[Scored], recordings: Sequence[Recording], row: str) -> dict[str, _Called]:
+    """Judged recordings by source, each unit with the operating point of its own deciding fold."""
+    recipe = load_recipe(None)
+    by_record = {r.record: r for r in recordings}
+    found: dict[str, list[_Called]] = {}
+    for one in scored:
+        deciding = _deciding(one, recordings)
+        logits = np.nan_to_num(one.logits[f"decide/{row}"], nan=0.0)
+        point = operating_point(one.logits[f"decide/{row}"], deciding, recipe)
+        share = point["combine"]
+        test = np.nan_to_num(one.logits[f"test/{row}"], nan=-20.0)
+        score = share["murmur"] * test[:, 0] + share["abnormal"] * test[:, 1]
+        own = share["murmur"] * logits[:, 0] + share["abnormal"] * logits[:, 1]
+        threshold = min(max(point["threshold"], 1e-4), 1 - 1e-4)
+        at = np.log(threshold / (1 - threshold))
+        abnormal = _sigmoid((score + point["bias"]) / point["temperature"] - at)
+        murmur = _sigmoid((test[:, 0] + point["murmur_bias"]) / point["murmur_temperature"])
+        judged = [by_record[r] for r in one.records["test"]]
+        truth = np.array([r.label == "abnormal" for r in deciding])
+        weight = np.ones(len(deciding))
+        for database in sorted({r.database for r in judged}):
+            rows = np.array([k for k, r in enumerate(judged) if r.database == database])
+            there = np.array([r.database == database for r in deciding], bool)
+            known = there.any()
+            scaled = np.full(len(rows), np.nan)
+            if known:
+                scaled = source_scaled(score[rows], own[there], truth[there], own, truth, weight)
+            chosen = [judged[k] for k in rows]
+            found.setdefault(database, []).append(
+                _Called(
+                    chosen,
+                    np.array([r.label == "abnormal" for r in chosen]),
+                    abnormal[rows],
+                    murmur[rows],
+                    scaled,
+                    np.full(len(rows), bool(known)),
+                )
+            )
+    return {
+        name: _Called(
+            [r for part in parts for r in part.recordings],
+            *(
+                np.concatenate([getattr(part, key) for part in parts])
+                for key in ("positive", "abnormal", "murmur", "scaled", "scaled_known")
+            ),
+        )
+        for name, parts in sorted(found.items(), key=lambda item: DATABASES.index(item[0]))
+    }
+
+
+def _source(one: _Called, seed: int) -> dict[str, Any]:
+    groups = [r.group for r in one.recordings]
+    entry = {
+        "n": len(groups),
+        "positive": int(one.positive.sum()),
+        "groups": len(set(groups)),
+        **scores(one.abnormal, one.positive, groups, 0.5, seed),
+        "macc_at_best_threshold": _best_macc(one.abnormal, one.positive),
+        **calibrated(one.abnormal, one.positive),
+    }
+    entry["referrals"] = referrals_of(entry)
+    if one.scaled_known.all():
+        scaled = {
+            "calibration_error": round(calibration_error(one.scaled, one.positive), 4),
+            "reliability": reliability(one.scaled, one.positive),
+        }
+        entry["after_scaling"] = scaled
+    return entry
+
+
+def _best_macc(probability: np.ndarray, positive: np.ndarray) -> float | None:
+    best = [macc(probability, positive, t) for t in np.unique(probability)]
+    return None if not best or np.isnan(best[0]) else round(float(max(best)), 4)
+
+
+def _heard(one: _Called, by: str, seed: int) -> dict[str, Any] | None:
+    """CirCor against the murmur at that position, by the murmur's or the abnormal probability."""
+    known = np.array([r.murmur_here in ("yes", "no") for r in one.recordings])
+    if not known.any():
+        return None
+    chosen = [r for r, k in zip(one.recordings, known, strict=True) if k]
+    positive = np.array([r.murmur_here == "yes" for r in chosen])
+    probability = getattr(one, by)[known]
+    return {
+        "n": len(chosen),
+        "positive": int(positive.sum()),
+        **scores(probability, positive, [r.group for r in chosen], 0.5, seed),
+        "macc_at_best_threshold": _best_macc(probability, positive),
+        **calibrated(probability, positive),
+    }
+
+
+def _protocol(
+    protocol: str, scored: Sequence[Scored], recordings: Sequence[Recording], seed: int
+) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for row in ("float", "int8"):
+        with_row = [one for one in scored if f"test/{row}" in one.logits]
+        if not with_row:
+            continue
+        called = _called(with_row, recordings, row)
+        databases = {name: _source(one, seed) for name, one in called.items()}
+        entry: dict[str, Any] = {"databases": databases}
+        if "circor" in called and protocol != "leaky":
+            entry["murmur"] = {
+                "by_murmur": _heard(called["circor"], "murmur", seed),
+                "by_abnormal": _heard(called["circor"], "abnormal", seed),
+            }
+        told = [d["auc"]["value"] for d in databases.values() if d["auc"]["value"] is not None]
+        entry["mean_within_source_auc"] = round(float(np.mean(told)), 4) if told else None
+        if protocol in ("folds", "leaky", "shuffled"):
+            probability = np.concatenate([one.abnormal for one in called.values()])
+            positive = np.concatenate([one.positive for one in called.values()])
+            groups = [r.group for one in called.values() for r in one.recordings]
+            entry["pooled"] = scores(probability, positive, groups, 0.5, seed)
+        rows[row] = entry
+    found: dict[str, Any] = {
+        "units": {
+            one.unit.part: {
+                key: one.meta[key] for key in ("steps", "training_minutes", "minutes", "commit", "cost")
+            }
+            for one in scored
+        },
+        "rows": rows,
+    }
+    for one in scored:
+        if "noisy" in one.records:
+            by_record = {r.record: r for r in recordings}
+            heard = {key[6:]: rows for key, rows in one.logits.items() if key.startswith("noisy ")}
+            point = operating_point(one.logits["decide/float"], _deciding(one, recordings), load_recipe(None))
+            found["noise"] = noise_figures([by_record[r] for r in one.records["noisy"]], heard, point)
+    windows = [one for one in scored if "windows/float" in one.logits]
+    if windows:
+        one = windows[0]
+        by_record = {r.record: r for r in recordings}
+        positive = np.array([by_record[r].label == "abnormal" for r in one.records["windows"]])
+        probability = _sigmoid(one.logits["windows/float"][:, 1])
+        groups = [by_record[r].group for r in one.records["windows"]]
+        found["windows_of_recordings_trained_on"] = {
+            "n": len(groups),
+            **scores(probability, positive, groups, 0.5, seed, 200),
+        }
+    return found
+
+
+# ── murmurs by patient ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Patient:
+    name: str
+    group: str
+    truth: str
+    positions: dict[str, float]
+    """Probability of a murmur at each position, the surest recording of it."""
+
+    @property
+    def surest(self) -> float:
+        return max(self.positions.values())
+
+
+def _patients(recordings: Sequence[Recording], murmur: np.ndarray) -> list[_Patient]:
+    found: dict[str, list[tuple[Recording, float]]] = {}
+    for recording, probability in zip(recordings, murmur, strict=True):
+        if recording.meta.get("murmur") in MURMUR_WEIGHTS:
+            found.setdefault(recording.meta["patient"], []).append((recording, float(probability)))
+    patients = []
+    for name, rows in sorted(found.items()):
+        positions: dict[str, float] = {}
+        for recording, probability in rows:
+            where = recording.meta["position"]
+            positions[where] = max(probability, positions.get(where, 0.0))
+        patients.append(_Patient(name, rows[0][0].group, rows[0][0].meta["murmur"], positions))
+    return patients
+
+
+def murmur_limits(surest: np.ndarray, truth: Sequence[str]) -> tuple[float, float]:
+    """(low, high): below `low` a murmur is called absent, from `high` up present, unknown between. The pair
+    of the best weighted accuracy on these patients, on a grid; of equal ones the narrowest.
+    """
+    grid = np.unique(np.quantile(surest, np.linspace(0.02, 0.98, 49)))
+    best, pair = -1.0, (0.5, 0.5)
+    for low in grid:
+        for high in grid[grid >= low]:
+            said = say_murmurs(surest, float(low), float(high))
+            value = weighted_accuracy(said, truth)
+            if value > best + 1e-9 or (abs(value - best) <= 1e-9 and high - low < pair[1] - pair[0]):
+                best, pair = value, (float(low), float(high))
+    return pair
+
+
+def say_murmurs(surest: np.ndarray, low: float, high: float) -> list[str]:
+    """present, unknown or absent by the surest position's probability."""
+    return ["present" if p >= high else "absent" if p < low else "unknown" for p in surest]
+
+
+def _by_patient(
+    scored: Sequence[Scored], recordings: Sequence[Recording], loudest: Mapping[str, str], seed: int
+) -> dict[str, Any] | None:
+    """The 2022 task on the folds that are there, each with limits from its deciding fold."""
+    recipe = load_recipe(None)
+    by_record = {r.record: r for r in recordings}
+    patients: list[_Patient] = []
+    said: list[str] = []
+    for one in scored:
+        row = one.row
+        deciding = _deciding(one, recordings)
+        point = operating_point(one.logits[f"decide/{row}"], deciding, recipe)
+
+        def probability(
+            logits: np.ndarray, bias: float = point["murmur_bias"], t: float = point["murmur_temperature"]
+        ) -> np.ndarray:
+            return _sigmoid((np.nan_to_num(logits[:, 0], nan=-20.0) + bias) / t)
+
+        learned = _patients(deciding, probability(one.logits[f"decide/{row}"]))
+        judged = _patients(
+            [by_record[r] for r in one.records["test"]], probability(one.logits[f"test/{row}"])
+        )
+        if not learned or not judged:
+            continue
+        low, high = murmur_limits(np.array([p.surest for p in learned]), [p.truth for p in learned])
+        patients += judged
+        said += say_murmurs(np.array([p.surest for p in judged]), low, high)
+    if not patients:
+        return None
+    truth = [p.truth for p in patients]
+    groups = [p.group for p in patients]
+    known = [k for k, p in enumerate(patients) if p.truth != "unknown"]
+    surest = np.array([patients[k].surest for k in known])
+    present = np.array([patients[k].truth == "present" for k in known])
+    found: dict[str, Any] = {
+        "patients": len(patients),
+        "truth": dict(Counter(truth)),
+        "weighted_accuracy": bootstrap(
+            lambda rows: weighted_accuracy([said[k] for k in rows], [truth[k] for k in rows]), groups, seed
+        ),
+        "always_present": round(weighted_accuracy(["present"] * len(truth), truth), 4),
+        "confusion": {
+            t: {s: sum(a == t and b == s for a, b in zip(truth, said, strict=True)) for s in MURMUR_WEIGHTS}
+            for t in MURMUR_WEIGHTS
+        },
+        **scores(surest, present, [groups[k] for k in known], 0.5, seed),
+    }
+    found["referrals"] = referrals_of(found)
+    placed = [
+        p
+        for p in patients
+        if p.truth == "present" and loudest.get(p.name) in p.positions and len(p.positions) > 1
+    ]
+    if placed:
+        right = np.array([max(p.positions, key=p.positions.__getitem__) == loudest[p.name] for p in placed])
+        found["loudest_position"] = {
+            "patients": len(placed),
+            "right": bootstrap(lambda rows: float(right[rows].mean()), [p.group for p in placed], seed),
+            "by_chance": round(float(np.mean([1 / len(p.positions) for p in placed])), 4),
+        }
+    return found
+
+
+def _loudest(data: Path) -> dict[str, str]:
+    """Patient → the position where the expert heard the murmur best, as CirCor tells it."""
+    for name in ("circor2022/patients.csv", "circor2022/training_data.csv"):
+        path = Path(data) / name
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                rows = list(csv.DictReader(file))
+            keys = (
+                ("patient", "most_audible")
+                if "patient" in rows[0]
+                else ("Patient ID", "Most audible location")
+            )
+            return {row[keys[0]]: row[keys[1]] for row in rows if row.get(keys[1]) not in (None, "", "nan")}
+    return {}
+
+
+# ── together ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def assemble(
+    data: Path, cache: Path, recordings: Sequence[Recording], seed: int, models: Sequence[str]
+) -> dict[str, Any]:
+    """The comparison from the units that are there; `missing` names the others."""
+    loudest = _loudest(data)
+    table: dict[str, Any] = {}
+    for model in models:
+        everything = protocols.units([model], {r.database for r in recordings})
+        scored = {unit: one for unit in everything if (one := read_unit(cache, unit)) is not None}
+        if not scored:
+            table[model] = {"missing": [unit.name for unit in everything]}
+            continue
+        entry: dict[str, Any] = {}
+        for protocol in protocols.PROTOCOLS:
+            own = [one for unit, one in scored.items() if unit.protocol == protocol]
+            if not own:
+                continue
+            entry[protocol] = _protocol(protocol, own, recordings, seed)
+            if protocol == "folds":
+                entry["murmur_by_patient"] = _by_patient(own, recordings, loudest, seed)
+        entry["missing"] = [unit.name for unit in everything if unit not in scored]
+        table[model] = entry
+    return table

@@ -1,0 +1,247 @@
+"""The models that `stethopi benchmark classify` compares, each behind one face: learn a unit, give logits.
+
+`ours` is the released network's recipe, narrow and with few steps, for there are a dozen units; the others
+are the networks of training.screeners by their shipped recipes. All give two logits a window, murmur and
+abnormal; a recording's are the means over its windows.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from device import screen
+from device.bundle import ModelEntry
+from device.errors import BadInput
+from models.classifier import Classifier
+from training import classifier, screeners
+from training.classifier import Corpus
+from training.data import Recording
+from training.protocols import Unit
+
+__all__ = ["Contender", "Learned", "Ours", "Scorer", "UNIT_STEPS", "contender", "names", "torch_network"]
+
+Say = Callable[[str], None]
+
+UNIT_STEPS = 1000
+"""Of one training of `ours` in the benchmark."""
+
+Scorer = Callable[[Sequence[Recording]], np.ndarray]
+"""Recordings → logits (n, 2), murmur and abnormal; nan where nothing can be heard."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A trained contender."""
+
+    rows: dict[str, Scorer]
+    """`float`, and `int8` where it was asked for."""
+    steps: int
+    cost: dict[str, Any] = field(default_factory=dict)
+    sound: Callable[[np.ndarray], np.ndarray] | None = None
+    """Logits (2,) of any sound at 2 kHz, by the float network."""
+    leaky: tuple[list[str], np.ndarray] | None = None
+    """Windows of recordings that were trained on: the record of each, logits (windows, 2)."""
+
+
+class Contender(Protocol):
+    name: str
+
+    def key(self) -> str:
+        """Hash of all that decides the weights, beside data and unit."""
+        ...
+
+    def learn(self, unit: Unit, shown: Sequence[Recording], out: Path, int8: bool, say: Say) -> Learned:
+        """Train on `shown` (folds 2 and up teach), going on from what lies in `out`."""
+        ...
+
+
+def torch_network(net: nn.Module) -> screen.Network:
+    """A checkpoint's net as a network for device.screen."""
+
+    def run(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return net(torch.from_numpy(np.ascontiguousarray(x))[None, None]).numpy()[0]
+
+    return run
+
+
+class Ours:
+    """The shipped recipe in its small width and with few steps, not pruned; heard through device.screen."""
+
+    name = "ours"
+
+    def __init__(
+        self,
+        data: Path,
+        cache: Path,
+        entry: ModelEntry,
+        recipe: classifier.Recipe | None = None,
+        say: Say = lambda text: None,
+    ) -> None:
+        self.data, self.cache, self.entry, self.say = data, cache, entry, say
+        shipped = classifier.load_recipe(None)
+        self.recipe = recipe or dataclasses.replace(
+            shipped,
+            steps=min(shipped.steps, UNIT_STEPS),
+            channels=classifier.Recipe().channels,
+            average=0.995,
+        )
+
+    @cached_property
+    def _corpus(self) -> Corpus:
+        corpus = Corpus(self.data, self.cache, self.say)
+        corpus.into_memory()
+        return corpus
+
+    def key(self) -> str:
+        return self.recipe.digest()
+
+    def learn(self, unit: Unit, shown: Sequence[Recording], out: Path, int8: bool, say: Say) -> Learned:
+        checkpoint = out / "classifier-full.pt"
+        corpus = copy.copy(self._corpus)
+        corpus.recordings = list(shown)
+        if checkpoint.is_file() and classifier.load_checkpoint(checkpoint)[1]["recipe"] == self.key():
+            net, _ = classifier.load_checkpoint(checkpoint)
+        else:
+            net = classifier.train(corpus, self.recipe, out, say)
+        bare = _without_states(net)
+        network = torch_network(bare)
+        cost: dict[str, Any] = {"parameters": sum(p.numel() for p in bare.parameters())}
+        rows = {"float": self._scorer(network)}
+        if int8:
+            entry, more = self._int8(bare, corpus, out, say)
+            rows["int8"] = self._scorer(screen.Int8Network(entry))
+            cost |= more
+        return Learned(rows, self.recipe.steps, cost, lambda x: self._of_sound(x, network))
+
+    @property
+    def _entry(self) -> ModelEntry:
+        view = {"bands": self.recipe.bands, "range_db": self.recipe.range_db}
+        return dataclasses.replace(self.entry, meta={**self.entry.meta, **view})
+
+    def _scorer(self, network: screen.Network) -> Scorer:
+        return lambda chosen: classifier.screen_logits(chosen, self._entry, network)
+
+    def _of_sound(self, x: np.ndarray, network: screen.Network) -> np.ndarray:
+        return classifier.sound_logits(x, self._entry, network)
+
+    def _int8(
+        self, bare: Classifier, corpus: Corpus, out: Path, say: Say
+    ) -> tuple[ModelEntry, dict[str, Any]]:
+        from training.export import Limits, export
+
+        made, kept = out / "int8.tflite", out / "int8.json"
+        if not (made.is_file() and kept.is_file()):
+            say("  to int8")
+            result = export(
+                bare,
+                {"x": bare.example()},
+                ["logits"],
+                {"x": classifier.calibration_inputs(corpus, self.recipe)},
+                out,
+                "int8",
+                # what int8 costs is a figure here, no reason to refuse
+                limits=Limits(int8_db=0.0),
+                seed=self.recipe.seed,
+            )
+            meta = {
+                "inputs": result.inputs,
+                "outputs": result.outputs,
+                "mac_per_window": result.report["macs"],
+                "kilobytes": round(result.kilobytes, 1),
+            }
+            kept.write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
+        meta = json.loads(kept.read_text("utf-8"))
+        cost = {key: meta[key] for key in ("mac_per_window", "kilobytes")}
+        return ModelEntry("classifier", made, {**self.entry.meta, **meta}), cost
+
+
+def _without_states(net: Classifier) -> Classifier:
+    bare = Classifier(net.channels, view=net.view)
+    bare.state_head = None
+    bare.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("state_head")})
+    return bare.eval()
+
+
+class Another:
+    """A network of training.screeners, by its shipped recipe."""
+
+    def __init__(
+        self,
+        name: str,
+        data: Path,
+        cache: Path,
+        recipe: screeners.Recipe | None = None,
+        say: Say = lambda text: None,
+    ) -> None:
+        self.name, self.data, self.cache, self.say = name, data, cache, say
+        self.recipe = recipe or screeners.load_recipe(name)
+
+    @cached_property
+    def _inputs(self) -> screeners.Inputs:
+        inputs = screeners.Inputs(self.data, self.cache, screeners.front_end_name(self.name), self.say)
+        inputs.into_memory()
+        return inputs
+
+    def key(self) -> str:
+        return self.recipe.digest()
+
+    def learn(self, unit: Unit, shown: Sequence[Recording], out: Path, int8: bool, say: Say) -> Learned:
+        chosen = [r for r in shown if r.fold > 1]
+        split = None
+        if unit.protocol == "leaky":
+            split = screeners.leaky(
+                {r.record: self._inputs.count(r.record) for r in chosen if r.label}, self.recipe.seed
+            )
+        trained = screeners.train(
+            self.recipe, self._inputs, chosen, out=out, windows=split.train if split else None, say=say
+        )
+        rows = {"float": _means(trained)}
+        cost: dict[str, Any] = {"parameters": sum(p.numel() for p in trained.net.parameters())}
+        if int8:
+            say("  to int8")
+            small = trained.int8(out, chosen)
+            rows["int8"] = _means(small)
+            cost |= small.cost
+        seen = None
+        if split:
+            by_record = {r.record: r for r in chosen}
+            records, logits = [], []
+            for record, windows in split.test.items():
+                records += [record] * len(windows)
+                logits.append(trained.logits(by_record[record])[windows])
+            seen = (records, np.concatenate(logits).astype(float))
+        return Learned(
+            rows, self.recipe.steps, cost, lambda x: trained.logits_of(x).mean(axis=0).astype(float), seen
+        )
+
+
+def _means(trained: screeners.Trained) -> Scorer:
+    return lambda chosen: np.array([trained.logits(r).mean(axis=0) for r in chosen], float)
+
+
+def names() -> list[str]:
+    """All models that can be compared, ours first."""
+    return ["ours", *screeners.MODELS]
+
+
+def contender(
+    name: str, data: Path, cache: Path, entry: ModelEntry, say: Say = lambda text: None
+) -> Contender:
+    """BadInput names one that is not there."""
+    if name == "ours":
+        return Ours(data, cache, entry, say=say)
+    if name in screeners.MODELS:
+        return Another(name, data, cache, say=say)
+    raise BadInput(f"{name}: no such model; there are {', '.join(names())}")
