@@ -108,7 +108,9 @@ class EcgDenoiser(nn.Module):
     @classmethod
     def from_layout(cls, layout: dict[str, Any]) -> EcgDenoiser:
         """An untrained net of that layout."""
-        shape = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in layout["shape"].items()}
+        shape: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list | tuple) else v for k, v in layout["shape"].items()
+        }
         return cls(EcgShape(**shape))
 
 

@@ -225,7 +225,9 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
             heard = "raw sound at 2 kHz, 5 s"
         else:
             operations = f"{meta['mac_per_s'] / 1e6:.1f} MMAC a second"
-            heard = f"raw sound at 2 kHz, hops of {meta.get('hop', 16)} samples"
+            what = "ECG in mV" if meta.get("unit") == "mV" else "raw sound"
+            rate = f"{meta['rate_hz']} Hz" if meta["rate_hz"] < 1000 else f"{meta['rate_hz'] / 1000:g} kHz"
+            heard = f"{what} at {rate}, hops of {meta.get('hop', 16)} samples"
         lines.append(f"| {name} | {meta['parameters']} | {meta['kilobytes']} | {operations} | {heard} |")
     lines += [
         "",

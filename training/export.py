@@ -36,7 +36,17 @@ from torch import nn
 
 from device.errors import StethopiError
 
-__all__ = ["Exported", "ExportRefused", "Limits", "count_macs", "export", "match_outputs", "to_nhwc"]
+__all__ = [
+    "ExportRefused",
+    "Exported",
+    "Limits",
+    "calibration_stream",
+    "count_macs",
+    "export",
+    "match_outputs",
+    "streamed_error",
+    "to_nhwc",
+]
 
 
 class ExportRefused(StethopiError):
@@ -428,3 +438,65 @@ def _describe(tensors: Sequence[Any], positions: Sequence[int], names: Sequence[
         }
         for n, p in zip(names, positions, strict=True)
     ]
+
+
+# ── nets that stream ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _hop_of(heard: Mapping[str, torch.Tensor], sizes: Mapping[str, int], t: int) -> tuple[torch.Tensor, ...]:
+    return tuple(x[..., t * sizes[k] : (t + 1) * sizes[k]] for k, x in heard.items())
+
+
+def _hop_sizes(net: Any, heard: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    examples = net.examples()
+    return {k: int(examples[k].shape[-1]) for k in heard}
+
+
+def calibration_stream(net: Any, heard: Mapping[str, torch.Tensor], every: int = 29) -> dict[str, np.ndarray]:
+    """Inputs of a net, states included, from what it hears (name → (batch, C, 1, n)) streamed hop by hop in
+    PyTorch; each 29th hop kept."""
+    sizes = _hop_sizes(net, heard)
+    first = next(iter(heard))
+    hops, batch = heard[first].shape[-1] // sizes[first], heard[first].shape[0]
+    states = net.initial_states(batch)
+    names = list(net.examples())
+    answers = len(net.output_names()) - len(states)
+    kept: dict[str, list[np.ndarray]] = {n: [] for n in names}
+    with torch.no_grad():
+        for t in range(hops):
+            here = (*_hop_of(heard, sizes, t), *states)
+            if t % every == every // 3 or t == 0:
+                for name, value in zip(names, here, strict=True):
+                    kept[name].append(value.numpy().copy())
+            states = tuple(net(*here)[answers:])
+    return {k: np.concatenate(v) for k, v in kept.items()}
+
+
+def streamed_error(made: Exported, net: Any, heard: Mapping[str, torch.Tensor]) -> float:
+    """Largest difference of the float file's answers from PyTorch over one streamed sound (name → (1, C, 1,
+    n)), states fed back."""
+    sizes = _hop_sizes(net, heard)
+    first = next(iter(heard))
+    hops = heard[first].shape[-1] // sizes[first]
+    states_now = net.initial_states(1)
+    answers = len(net.output_names()) - len(states_now)
+    interpreter = _interpreter(made.float_tflite)
+    ins = [t["position"] for t in made.float_inputs]
+    outs = [t["position"] for t in made.float_outputs]
+    states = [np.zeros(made.float_inputs[s["input"]]["shape"], dtype=np.float32) for s in made.states]
+    worst = 0.0
+    with torch.no_grad():
+        for t in range(hops):
+            here = _hop_of(heard, sizes, t)
+            found = net(*here, *states_now)
+            states_now = tuple(found[answers:])
+            for position, value in zip(ins[: len(here)], here, strict=True):
+                interpreter.set(position, to_nhwc(value.numpy()))
+            for pair, value in zip(made.states, states, strict=True):
+                interpreter.set(ins[pair["input"]], value)
+            interpreter.invoke()
+            states = [interpreter.get(outs[pair["output"]]) for pair in made.states]
+            for k in range(answers):
+                want = to_nhwc(found[k].numpy())
+                worst = max(worst, float(np.max(np.abs(interpreter.get(outs[k]) - want))))
+    return worst
