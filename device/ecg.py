@@ -215,7 +215,9 @@ class TrackRecorder:
             begins = track.ecg_of(self._sample)
             if begins is None:
                 return
-            self._first = self._fed = int(np.floor(begins)) - _MARGIN
+            first = int(np.floor(begins)) - _MARGIN
+            # a lead that begins with the sound has nothing before it, and that is no gap
+            self._first = self._fed = max(first, 0) if begins > -_MARGIN else first
         end = track.ring.end - _DOUBT if to is None else min(to, track.ring.end)
         if end <= self._fed:
             return

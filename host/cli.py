@@ -46,6 +46,7 @@ def _denoise(arguments: argparse.Namespace) -> int:
         bundle=arguments.bundle,
         processes=arguments.processes,
         states=arguments.states,
+        kind=arguments.kind,
     )
 
 
@@ -85,15 +86,22 @@ def _add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     denoise = commands.add_parser(
         "denoise",
         help="clean a recording, or a folder of them, as the device would",
-        description="Clean heart sound by exactly the device's streaming int8 path. OUT has IN's rate, "
-        "length and alignment.",
+        description="Clean heart sound, or an ECG, by exactly the device's streaming int8 path. OUT has IN's "
+        "kind, rate, length and alignment. Not a diagnostic device.",
         epilog="example: stethopi denoise noisy.wav clean.wav --plot before-after.png",
     )
     denoise.add_argument(
-        "input", type=Path, metavar="IN", help="WAV or FLAC, 2 to 192 kHz, or a folder of them"
+        "input",
+        type=Path,
+        metavar="IN",
+        help="WAV or FLAC, 2 to 192 kHz, or a folder of them; with --kind ecg a WFDB record, a CSV with a "
+        "column of time, a WAV or FLAC (±1 is ±5 mV), 100 to 1000 Hz, or a folder of them",
     )
     denoise.add_argument(
-        "output", type=Path, metavar="OUT", help="WAV or FLAC file, or a folder when IN is one"
+        "output", type=Path, metavar="OUT", help="file (record) of the same kind, or a folder when IN is one"
+    )
+    denoise.add_argument(
+        "--kind", choices=("sound", "ecg"), default="sound", help="what IN holds (default sound)"
     )
     denoise.add_argument(
         "--plot",

@@ -30,7 +30,9 @@ from device.quality import troubles
 from device.rates import WORKING_RATE_HZ
 from device.resample import Decimator, upsample
 from device.screen import Findings, screen_recording
+from device.sources.ecg_files import find_ecgs
 from device.sources.files import SUFFIXES, Sound, read_sound, write_sound
+from host import ecg
 from host.states import NAME as STATES_NAME
 from host.states import HeartState, read_states
 
@@ -184,6 +186,7 @@ class _DenoiseJob:
     strength: float
     bundle: Path | None
     states: Path | None = None
+    kind: str = "sound"
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,11 @@ def _states_of(job: _DenoiseJob) -> tuple[list[HeartState], list[str]]:
 def _denoise_one(job: _DenoiseJob) -> _Outcome:
     notes: list[str] = []
     try:
+        if job.kind == "ecg":
+            notes = ecg.denoise_file(
+                job.source, job.target, _model(job.bundle, "ecg"), job.strength, job.plot
+            )
+            return _Outcome(job.source, tuple(notes))
         sound = read_sound(job.source)
         raw, clean = clean_sound(sound, _model(job.bundle, "denoiser"), job.strength)
         output = (
@@ -240,8 +248,10 @@ def denoise(
     bundle: Path | None = None,
     processes: int | None = None,
     states: Path | None = None,
+    kind: str = "sound",
 ) -> int:
-    """Clean a file, or every WAV and FLAC file of a folder into another folder under the same names.
+    """Clean a file, or every WAV and FLAC file of a folder into another folder under the same names. With
+    `kind` ecg: a WFDB record, a WAV, FLAC or CSV, or every one of a folder.
 
     `plot`: a PNG file, or a folder of them when `source` is one. `states`: a table of where S1 and S2 lie,
     for the plot; None: a states.csv beside the recording, if there is one. Returns the exit code: 0, or 2
@@ -258,7 +268,7 @@ def denoise(
             raise BadInput(
                 f"{target}: the output folder is the input folder; give another, inputs are never changed"
             )
-        paths = find_sounds(source)
+        paths = find_ecgs(source) if kind == "ecg" else find_sounds(source)
         inside = target.resolve()
         paths = [path for path in paths if not _lies_in(path, inside)]
         if not paths:
@@ -267,19 +277,23 @@ def denoise(
             _make_folder(plot)
         names = [path.relative_to(source) for path in paths]
         jobs = [
-            _DenoiseJob(path, target / name, png, strength, bundle, states)
+            _DenoiseJob(path, target / name, png, strength, bundle, states, kind)
             for path, name, png in zip(paths, names, _plot_names(names, plot), strict=True)
         ]
     else:
         if target.is_dir():
             target = target / source.name
-        if target.suffix.lower() not in SUFFIXES:
+        if kind == "ecg":
+            ecg.check_target(source, target)
+        elif target.suffix.lower() not in SUFFIXES:
             raise BadInput(f"{target}: the output must end in {' or '.join(SUFFIXES)}")
         if target.exists() and source.exists() and target.samefile(source):
             raise BadInput(f"{target}: the output is the input; give another name, inputs are never changed")
         if plot and plot.suffix.lower() != ".png":
             raise BadInput(f"{plot}: pictures are written as PNG; give a name that ends in .png")
-        jobs = [_DenoiseJob(source, target, plot, strength, bundle, states)]
+        jobs = [_DenoiseJob(source, target, plot, strength, bundle, states, kind)]
+    if kind == "ecg":
+        _model(bundle, "ecg")
     _bundle(bundle)  # a broken bundle is told once, before any work
     code = 0
     for outcome in _each(_denoise_one, jobs, processes, "denoise"):
