@@ -203,10 +203,12 @@ class _Path:
 
 def _rival(options: argparse.Namespace, work: str) -> Path:
     """Train or export a network that ours is measured against, for `--model` of the denoiser."""
+    if options.model == "classifier":
+        return _screener(options, work)
     from training import rivals
 
     if options.model != "denoiser":
-        raise BadInput(f"--model {options.net}: is for the denoiser; leave it out, or name the denoiser")
+        raise BadInput(f"--model {options.net}: is for one network; leave it out, or name the network")
     if options.net not in rivals.RIVALS:
         raise BadInput(f"--model {options.net}: no such network; there are {', '.join(rivals.RIVALS)}")
     recipe = _read_toml(_recipe_path(options.recipe, options.net))
@@ -218,6 +220,33 @@ def _rival(options: argparse.Namespace, work: str) -> Path:
         raise BadInput(f"--model {options.net}: is measured in float only and is not exported")
     rivals.export_classic(recipe, out / f"{options.net}.pt", data, cache, out / options.net)
     return out / options.net
+
+
+def _screener(options: argparse.Namespace, work: str) -> Path:
+    """Train or export a network that our classifier is measured against."""
+    from training import screeners
+
+    path = _recipe_path(options.recipe, options.net) if options.recipe else None
+    recipe = screeners.rotated(screeners.load_recipe(options.net, path), options.fold)
+    folder = Path(options.out) / "screeners" / f"{options.net}-fold{options.fold}"
+    cache = Path(options.cache).expanduser()
+    _quiet_threads()
+    inputs = screeners.Inputs(Path(options.data), cache, screeners.front_end_name(options.net), _say)
+    if work == "export":
+        small = screeners.load(folder / f"{options.net}.pt", inputs).int8(folder)
+        _say(f"int8: {small.cost['kilobytes']:.0f} kB, logits {small.cost['int8_db']:.1f} dB above error")
+        return folder / f"{options.net}.tflite"
+    inputs.into_memory()
+    if not options.resume:
+        (folder / "resume.pt").unlink(missing_ok=True)
+    chosen = [r for r in inputs.recordings if r.fold in recipe.folds]
+    watch = [r for r in inputs.recordings if r.fold == recipe.decide and r.reportable]
+    weights = Path(options.weights) if options.weights else None
+    trained = screeners.train(
+        recipe, inputs, chosen, out=folder, watch=watch, weights=weights, say=_say, every=100
+    )
+    _say(f"fold {recipe.decide}, which decides:\n{screeners.describe(screeners.evaluate(trained, watch))}")
+    return folder / f"{options.net}.pt"
 
 
 def _ecg(options: argparse.Namespace, work: str) -> Path:
@@ -238,7 +267,9 @@ def _train(options: argparse.Namespace) -> int:
     if options.model == "ecg-denoiser":
         _say(f"written: {_ecg(options, 'train')}")
         return 0
-    if options.net:
+    if options.weights and options.net != "resnet18":
+        raise BadInput(f"--weights {options.weights}: only resnet18 takes them; add --model resnet18")
+    if options.net and (options.model, options.net) != ("classifier", "ours"):
         _say(f"written: {_rival(options, 'train')}")
         return 0
     recipes = _Recipes(options.recipe, "all" if options.model == "all" else options.model)
@@ -304,7 +335,7 @@ def _export(options: argparse.Namespace) -> int:
     if options.model == "ecg-denoiser":
         _say(f"written: {_ecg(options, 'export')}")
         return 0
-    if getattr(options, "net", None):
+    if options.net and (options.model, options.net) != ("classifier", "ours"):
         _say(f"written: {_rival(options, 'export')}")
         return 0
     way = _Path(options, _Recipes(options.recipe, options.model))
@@ -422,7 +453,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         dest="net",
         metavar="NAME",
         help="instead of ours, denoiser: unet-classic, lu-net; ecg-denoiser: autoencoder, cnn, diffusion,"
-        " deepfilter, fcn-dae, tcdae",
+        " deepfilter, fcn-dae, tcdae; classifier: cnn1d, melcnn, melcnn-light, melcnn-attention, resnet18",
+    )
+    train.add_argument(
+        "--fold", type=int, default=0, metavar="N", help="of those classifiers: the fold that is reported"
+    )
+    train.add_argument(
+        "--weights", metavar="FILE", help="resnet18: start from published ImageNet weights (a state dict)"
     )
     train.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -443,7 +480,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         parser.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
         if name == "export":
             parser.add_argument(
-                "--model", dest="net", metavar="NAME", help="denoiser: unet-classic instead of ours"
+                "--model",
+                dest="net",
+                metavar="NAME",
+                help="instead of ours, denoiser: unet-classic; classifier: cnn1d and so on, as in train",
+            )
+            parser.add_argument(
+                "--fold", type=int, default=0, metavar="N", help="of those classifiers: as in train"
             )
         if name == "prune":
             parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")

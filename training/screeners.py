@@ -62,8 +62,9 @@ from models.cnn1d import Cnn1d
 from models.melcnn import MelCnn, MelCnnAttention, MelCnnLight
 from models.resnet18 import ResNet18, adapted
 from training import data as training_data
-from training.classifier import auc, targets
+from training.classifier import describe, targets
 from training.data import Recording
+from training.figures import auc
 
 __all__ = [
     "MODELS",
@@ -72,6 +73,8 @@ __all__ = [
     "Recipe",
     "Trained",
     "build",
+    "describe",
+    "evaluate",
     "front_end_name",
     "leaky",
     "load",
@@ -656,6 +659,26 @@ def load(path: Path, inputs: Inputs) -> Trained:
     net.load_state_dict(kept["net"])
     net.eval()
     return Trained(recipe, net, inputs, _float_network(net), kept["curve"])
+
+
+def evaluate(trained: Trained, chosen: Sequence[Recording]) -> dict[str, dict[str, float]]:
+    """By database: how many, AUC of abnormal, and AUC of murmur where that is known, by recording."""
+    rows: dict[str, list[tuple[float, ...]]] = {}
+    for recording in chosen:
+        if recording.label is not None:
+            logits = trained.logits(recording).mean(0)
+            heard = {"yes": 1.0, "no": 0.0}.get(recording.murmur_here or "", float("nan"))
+            rows.setdefault(recording.database, []).append(
+                (*map(float, logits), float(recording.label == "abnormal"), heard)
+            )
+    table: dict[str, dict[str, float]] = {}
+    for database, values in sorted(rows.items()):
+        v = np.array(values)
+        table[database] = {"n": float(len(v)), "abnormal": auc(v[:, 1], v[:, 2] > 0.5)}
+        known = ~np.isnan(v[:, 3])
+        if known.any():
+            table[database]["murmur"] = auc(v[known, 0], v[known, 3] > 0.5)
+    return table
 
 
 @dataclass(frozen=True)
