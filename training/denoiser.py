@@ -500,12 +500,14 @@ def load_net(path: Path) -> tuple[Denoiser, dict[str, Any]]:
     return net.eval(), kept
 
 
-def _real_sounds(recipe: dict[str, Any], data: Path, cache: Path) -> np.ndarray:
+def _real_sounds(recipe: dict[str, Any], data: Path, cache: Path, *, jump: float = 0.0) -> np.ndarray:
     """Forty training mixtures of 6 s that no step ever sees, (40, 12288): for scores, ranges and
-    calibration."""
+    calibration. jump: share of them that begin softer."""
     refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
     pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
-    mixer = Mixer(refs, pool, MixSettings(batch=40, samples=12288, low_db=-8.0), int(recipe["seed"]))
+    mixer = Mixer(
+        refs, pool, MixSettings(batch=40, samples=12288, low_db=-8.0, jump=jump), int(recipe["seed"])
+    )
     return mixer.batch(20_000_000)[1]
 
 
@@ -778,7 +780,9 @@ def export_denoiser(
     gate = recipe["export"]
     coefficients = _tables(recipe)
     seed = int(recipe["seed"])
-    sounds = _real_sounds(recipe, data, cache)
+    # clean and noisy; loud and quiet is one, as the net hears all at a steady level: only a jump differs
+    jump = float(recipe.get("settle", {}).get("mix", {}).get("jump", 0.0))
+    sounds = _real_sounds(recipe, data, cache, jump=jump)
     equalise(net, sounds, coefficients["window"], float(gate.get("equalise", 0.75)))
     calibration = calibration_stream(net, sounds, coefficients["window"])
     states = [(f"state_{k:02d}", f"new_{k:02d}") for k in range(len(net.looking_back()))]
