@@ -343,6 +343,8 @@ class MixSettings:
     """References whose own noise above 40 Hz lies less far under them are left out."""
     drift: float = 0.5
     """Share of clean and noisy that get an electrode's offset and a slow drift too."""
+    dropout: float = 0.0
+    """Share in which the lead is off for one to three seconds: a flat line, whose answer is nothing."""
 
 
 class Mixtures:
@@ -406,6 +408,11 @@ class Mixtures:
             if rng.random() < s.drift:
                 wander = np.sin(2 * np.pi * rng.uniform(0.05, 0.4) * t + rng.uniform(0, 6.28))
                 y = y + power * (rng.normal(0, 2.0) + rng.uniform(0, 0.7) * wander)
+            if s.dropout and rng.random() < s.dropout:
+                start = int(rng.integers(s.samples))
+                span = slice(start, start + int(rng.integers(1, 3 * RATE_HZ)))
+                x, y = x.copy(), y.copy()
+                x[span], y[span] = 0.0, y[start]
             clean[k], noisy[k] = x, y
         return clean, noisy
 
