@@ -336,9 +336,7 @@ def _signal_file(header: Path, signal: _Signal, width: int) -> np.ndarray:
     try:
         raw = np.fromfile(path, np.uint8)[signal.offset :]
     except FileNotFoundError:
-        raise BadInput(
-            f"{header}: names {path.name}, which is not there; copy it beside the header"
-        ) from None
+        raise BadInput(f"{header}: names {path.name}, which is not there; copy it there") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     x = _unpacked(raw, signal.fmt)
@@ -464,10 +462,14 @@ def _read_csv(path: Path) -> Ecg:
     width = max(set(map(len, body[:100])), key=[len(row) for row in body[:100]].count)
     titles = _titles(rows[:head], width)
     time_column = _time_column(path, titles, body, width, comma)
-    seconds, known = _seconds(path, [_cell(row, time_column) for row in body], comma)
-    place, rate_hz = _places(path, seconds, known)
+    cells = [_cell(row, time_column) for row in body]
+    at, units = _times_of(cells, titles[time_column], comma)
+    place, rate_hz, unit = _places(path, at, units)
     total = int(place[-1]) + 1
     notes: list[str] = []
+    if len(units) > 1 and unit != 1.0:
+        word = "milliseconds" if unit == 1e-3 else "microseconds"
+        notes.append(f"{path}: its times name no unit; taken as {word}, which makes {rate_hz} Hz")
     missing = np.ones(total, bool)
     missing[place] = False
     chosen = [n for n in range(width) if n != time_column and _LEAD.fullmatch(titles[n])]
@@ -558,16 +560,23 @@ def _clock(cell: str) -> float | None:
     return None
 
 
-def _seconds(path: Path, cells: list[str], comma: bool) -> tuple[np.ndarray, bool]:
-    """Time of each row, and whether it is in seconds for sure."""
+def _times_of(cells: list[str], title: str, comma: bool) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Time of each row, and what its unit may be in seconds."""
     if any(":" in cell for cell in cells[:5]):
         found = [_clock(cell) for cell in cells]
-        return np.array([np.nan if one is None else one for one in found]), True
-    return _floats(cells, comma), False
+        return np.array([np.nan if one is None else one for one in found]), (1.0,)
+    for pattern, unit in (
+        (r"(^|[\s_\[(/])(us|µs|micros\w*)\b", 1e-6),
+        (r"(^|[\s_\[(/])(ms|msecs?|millis\w*)\b", 1e-3),
+        (r"(^|[\s_\[(/])(s|secs?|seconds?)\b", 1.0),
+    ):
+        if re.search(pattern, title, re.IGNORECASE):
+            return _floats(cells, comma), (unit,)
+    return _floats(cells, comma), (1.0, 1e-3, 1e-6)
 
 
-def _places(path: Path, at: np.ndarray, in_seconds: bool) -> tuple[np.ndarray, int]:
-    """The sample of each row and the rate, from the times of the rows."""
+def _places(path: Path, at: np.ndarray, units: tuple[float, ...]) -> tuple[np.ndarray, int, float]:
+    """The sample of each row, the rate, and the unit of time in seconds, from the times of the rows."""
     if not np.isfinite(at).all():
         row = int(np.argmin(np.isfinite(at))) + 1
         raise BadInput(f"{path}: the time of sample {row} is no number; write a time in every row")
@@ -579,14 +588,14 @@ def _places(path: Path, at: np.ndarray, in_seconds: bool) -> tuple[np.ndarray, i
     # the mean of the usual steps: times are often rounded to a millisecond
     normal = steps[steps < 1.7 * usual + 1e-12]
     step = float(np.mean(normal))
-    units = (1.0,) if in_seconds else (1.0, 1e-3, 1e-6)
     fitting = [u for u in units if LOWEST_RATE_HZ * 0.99 <= 1 / (step * u) <= HIGHEST_RATE_HZ * 1.01]
-    rate_hz = _checked_rate(path, 1 / (step * (fitting[0] if fitting else 1.0)))
+    unit = fitting[0] if fitting else units[0]
+    rate_hz = _checked_rate(path, 1 / (step * unit))
     holes = np.where(steps >= 1.7 * usual + 1e-12, np.maximum(np.rint(steps / step).astype(np.int64), 1), 1)
     place = np.concatenate([[0], np.cumsum(holes)])
     if place[-1] > 100 * len(place):
         raise BadInput(f"{path}: its rows are seconds or hours apart in places; give one recording a file")
-    return place, rate_hz
+    return place, rate_hz, unit
 
 
 def _unit_of(head: list[list[str]], column: int, title: str, x: np.ndarray) -> tuple[float, str]:
