@@ -1,11 +1,11 @@
 """ECG denoisers beside ours: the two seeds' networks, three from papers, and the offline refiner.
 
-All take windows (B, 1, n) of mean 0 and deviation 1 and give (B, 1, n); n a multiple of 64. Written anew after
-the papers' descriptions; where a detail is not told, the plainest choice was taken.
+All take windows (B, 1, n) of mean 0 and deviation 1 and give (B, 1, n); n a multiple of 64. Written anew
+after the papers' descriptions; where a detail is not told, the plainest choice was taken.
 
     autoencoder   symmetric convolutional encoder and decoder
     cnn           a fast plain network of six convolutions
-    deepfilter    multi-branch linear and non-linear filters, the second of each pair dilated (Romero et al. 2021)
+    deepfilter    linear and non-linear filters side by side, every second module dilated (Romero et al. 2021)
     fcn-dae       fully convolutional autoencoder (Chiang et al. 2019)
     tcdae         gated convolutions around a transformer (Chen et al. 2024)
     diffusion     ours, offline: looks both ways, and goes over its own answer in a few steps
