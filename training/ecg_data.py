@@ -4,8 +4,8 @@
 
 `--data` is our compact folder (`shared/data` or its `ecg`, with `splits.csv`) or any folder of WFDB records
 as PhysioNet gives them (a `RECORDS` file or `.hea` files). Without `splits.csv` each record is a patient of
-its own (mitdb's 201 and 202 are one) and falls into train, dev or test by a hash of the patient, 70 : 10 : 20;
-records called bw, em and ma are noise. All signals come at 360 Hz in millivolts, float32.
+its own (mitdb's 201 and 202 are one) and falls into train, dev or test by a hash of the patient,
+70 : 10 : 20; records called bw, em and ma are noise. All signals come at 360 Hz in millivolts, float32.
 
 Noise is split by time: to 1200 s for training, of the rest the first fifth decides and the others report.
 """
