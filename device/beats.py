@@ -3,7 +3,8 @@
 Source: M. Elgendi, "Fast QRS detection with an optimized knowledge-based method", PLoS ONE 8(9), 2013:
 squares of the 8-to-20-Hz band, averaged over a QRS complex (97 ms) and over a beat (611 ms); where the
 first stands above the second for at least a QRS complex's width is one. Changed: what may not be believed
-is left out, and the peak is put where the signal between 5 and 25 Hz is farthest from zero.
+is left out, so is what is far lower than the beats around it, and the peak is put where the signal between 5
+and 25 Hz is farthest from zero.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ _QRS_S, _BEAT_S = 0.097, 0.611
 _ABOVE = 0.08
 """By so much of the signal's mean power the short average must lie higher."""
 _REFRACTORY_S = 0.2
+_LOWEST = 0.35
+"""Of the height of the beats within 6 s."""
 
 
 def _band(x: np.ndarray, rate_hz: float, low_hz: float, high_hz: float) -> np.ndarray:
@@ -75,7 +78,18 @@ def r_peaks(x: np.ndarray, rate_hz: float, gaps: Iterable[tuple[int, int]] = ())
                 peaks[-1] = at
             continue
         peaks.append(at)
-    return np.array(peaks, np.int64)
+    return _high_enough(np.array(peaks, np.int64), shown, rate_hz)
+
+
+def _high_enough(peaks: np.ndarray, shown: np.ndarray, rate_hz: float) -> np.ndarray:
+    """Without those that are far lower than the beats around them: noise in a slow heart's pauses."""
+    if len(peaks) < 3:
+        return peaks
+    heights = shown[peaks]
+    first = np.searchsorted(peaks, peaks - round(6 * rate_hz))
+    past = np.searchsorted(peaks, peaks + round(6 * rate_hz), side="right")
+    usual = np.array([np.percentile(heights[a:b], 75) for a, b in zip(first, past, strict=True)])
+    return peaks[heights > _LOWEST * usual]
 
 
 def heart_rate_bpm(peaks: np.ndarray, rate_hz: float) -> float | None:

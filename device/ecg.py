@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ import numpy as np
 
 from device import messages
 from device.errors import BadInput, StethopiError
-from device.lead import LONGEST_DOUBT_S, LOST, Mark, Watch
+from device.lead import LONGEST_DOUBT_S, LOST, Mark, Watch, not_cleaned
 from device.live import Cleaner, Twin
 from device.rates import ECG_RATE_HZ, WORKING_RATE_HZ
 from device.recording import Recorder
@@ -35,7 +35,7 @@ from device.timeline import Nominal, Timeline
 if TYPE_CHECKING:
     from device.bundle import ModelEntry
 
-__all__ = ["ECG_RATE_HZ", "Trace", "Track", "TrackRecorder", "open_cleaner"]
+__all__ = ["ECG_RATE_HZ", "Trace", "Track", "TrackRecorder", "clean_track", "open_cleaner"]
 
 log = logging.getLogger("ecg")
 
@@ -52,7 +52,27 @@ def open_cleaner(entry: ModelEntry, strength: float = 1.0) -> Cleaner:
     """The streaming denoiser of a bundle's model `ecg`, mV in, mV out, at 360 Hz."""
     from device.denoise import Denoiser
 
-    return Denoiser(entry, strength)
+    stage = Denoiser(entry, strength)
+    if stage.rate_hz != ECG_RATE_HZ:
+        raise StethopiError(f"{entry.tflite}: made for {stage.rate_hz} Hz, the ECG comes at {ECG_RATE_HZ}")
+    stage.step_times.name = "denoise ecg"
+    return stage
+
+
+def clean_track(
+    x: np.ndarray, gaps: Iterable[tuple[int, int]], entry: ModelEntry, strength: float = 1.0
+) -> np.ndarray:
+    """A whole lead at 360 Hz, float32 (n,) in mV, denoised as the stream does it; 0 where it is not to be
+    shown (device.lead.not_cleaned)."""
+    gaps = list(gaps)
+    heard = np.array(x, np.float32)
+    for start, end in gaps:
+        heard[start:end] = np.nan  # the denoiser holds its breath there
+    stage = open_cleaner(entry, strength)
+    clean = np.concatenate([stage.process(heard), stage.flush()])
+    for start, end in not_cleaned(gaps, ECG_RATE_HZ):
+        clean[start:end] = 0.0
+    return clean
 
 
 class Track:
@@ -348,7 +368,10 @@ class Trace:
         if self._twin is None:
             raw = clean = x
         else:
-            raw, clean = self._twin.process(x, shed)
+            heard = np.array(x, np.float32)
+            for gap in self._track.ring.gaps(begins, begins + len(x)):
+                heard[gap.start - begins : gap.end - begins] = np.nan
+            raw, clean = self._twin.process(heard, shed)
         self._raw = np.concatenate([self._raw, raw])
         self._clean = np.concatenate([self._clean, clean])
         surplus = max(len(self._raw) - _MOST_AT_ONCE, 0) // _WAVE * _WAVE
@@ -366,8 +389,9 @@ class Trace:
         start = self._index
         gaps = [(g.start - start, g.end - start) for g in self._track.ring.gaps(start, start + _WAVE)]
         clean = self._clean[:_WAVE].copy()
-        for a, b in gaps:
-            clean[a:b] = 0.0  # what a net makes of nothing is no ECG
+        near = self._track.ring.gaps(max(start - ECG_RATE_HZ, 0), start + _WAVE)
+        for a, b in not_cleaned(near, ECG_RATE_HZ):
+            clean[max(a - start, 0) : max(b - start, 0)] = 0.0  # what a net makes of nothing is no ECG
         at = self._track.sound_of(start)
         return messages.LiveEcg(
             index=start,
@@ -386,5 +410,5 @@ class Trace:
 
 
 def _display(x: np.ndarray) -> tuple[int, ...]:
-    whole = np.clip(np.rint(x.astype(np.float64) * (32767.0 / _FULL_MV)), -32768, 32767)
+    whole = np.clip(np.rint(np.nan_to_num(x).astype(np.float64) * (32767.0 / _FULL_MV)), -32768, 32767)
     return tuple(int(v) for v in whole)

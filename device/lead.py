@@ -14,7 +14,7 @@ import numpy as np
 
 from device.errors import BadInput
 
-__all__ = ["FLAT_S", "LONGEST_DOUBT_S", "SHORTEST_S", "STUCK_S", "Mark", "Watch", "believed"]
+__all__ = ["FLAT_S", "LONGEST_DOUBT_S", "SHORTEST_S", "STUCK_S", "Mark", "Watch", "believed", "not_cleaned"]
 
 OFF, FLAT, NO_NUMBER, LOST = "lead off", "flat line", "no numbers", "samples lost"
 
@@ -34,6 +34,12 @@ SHORTEST_S = 2.0
 """Less of it that can be believed is no ECG."""
 
 _SAME_MV = 1e-6
+
+UNSETTLED_S = 0.3
+"""After a stretch that it did not hear, what a denoiser gives is its own for so long."""
+
+_NOTICED_S = 0.1
+"""A shorter one it bridges."""
 
 
 class Mark(NamedTuple):
@@ -110,14 +116,17 @@ class Watch:
                 self._off_until = max(self._off_until, until)
                 away[start - index : until - index] = True
             marks += _runs(away, index, OFF)
+        flat_ok = ~away
         if self._rails is not None:
             low, high = self._rails
             near = 0.005 * (high - low)
             with np.errstate(invalid="ignore"):
-                marks += self._stuck.feed((x <= low + near) | (x >= high - near), index)
+                at_end = (x <= low + near) | (x >= high - near)
+            marks += self._stuck.feed(at_end, index)
+            flat_ok &= ~at_end
         with np.errstate(invalid="ignore"):
             same = np.abs(np.diff(np.concatenate([[self._last], x]))) < _SAME_MV
-        marks += self._flat.feed(same & ~away, index)
+        marks += self._flat.feed(same & flat_ok, index)
         self._last = x[-1]
         end = index + len(x)
         self.state = next((mark.why for mark in sorted(marks, key=_gravity) if mark.end == end), "on")
@@ -128,6 +137,13 @@ class Watch:
         self._stuck.forget()
         self._flat.forget()
         self._last = np.float32(np.nan)
+
+
+def not_cleaned(gaps: Iterable[tuple[int, int]], rate_hz: int) -> list[tuple[int, int]]:
+    """Where a denoised lead is not to be shown: in its gaps, and after those that count until the denoiser
+    has settled again."""
+    settle, noticed = round(UNSETTLED_S * rate_hz), _NOTICED_S * rate_hz
+    return [(start, end + settle if end - start >= noticed else end) for start, end in gaps]
 
 
 def _gravity(mark: Mark) -> int:

@@ -14,10 +14,11 @@ import numpy as np
 
 from device.beats import r_peaks
 from device.bundle import ModelEntry
-from device.ecg import ECG_RATE_HZ, open_cleaner
+from device.ecg import ECG_RATE_HZ, clean_track
 from device.errors import BadInput
-from device.lead import Mark, believed
-from device.resample import resample
+from device.lead import Mark, believed, not_cleaned
+from device.resample import resample, to_working
+from device.ring import merged
 from device.sources.ecg_files import Ecg, is_record, read_ecg, write_ecg
 
 __all__ = ["check_target", "clean_lead", "denoise_file"]
@@ -44,13 +45,17 @@ def clean_lead(
     x: np.ndarray, rate_hz: int, entry: ModelEntry, strength: float = 1.0, marks: Iterable[Mark] = ()
 ) -> np.ndarray:
     """One lead, float32 (n,) in mV at any rate, denoised by the streaming step, of the same length and
-    alignment. In `marks` stands what `x` holds there."""
-    there = resample(x, rate_hz, ECG_RATE_HZ)
-    stage = open_cleaner(entry, strength)
-    clean = np.concatenate([stage.process(there), stage.flush()])
+    alignment. What is marked, and what follows it until the denoiser has settled, stays as it is in `x`."""
+    gaps = list(merged((mark.start, mark.end) for mark in marks))
+    bridged = np.array(x, np.float32)
+    for start, end in gaps:  # a cliff would ring in the filters
+        bridged[start:end] = np.linspace(x[max(start - 1, 0)], x[min(end, len(x) - 1)], end - start)
+    there = resample(bridged, rate_hz, ECG_RATE_HZ)
+    spans = [to_working(start, end, rate_hz, ECG_RATE_HZ) for start, end in gaps]
+    clean = clean_track(there, spans, entry, strength)
     back = resample(clean, ECG_RATE_HZ, rate_hz, len(x))
-    for mark in marks:
-        back[mark.start : mark.end] = x[mark.start : mark.end]
+    for start, end in not_cleaned(gaps, rate_hz):
+        back[start:end] = x[start:end]
     return back
 
 

@@ -99,9 +99,7 @@ class Mcp3008:
             try:
                 import spidev
             except ImportError as error:
-                raise StethopiError(
-                    f"the ECG needs spidev ({error}); run: pip install 'stethopi[pi]'"
-                ) from None
+                raise StethopiError(f"ECG: spidev is missing ({error}); pip install 'stethopi[pi]'") from None
             self._module = spidev
         spi = self._module.SpiDev()
         try:
@@ -145,9 +143,7 @@ class Ads1115:
             try:
                 import smbus2
             except ImportError as error:
-                raise StethopiError(
-                    f"the ECG needs smbus2 ({error}); run: pip install 'stethopi[pi]'"
-                ) from None
+                raise StethopiError(f"ECG: smbus2 is missing ({error}); pip install 'stethopi[pi]'") from None
             self._module = smbus2
         try:
             self._smbus = self._module.SMBus(self._bus)
