@@ -103,6 +103,9 @@ class Recipe:
     """Share of the draws without a finding that get a murmur put in: the same heart and microphone, one
     with and one
     without, so that nothing but the murmur tells them apart."""
+    extra_sounds: float = 0.0
+    """Share of the draws without a finding that get a low sound put into each diastole: a third or a fourth
+    heart sound, or a rumble. They are abnormal; whether there is a murmur is not asked."""
     no_murmur_weight: float = 0.5
     """Weight of "no murmur" for recordings of normal hearts where nobody noted murmurs."""
     noise_share: float = 0.4
@@ -110,6 +113,9 @@ class Recipe:
     floor_share: float = 0.4
     floor_db: tuple[float, float] = (-45.0, -8.0)
     filter_db: float = 8.0
+    low_cut: float = 0.0
+    """Share of the draws whose lowest one to four bands are taken away, as by a chest piece that does not
+    pass them."""
     bands: int = features.BANDS
     """So many of the 32 bands, from the lowest up, are heard at all."""
     range_db: float = 0.0
@@ -329,6 +335,10 @@ class _Drawer:
                 louder = _with_murmur(power, codes, rng)
                 if louder is not None:
                     power, labels[k] = louder, 1.0
+            if not labels[k, 0] and not labels[k, 2] and rng.random() < r.extra_sounds:
+                louder = _with_extra_sound(power, codes, rng)
+                if louder is not None:
+                    power, labels[k] = louder, (0.0, 0.0, 1.0, 1.0)
             x[k] = self._spoil(power, rng)
             database[k] = self.database_of[self.corpus.recordings[i].record]
             state[k] = codes[2::4]
@@ -337,6 +347,10 @@ class _Drawer:
             firsts = rng.integers(0, features.FRAMES - r.time_mask_frames, r.batch)
             for k in range(r.batch):
                 x[k, :, firsts[k] : firsts[k] + widths[k]] = 0.0
+        if r.low_cut:
+            lowest = rng.integers(1, 5, r.batch)
+            for k in np.flatnonzero(rng.random(r.batch) < r.low_cut):
+                x[k, : lowest[k]] = 0.0
         for _ in range(r.band_masks):
             widths = rng.integers(0, r.band_mask_bands + 1, r.batch)
             firsts = rng.integers(0, r.bands - r.band_mask_bands, r.batch)
@@ -438,6 +452,45 @@ def _with_murmur(power: np.ndarray, codes: np.ndarray, rng: np.random.Generator)
         curve = shape(np.linspace(0.08, 0.92, last - first)) ** 2 * 10.0 ** (rng.normal(0.0, 1.5) / 10.0)
         swell[first:last] = curve[: len(swell[first:last])]
     grain = rng.standard_gamma(2.5, power.shape) / 2.5
+    return power + (level * swell[:, None] * bands * grain).astype(np.float32)
+
+
+def _with_extra_sound(power: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """Band powers (n, 32) with a low sound in each diastole: a third heart sound 0.10 to 0.18 s after its
+    beginning, a fourth 0.06 to 0.14 s before its end, or a rumble through most of it.
+
+    It lies 2 to 16 dB under the beats in its own bands (20 to 150 Hz or so), but at least 4 dB over what is
+    there anyway. None where the states are not known or no such loudness is left.
+    """
+    beats = (codes == STATES.index("S1")) | (codes == STATES.index("S2"))
+    inside = codes == STATES.index("diastole")
+    if beats.sum() < 20 or inside.sum() < 20:
+        return None
+    centre, width = rng.uniform(0.0, 6.0), rng.uniform(1.5, 4.0)
+    bands = np.exp(-0.5 * ((np.arange(features.BANDS) - centre) / width) ** 2)
+    share = bands / bands.sum()
+    loud, there = float(np.median(power[beats] @ share)), float(np.median(power[inside] @ share))
+    level = max(
+        loud * 10.0 ** (-rng.uniform(2.0, 16.0) / 10.0), there * 10.0 ** (rng.uniform(4.0, 9.0) / 10.0)
+    )
+    if level > loud:
+        return None
+    kind = int(rng.integers(3))
+    frame_s = features.FRAME_HOP / WORKING_RATE_HZ
+    third, fourth = rng.uniform(0.10, 0.18) / frame_s, rng.uniform(0.06, 0.14) / frame_s
+    wide = rng.uniform(1.2, 2.6)
+    swell = np.zeros(len(power))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8)))
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        t = np.arange(start, stop)
+        if kind == 0:
+            shape = np.exp(-0.5 * ((t - start - third) / wide) ** 2)
+        elif kind == 1:
+            shape = np.exp(-0.5 * ((t - stop + fourth) / wide) ** 2)
+        else:
+            shape = np.clip(((t - start) / max(1, stop - start) - 0.1) * 8.0, 0.0, 1.0)
+        swell[start:stop] = shape * 10.0 ** (rng.normal(0.0, 1.5) / 10.0)
+    grain = rng.standard_gamma(3.0, power.shape) / 3.0
     return power + (level * swell[:, None] * bands * grain).astype(np.float32)
 
 

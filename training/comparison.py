@@ -26,6 +26,7 @@ from training.contenders import Contender
 from training.data import DATABASES, Recording
 from training.figures import (
     MURMUR_WEIGHTS,
+    RESAMPLES,
     bootstrap,
     calibrated,
     calibration_error,
@@ -255,13 +256,13 @@ def _called(scored: Sequence[Scored], recordings: Sequence[Recording], row: str)
     }
 
 
-def _source(one: _Called, seed: int) -> dict[str, Any]:
+def _source(one: _Called, seed: int, resamples: int) -> dict[str, Any]:
     groups = [r.group for r in one.recordings]
     entry = {
         "n": len(groups),
         "positive": int(one.positive.sum()),
         "groups": len(set(groups)),
-        **scores(one.abnormal, one.positive, groups, 0.5, seed),
+        **scores(one.abnormal, one.positive, groups, 0.5, seed, resamples),
         "macc_at_best_threshold": _best_macc(one.abnormal, one.positive),
         **calibrated(one.abnormal, one.positive),
     }
@@ -280,7 +281,7 @@ def _best_macc(probability: np.ndarray, positive: np.ndarray) -> float | None:
     return None if not best or np.isnan(best[0]) else round(float(max(best)), 4)
 
 
-def _heard(one: _Called, by: str, seed: int) -> dict[str, Any] | None:
+def _heard(one: _Called, by: str, seed: int, resamples: int) -> dict[str, Any] | None:
     """CirCor against the murmur at that position, by the murmur's or the abnormal probability."""
     known = np.array([r.murmur_here in ("yes", "no") for r in one.recordings])
     if not known.any():
@@ -291,14 +292,14 @@ def _heard(one: _Called, by: str, seed: int) -> dict[str, Any] | None:
     return {
         "n": len(chosen),
         "positive": int(positive.sum()),
-        **scores(probability, positive, [r.group for r in chosen], 0.5, seed),
+        **scores(probability, positive, [r.group for r in chosen], 0.5, seed, resamples),
         "macc_at_best_threshold": _best_macc(probability, positive),
         **calibrated(probability, positive),
     }
 
 
 def _protocol(
-    protocol: str, scored: Sequence[Scored], recordings: Sequence[Recording], seed: int
+    protocol: str, scored: Sequence[Scored], recordings: Sequence[Recording], seed: int, resamples: int
 ) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for row in ("float", "int8"):
@@ -306,12 +307,12 @@ def _protocol(
         if not with_row:
             continue
         called = _called(with_row, recordings, row)
-        databases = {name: _source(one, seed) for name, one in called.items()}
+        databases = {name: _source(one, seed, resamples) for name, one in called.items()}
         entry: dict[str, Any] = {"databases": databases}
         if "circor" in called and protocol != "leaky":
             entry["murmur"] = {
-                "by_murmur": _heard(called["circor"], "murmur", seed),
-                "by_abnormal": _heard(called["circor"], "abnormal", seed),
+                "by_murmur": _heard(called["circor"], "murmur", seed, resamples),
+                "by_abnormal": _heard(called["circor"], "abnormal", seed, resamples),
             }
         told = [d["auc"]["value"] for d in databases.values() if d["auc"]["value"] is not None]
         entry["mean_within_source_auc"] = round(float(np.mean(told)), 4) if told else None
@@ -319,7 +320,7 @@ def _protocol(
             probability = np.concatenate([one.abnormal for one in called.values()])
             positive = np.concatenate([one.positive for one in called.values()])
             groups = [r.group for one in called.values() for r in one.recordings]
-            entry["pooled"] = scores(probability, positive, groups, 0.5, seed)
+            entry["pooled"] = scores(probability, positive, groups, 0.5, seed, resamples)
         rows[row] = entry
     found: dict[str, Any] = {
         "units": {
@@ -345,7 +346,7 @@ def _protocol(
         groups = [by_record[r].group for r in one.records["windows"]]
         found["windows_of_recordings_trained_on"] = {
             "n": len(groups),
-            **scores(probability, positive, groups, 0.5, seed, 200),
+            **scores(probability, positive, groups, 0.5, seed, min(200, resamples)),
         }
     return found
 
@@ -402,7 +403,11 @@ def say_murmurs(surest: np.ndarray, low: float, high: float) -> list[str]:
 
 
 def _by_patient(
-    scored: Sequence[Scored], recordings: Sequence[Recording], loudest: Mapping[str, str], seed: int
+    scored: Sequence[Scored],
+    recordings: Sequence[Recording],
+    loudest: Mapping[str, str],
+    seed: int,
+    resamples: int,
 ) -> dict[str, Any] | None:
     """The 2022 task on the folds that are there, each with limits from its deciding fold."""
     recipe = load_recipe(None)
@@ -439,14 +444,17 @@ def _by_patient(
         "patients": len(patients),
         "truth": dict(Counter(truth)),
         "weighted_accuracy": bootstrap(
-            lambda rows: weighted_accuracy([said[k] for k in rows], [truth[k] for k in rows]), groups, seed
+            lambda rows: weighted_accuracy([said[k] for k in rows], [truth[k] for k in rows]),
+            groups,
+            seed,
+            resamples,
         ),
         "always_present": round(weighted_accuracy(["present"] * len(truth), truth), 4),
-        "confusion": {
+        "said_by_truth": {
             t: {s: sum(a == t and b == s for a, b in zip(truth, said, strict=True)) for s in MURMUR_WEIGHTS}
             for t in MURMUR_WEIGHTS
         },
-        **scores(surest, present, [groups[k] for k in known], 0.5, seed),
+        **scores(surest, present, [groups[k] for k in known], 0.5, seed, resamples),
     }
     found["referrals"] = referrals_of(found)
     placed = [
@@ -458,7 +466,9 @@ def _by_patient(
         right = np.array([max(p.positions, key=p.positions.__getitem__) == loudest[p.name] for p in placed])
         found["loudest_position"] = {
             "patients": len(placed),
-            "right": bootstrap(lambda rows: float(right[rows].mean()), [p.group for p in placed], seed),
+            "right": bootstrap(
+                lambda rows: float(right[rows].mean()), [p.group for p in placed], seed, resamples
+            ),
             "by_chance": round(float(np.mean([1 / len(p.positions) for p in placed])), 4),
         }
     return found
@@ -484,7 +494,12 @@ def _loudest(data: Path) -> dict[str, str]:
 
 
 def assemble(
-    data: Path, cache: Path, recordings: Sequence[Recording], seed: int, models: Sequence[str]
+    data: Path,
+    cache: Path,
+    recordings: Sequence[Recording],
+    seed: int,
+    models: Sequence[str],
+    resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """The comparison from the units that are there; `missing` names the others."""
     loudest = _loudest(data)
@@ -500,9 +515,9 @@ def assemble(
             own = [one for unit, one in scored.items() if unit.protocol == protocol]
             if not own:
                 continue
-            entry[protocol] = _protocol(protocol, own, recordings, seed)
+            entry[protocol] = _protocol(protocol, own, recordings, seed, resamples)
             if protocol == "folds":
-                entry["murmur_by_patient"] = _by_patient(own, recordings, loudest, seed)
+                entry["murmur_by_patient"] = _by_patient(own, recordings, loudest, seed, resamples)
         entry["missing"] = [unit.name for unit in everything if unit not in scored]
         table[model] = entry
     return table
