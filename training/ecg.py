@@ -40,6 +40,7 @@ from training.ecg_data import (
 from training.ecg_metrics import cosine
 from training.export import Exported, ExportRefused, Limits, export
 from training.metrics import improvement, snr_db
+from training.muon import Muon
 from training.release import write_part
 
 __all__ = [
@@ -368,9 +369,12 @@ def train_ecg(
     steps = int(table["steps"])
     rate, warm_up = float(table.get("rate", 1e-3)), int(table.get("warm_up", 100))
     validate_every = int(table.get("validate_every", 1000))
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=rate, weight_decay=float(table.get("weight_decay", 1e-4)), betas=(0.9, 0.98)
-    )
+    decay = float(table.get("weight_decay", 1e-4))
+    optimizer: Any
+    if table.get("optimizer", "adamw") == "muon":
+        optimizer = Muon(net.parameters(), rate, weight_decay=decay, factor=float(table.get("factor", 5.0)))
+    else:
+        optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay, betas=(0.9, 0.98))
 
     def rate_at(step: int) -> float:
         falling = 0.5 * (1 + np.cos(np.pi * step / steps))
