@@ -258,7 +258,8 @@ def benchmark(
     if limit:
         chosen = [r for name in DATABASES for r in [c for c in chosen if c.database == name][:limit]]
     noisy = None
-    if noise and (Path(data) / "noise").is_dir():
+    asked = not train_only or any((u.protocol, u.part) == ("folds", "0") for u in wanted)
+    if noise and asked and (Path(data) / "noise").is_dir():
         noisy = NoisyRecordings(data, cache, chosen, loaded.model("denoiser"), seed, say)
     models: dict[str, Contender] = {}
     left = []
