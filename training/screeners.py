@@ -139,7 +139,7 @@ class Recipe:
 
 def _known(model: str) -> str:
     if model not in _NETS:
-        raise BadInput(f"model {model!r}: not known; use one of {', '.join(MODELS)}")
+        raise BadInput(f"model {model!r}: not known; there are ours, {', '.join(MODELS)}")
     return model
 
 
