@@ -32,11 +32,11 @@ from starlette.websockets import WebSocket
 
 from device import __version__, messages, quality
 from device.errors import StethopiError
-from device.messages import Address, BadMessage, Command, Exam
+from device.messages import Address, BadMessage, Command, EcgTrack, Exam
 from device.rates import WINDOW, WORKING_RATE_HZ
 from device.wire import decode, to_json
 from host.dashboard.live import Hub
-from host.dashboard.sounds import KINDS, PLAY_RATE_HZ, SiteSound, Sounds, spectrogram
+from host.dashboard.sounds import ECG_FULL_MV, KINDS, PLAY_RATE_HZ, SiteEcg, SiteSound, Sounds, spectrogram
 from host.store import DeviceRow, Found, Store
 
 __all__ = ["create_app"]
@@ -301,6 +301,58 @@ class _Pages:
             headers={"cache-control": "private, no-cache"},
         )
 
+    # ---- ECG
+
+    def _ecg(self, request: Request) -> tuple[EcgTrack, SiteEcg]:
+        found = self._wanted(request)
+        name = str(request.path_params["site"])
+        try:
+            exam = messages.read(Exam, found.exam.result)
+            track = next((site.ecg for site in exam.sites if site.site == name), None)
+            ecg = None
+            if track is not None:
+                ecg = self.sounds.ecg(exam.id, name, track, exam.bundle)
+        except (StethopiError, BadMessage) as error:
+            raise HTTPException(503, str(error)) from None
+        if track is None:
+            raise HTTPException(404, "no ECG was heard at this site")
+        if ecg is None:
+            raise HTTPException(404, "the ECG of this site has not arrived yet")
+        return track, ecg
+
+    def ecg_json(self, request: Request) -> Response:
+        """Times in seconds from the first sample of the site's sound, by the sound's clock."""
+        track, ecg = self._ecg(request)
+
+        def second(sample: int) -> float:
+            return round(track.start_s + sample / track.true_rate_hz, 5)
+
+        made: dict[str, Any] = {
+            "rate_hz": track.true_rate_hz,
+            "start_s": track.start_s,
+            "samples": len(ecg.raw),
+            "full_mv": ECG_FULL_MV,
+            "gaps": [[second(a), second(b)] for a, b in track.gaps],
+            "reasons": track.reasons,
+            "r_peaks": [second(int(n)) for n in ecg.peaks],
+            "heart_rate_bpm": ecg.heart_rate_bpm,
+            "drift_ppm": 1e6 * (track.true_rate_hz / track.rate_hz - 1.0),
+            "spread_ms": track.spread_ms,
+            "clean": ecg.clean is not None,
+            "bundle": ecg.bundle,
+            "exact": ecg.exact,
+        }
+        return JSONResponse(made)
+
+    def ecg_wave(self, request: Request) -> Response:
+        """Little-endian int16; 32767 is 5 mV."""
+        _, ecg = self._ecg(request)
+        x = ecg.raw if request.path_params["kind"] == "raw" else ecg.clean
+        if x is None or request.path_params["kind"] not in KINDS:
+            raise HTTPException(404, "no bundle here has a model for the ECG")
+        whole = np.clip(x / ECG_FULL_MV, -1.0, 1.0) * 32767.0
+        return Response(whole.astype("<i2").tobytes(), media_type="application/octet-stream")
+
     async def live(self, socket: WebSocket) -> None:
         await self.hub.serve(socket)
 
@@ -349,14 +401,8 @@ class _Pages:
             "threshold": limits.get("threshold"),
             "undecided": limits.get("undecided"),
             "sites": [
-                {
-                    "site": site.site,
-                    "seconds": site.seconds,
-                    "have": found.have[sound.site],
-                    "chunks": sound.chunks,
-                    "complete": sound.complete_s is not None,
-                }
-                for site, sound in zip(found.sites, found.sounds, strict=True)
+                {"site": site.site, "seconds": site.seconds, **_pieces(found, site.site)}
+                for site in found.sites
             ],
         }
 
@@ -365,7 +411,6 @@ class _Pages:
             exam = messages.read(Exam, found.exam.result)
         except messages.BadMessage as error:
             raise HTTPException(503, f"another version of stethopi wrote this exam: {error}") from None
-        kept = {sound.site: sound for sound in found.sounds}
         return {
             "completed": _iso(found.exam.complete_s),
             "finished": _iso(exam.finished.wall_s) if exam.finished.clock_trust != "none" else None,
@@ -374,6 +419,7 @@ class _Pages:
             "subject": exam.subject,
             "source": exam.source,
             "source_rate_hz": exam.source_rate_hz,
+            "ecg_source": exam.ecg_source,
             "ended": exam.ended,
             "reasons": exam.verdict.reasons,
             "murmur": exam.verdict.murmur,
@@ -412,11 +458,10 @@ class _Pages:
                         }
                         for window in site.windows
                     ],
-                    "have": found.have[site.site],
-                    "chunks": site.sound.chunks,
-                    "complete": kept[site.site].complete_s is not None,
+                    **_pieces(found, site.site),
                     "size": site.sound.size,
                     "sha256": site.sound.sha256,
+                    "ecg": _about_ecg(site.ecg),
                 }
                 for site in exam.sites
             ],
@@ -436,6 +481,28 @@ class _Pages:
         return self._page(
             request, "message.html", status, title=titles.get(status, "Something went wrong"), text=text
         )
+
+
+def _pieces(found: Found, site: str) -> dict[str, Any]:
+    """How much of a site is here, its ECG included."""
+    files = [sound for sound in found.sounds if sound.site in (site, messages.ecg_name(site))]
+    return {
+        "have": sum(found.have[sound.site] for sound in files),
+        "chunks": sum(sound.chunks for sound in files),
+        "complete": all(sound.complete_s is not None for sound in files),
+    }
+
+
+def _about_ecg(track: EcgTrack | None) -> dict[str, Any] | None:
+    if track is None:
+        return None
+    return {
+        "seconds": track.samples / track.true_rate_hz,
+        "gap_seconds": sum(b - a for a, b in track.gaps) / track.true_rate_hz,
+        "reasons": track.reasons,
+        "size": track.sound.size,
+        "sha256": track.sound.sha256,
+    }
 
 
 def _device(row: DeviceRow) -> dict[str, Any]:
@@ -497,6 +564,8 @@ def create_app(
         Route("/api/devices/{fleet}/{device}/listen", pages.listen, methods=["POST"]),
         Route("/api/exams", pages.exams),
         Route("/api/exams/{exam:uuid}", pages.exam_json),
+        Route("/api/exams/{exam:uuid}/sites/{site}/ecg", pages.ecg_json),
+        Route("/api/exams/{exam:uuid}/sites/{site}/ecg/{kind}", pages.ecg_wave),
         Route(f"/api{site}", pages.sound_json),
         Route(f"/api{site}/wave", pages.wave),
         Route(f"/api{site}/spectrogram", pages.spectrum),

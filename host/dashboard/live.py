@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from device.messages import LiveExam, LiveQuality, LiveWave, LiveWindow
+from device.messages import LiveEcg, LiveExam, LiveQuality, LiveWave, LiveWindow
 from device.rates import WORKING_RATE_HZ
 from device.wire import to_json
 from host.ingest import Notice
@@ -45,6 +45,10 @@ def page_message(notice: Notice) -> dict[str, Any]:
         rate = WORKING_RATE_HZ / live.every
         made |= {"type": "wave", "t": live.index / WORKING_RATE_HZ, "rate": rate, "exam": live.exam}
         made |= {"raw": live.raw, "clean": live.clean}
+    elif isinstance(live, LiveEcg):
+        at = None if live.at is None else live.at / WORKING_RATE_HZ
+        made |= {"type": "ecg", "t": at, "rate": live.rate_hz, "exam": live.exam, "lead": live.lead}
+        made |= {"raw": live.raw, "clean": live.clean, "gaps": live.gaps}
     elif isinstance(live, LiveQuality):
         made |= {"type": "quality", "score": live.quality, "reasons": live.reasons, "exam": live.exam}
         made |= {"heart_rate": live.heart_rate_bpm}
@@ -70,6 +74,7 @@ class _Shown:
     quality: dict[str, Any] | None = None
     windows: list[dict[str, Any]] = field(default_factory=list)
     waves: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_WAVES_KEPT))
+    ecg: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_WAVES_KEPT))
     heard_s: float = 0.0
 
 
@@ -91,7 +96,7 @@ class Hub:
         if loop is not None and self._pages:
             text = json.dumps(message)
             try:
-                loop.call_soon_threadsafe(self._spread, text, message["type"] == "wave")
+                loop.call_soon_threadsafe(self._spread, text, message["type"] in ("wave", "ecg"))
             except RuntimeError:  # the server is ending
                 pass
 
@@ -103,12 +108,14 @@ class Hub:
         if kind == "device" and message.get("online") is False:
             self._shown.pop(message["device"], None)
             return
-        if kind not in ("wave", "quality", "window", "exam"):
+        if kind not in ("wave", "ecg", "quality", "window", "exam"):
             return
         shown = self._shown.setdefault(message["device"], _Shown())
         shown.heard_s = time.monotonic()
         if kind == "wave":
             shown.waves.append(message)
+        elif kind == "ecg":
+            shown.ecg.append(message)
         elif kind == "quality":
             shown.quality = message
         elif kind == "window":
@@ -131,7 +138,7 @@ class Hub:
                     "device": device,
                     "messages": [
                         message
-                        for message in (shown.exam, *shown.windows, shown.quality, *shown.waves)
+                        for message in (shown.exam, *shown.windows, shown.quality, *shown.waves, *shown.ecg)
                         if message is not None
                     ],
                 }

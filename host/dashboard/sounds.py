@@ -21,16 +21,30 @@ from typing import Any
 import numpy as np
 
 from device import bundle as bundles
+from device import messages
+from device.beats import heart_rate_bpm, r_peaks
 from device.bundle import Bundle, ModelEntry
 from device.errors import StethopiError
-from device.rates import WORKING_RATE_HZ
+from device.rates import ECG_RATE_HZ, WORKING_RATE_HZ
 from host.store import Store, write_durably
 
-__all__ = ["KINDS", "LONGEST_S", "PLAY_RATE_HZ", "SiteSound", "Sounds", "Spectrogram", "spectrogram"]
+__all__ = [
+    "ECG_FULL_MV",
+    "KINDS",
+    "LONGEST_S",
+    "PLAY_RATE_HZ",
+    "SiteEcg",
+    "SiteSound",
+    "Sounds",
+    "Spectrogram",
+    "spectrogram",
+]
 
 log = logging.getLogger(__name__)
 
 KINDS = ("raw", "clean")
+
+ECG_FULL_MV = messages.ECG_FULL_SCALE_MV
 
 PLAY_RATE_HZ = 8000
 """Browsers play this everywhere; 2 kHz they do not."""
@@ -85,6 +99,21 @@ class SiteSound:
     """Which bundle cleaned it; None for the raw sound."""
     exact: bool = True
     """False when the bundle that the exam names was not here and another one was used."""
+
+
+@dataclass(frozen=True)
+class SiteEcg:
+    """The ECG beside a site's sound, at 360 Hz by name."""
+
+    raw: np.ndarray
+    """float32 (n,), mV."""
+    clean: np.ndarray | None
+    """Of the same length; None where no bundle here has a model for it."""
+    peaks: np.ndarray
+    """Samples of the R peaks, int64 (m,)."""
+    heart_rate_bpm: float | None
+    bundle: str | None = None
+    exact: bool = True
 
 
 def _powers(x: np.ndarray, hop: int) -> np.ndarray:
@@ -187,6 +216,34 @@ class Sounds:
                 self._keep(cached, held.getvalue())
         return SiteSound(clean, gain, reference, bundle.version, exact)
 
+    def ecg(self, exam: str, site: str, track: messages.EcgTrack, version: str) -> SiteEcg | None:
+        """The ECG of a site as its exam describes it; None while its file is not here. `version`: the bundle
+        that the exam names. StethopiError when it cannot be read or cleaned."""
+        name = messages.ecg_name(site)
+        path = self._store.sound_path(exam, name)
+        if path is None:
+            return None
+        raw = self._read(path, ECG_RATE_HZ) * np.float32(ECG_FULL_MV)
+        gaps = [(a, b) for a, b in track.gaps if b <= len(raw)]
+        bundle, exact = self.bundle(version)
+        if "ecg" not in bundle.models:
+            peaks = r_peaks(raw, ECG_RATE_HZ, gaps)
+            return SiteEcg(raw, None, peaks, heart_rate_bpm(peaks, ECG_RATE_HZ))
+        entry = bundle.model("ecg")
+        cached = self._cache / exam / f"{name}-{_key(entry)}.npy"
+        with self._alone(str(cached)):
+            clean = _load(cached, len(raw))
+            if clean is None:
+                from device.ecg import clean_track
+
+                clean = clean_track(raw, gaps, entry).astype(np.float32)
+                held = io.BytesIO()
+                np.save(held, clean)
+                self._keep(cached, held.getvalue())
+        peaks = r_peaks(clean, ECG_RATE_HZ, gaps)
+        rate = heart_rate_bpm(peaks, ECG_RATE_HZ)
+        return SiteEcg(raw, clean, peaks, rate, bundle.version, exact)
+
     def wav(
         self, exam: str, site: str, kind: str, version: str, strength: float = 1.0
     ) -> Path | bytes | None:
@@ -219,15 +276,15 @@ class Sounds:
             return cached if self._keep(cached, data) else data
 
     @staticmethod
-    def _read(path: Path) -> np.ndarray:
+    def _read(path: Path, rate_hz: int = WORKING_RATE_HZ) -> np.ndarray:
         import soundfile
 
         try:
             with soundfile.SoundFile(path) as file:
-                if file.samplerate != WORKING_RATE_HZ or file.frames > LONGEST_S * WORKING_RATE_HZ:
+                if file.samplerate != rate_hz or file.frames > LONGEST_S * rate_hz:
                     raise StethopiError(
                         f"{path.name}: {file.frames / file.samplerate:.0f} s at {file.samplerate} Hz; "
-                        f"shown are up to {LONGEST_S} s at {WORKING_RATE_HZ} Hz. Download the FLAC"
+                        f"shown are up to {LONGEST_S} s at {rate_hz} Hz. Download the FLAC"
                     )
                 samples = file.read(dtype="float32", always_2d=True)[:, 0]
         except soundfile.SoundFileError as error:
