@@ -117,7 +117,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _bench(arguments: argparse.Namespace) -> int:
     from device import bench
 
-    return bench.run(arguments.seconds, arguments.rate, as_json=arguments.json, bundle=arguments.bundle)
+    return bench.run(
+        arguments.seconds,
+        arguments.rate,
+        as_json=arguments.json,
+        bundle=arguments.bundle,
+        instructions=arguments.instructions,
+        to=arguments.write,
+    )
 
 
 def _settings(arguments: argparse.Namespace) -> int:
@@ -197,10 +204,18 @@ def build_parser() -> argparse.ArgumentParser:
         _bench,
         "time of every stage, memory, start",
         "Run all stages on a synthetic heart: p50, p99, p99.9 a step, missed budgets, real-time factor, "
-        "memory, import and start time, operations.",
+        "operations, instructions; memory and start time of the daemon.",
         "stethopi-device bench --seconds 30 --json",
     )
     bench.add_argument("--json", action="store_true", help="one JSON object")
+    bench.add_argument(
+        "--instructions",
+        action="store_true",
+        help="count the instructions of each stage too (takes valgrind and half a minute)",
+    )
+    bench.add_argument(
+        "--write", type=Path, metavar="FILE", help="put the figures into a file of several machines'"
+    )
     bench.add_argument(
         "--seconds", type=_seconds, default=30.0, metavar="S", help="seconds of sound, 1 to 300 (default 30)"
     )

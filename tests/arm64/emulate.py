@@ -1,0 +1,249 @@
+"""An arm64 machine under qemu-user: the device's tests in it, and its numbers beside this machine's.
+
+    python -m tests.arm64.emulate [--write docs/results/arm64.json] [--tests tests/device]
+
+Debian's arm64 Python of this interpreter's version (3.11 of Bookworm, 3.13 of Trixie) is unpacked below the
+cache, and beside it the aarch64 wheels of just the versions that are installed here, so that both machines
+run the same code. Needs mmdebstrap and qemu-user-static, a network the first time, and minutes: under qemu
+everything takes 10 to 50 times as long, which is why `make test` leaves it out.
+
+The core is named (cortex-a53, a Pi Zero 2 W's), and /proc/cpuinfo and /sys/devices/system/cpu are a Pi's: the
+library cpuinfo inside ai-edge-litert reads them, and crashes, or chooses wrong kernels, on what it finds of
+an x86 machine.
+
+Bars: ai-edge-litert gives every output within one step of int8. tflite-runtime 2.14 does not: its kernels for
+Arm round otherwise than those for x86, and within one hop a step of int8 in an early layer may become several
+in a late one. There the share of values that differ is held, and the sound that comes out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Arm64", "main"]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+SUITES = {"3.11": "bookworm", "3.13": "trixie"}
+CORE = "cortex-a53"
+MOST_LSB = {"ai-edge-litert": 1}
+"""Most steps of int8 between the two machines' outputs of one step, by interpreter."""
+MOST_DIFFERING = 0.003
+"""Share of the values that may differ at all."""
+MOST_SNR_DB = 0.1
+
+_DEBIAN = "python3,libstdc++6,libgcc-s1,libgomp1,zlib1g"
+_NAMES = (
+    "numpy tflite-runtime ai-edge-litert soundfile paho-mqtt cffi pytest pytest-timeout hypothesis jsonschema"
+)
+_PLATFORMS = (
+    "manylinux_2_17",
+    "manylinux2014",
+    "manylinux_2_27",
+    "manylinux_2_28",
+    "manylinux_2_34",
+    "linux",
+)
+_MARKS = "not (process or browser or audio or train)"
+
+
+class Arm64:
+    """The emulated machine, made at first use below `cache`."""
+
+    def __init__(self, cache: Path, core: str = CORE) -> None:
+        self.core = core
+        self.root = cache / f"root-{VERSION}"
+        self.site = cache / f"site-{VERSION}"
+        self._python = self.root / "usr/bin" / f"python{VERSION}"
+        for program in ("qemu-aarch64-static", "mmdebstrap"):
+            if shutil.which(program) is None:
+                sys.exit(f"{program} is missing; type: apt-get install -y qemu-user-static mmdebstrap")
+        if VERSION not in SUITES:
+            sys.exit(f"Python {VERSION} is in none of {', '.join(SUITES.values())}; run it with 3.11 or 3.13")
+        cache.mkdir(parents=True, exist_ok=True)
+        if not self._python.exists():
+            self._unpack_debian()
+        wanted = _wanted()
+        note = self.site / "versions.json"
+        if not note.exists() or json.loads(note.read_text()) != wanted:
+            self._unpack_wheels(wanted)
+            note.write_text(json.dumps(wanted))
+        self.program = cache / f"python-{VERSION}"
+        self._write_program()
+
+    def _unpack_debian(self) -> None:
+        making = self.root.with_name(f"{self.root.name}.part")
+        shutil.rmtree(making, ignore_errors=True)
+        # no maintainer script runs, so that neither binfmt nor mounts are needed
+        command = ["mmdebstrap", "--variant=extract", "--skip=check/qemu", "--arch=arm64", "--quiet"]
+        subprocess.run([*command, f"--include={_DEBIAN}", SUITES[VERSION], str(making)], check=True)
+        if not (making / "lib").exists():
+            (making / "lib").symlink_to("usr/lib")
+        _pretend_to_be_a_pi(making)
+        making.rename(self.root)
+
+    def _unpack_wheels(self, wanted: dict[str, str]) -> None:
+        shutil.rmtree(self.site, ignore_errors=True)
+        self.site.mkdir()
+        with tempfile.TemporaryDirectory() as wheels:
+            tag = VERSION.replace(".", "")
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            for platform in _PLATFORMS:
+                command += ["--platform", f"{platform}_aarch64"]
+            for abi in (f"cp{tag}", "abi3", "none"):
+                command += ["--abi", abi]
+            command += ["--implementation", "cp", "--python-version", VERSION, "--dest", wheels]
+            subprocess.run([*command, *(f"{n}=={v}" for n, v in wanted.items())], check=True)
+            for wheel in Path(wheels).glob("*.whl"):
+                zipfile.ZipFile(wheel).extractall(self.site)
+
+    def _write_program(self) -> None:
+        """A program that is this Python to those who start it, and so to the tests' own processes."""
+        libraries = ":".join(f"{self.root}/{part}/aarch64-linux-gnu" for part in ("usr/lib", "lib"))
+        (self.site / "sitecustomize.py").write_text(
+            f"import sys\nsys.executable = {str(self.program)!r}\n", "utf-8"
+        )
+        self.program.write_text(
+            "#!/bin/sh\n"
+            f"exec qemu-aarch64-static -cpu {self.core} -L {self.root} -E LD_LIBRARY_PATH={libraries}"
+            f' -E PYTHONPATH={self.site}:{ROOT} -E PYTHONDONTWRITEBYTECODE=1 {self._python} "$@"\n'
+        )
+        self.program.chmod(0o755)
+
+    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run its Python."""
+        environment = {**os.environ, **options.pop("env", {})}
+        environment.pop("LD_LIBRARY_PATH", None)
+        return subprocess.run(
+            [str(self.program), *arguments], cwd=ROOT, text=True, env=environment, check=False, **options
+        )
+
+
+def _pretend_to_be_a_pi(root: Path) -> None:
+    """Four Cortex-A53 with 512 KB of shared cache, where a program looks for them: qemu prefers what it finds
+    below the root to what is this machine's.
+    """
+    cpus = root / "sys/devices/system/cpu"
+    files = {"possible": "0-3", "present": "0-3", "online": "0-3", "kernel_max": "3"}
+    caches = (("1", "Data", "32K"), ("1", "Instruction", "32K"), ("2", "Unified", "512K"))
+    for n in range(4):
+        for name in ("core_siblings_list", "package_cpus_list", "cluster_cpus_list"):
+            files[f"cpu{n}/topology/{name}"] = "0-3"
+        for name in ("core_id", "thread_siblings_list", "core_cpus_list"):
+            files[f"cpu{n}/topology/{name}"] = str(n)
+        files[f"cpu{n}/topology/physical_package_id"] = files[f"cpu{n}/topology/cluster_id"] = "0"
+        files[f"cpu{n}/cpufreq/cpuinfo_max_freq"] = "1000000"
+        files[f"cpu{n}/cpufreq/cpuinfo_min_freq"] = "600000"
+        for index, (level, kind, size) in enumerate(caches):
+            place = f"cpu{n}/cache/index{index}"
+            files |= {f"{place}/level": level, f"{place}/type": kind, f"{place}/size": size}
+            files |= {f"{place}/shared_cpu_list": "0-3" if level == "2" else str(n)}
+            files |= {f"{place}/coherency_line_size": "64"}
+    for name, text in files.items():
+        (cpus / name).parent.mkdir(parents=True, exist_ok=True)
+        (cpus / name).write_text(text + "\n")
+    core = "BogoMIPS\t: 38.40\nFeatures\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\n"
+    core += "CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd03\nCPU revision\t: 4\n\n"
+    (root / "proc").mkdir(exist_ok=True)
+    (root / "proc/cpuinfo").write_text("".join(f"processor\t: {n}\n{core}" for n in range(4)))
+
+
+def _wanted() -> dict[str, str]:
+    """Distribution → version of what the device and its tests need, as installed here."""
+    found: dict[str, str] = {}
+    waiting = _NAMES.split()
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        for line in metadata.requires(name) or []:
+            if "extra ==" not in line:
+                waiting.append(re.match(r"[A-Za-z0-9_.-]+", line)[0].lower().replace("_", "-"))  # type: ignore[index]
+    return found
+
+
+def _numbers(machine: Arm64) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        there = Path(folder) / "here.npz"
+        subprocess.run(
+            [sys.executable, "-m", "tests.arm64.numbers", "record", str(there)], cwd=ROOT, check=True
+        )
+        run = machine.run("-m", "tests.arm64.numbers", "compare", str(there), capture_output=True)
+        if run.returncode:
+            sys.exit(f"the numbers could not be compared:\n{run.stderr}")
+        found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+        return found
+
+
+def _tests(machine: Arm64, tests: list[str], more: list[str]) -> dict[str, Any]:
+    began = time.monotonic()
+    run = machine.run(
+        *("-m", "pytest", *tests, "-q", "-m", _MARKS, "-p", "no:cacheprovider", "-o", "timeout=3600", *more),
+        stdout=subprocess.PIPE,
+    )
+    last = (run.stdout.strip().splitlines() or [""])[-1]
+    print(run.stdout)
+    counts = {what: int(many) for many, what in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
+    return {**counts, "exit": run.returncode, "minutes": round((time.monotonic() - began) / 60, 1)}
+
+
+def wrong(found: dict[str, Any]) -> list[str]:
+    """What breaks the bar, one line each."""
+    lines = []
+    for name, model in found["models"].items():
+        most = MOST_LSB.get(found["interpreter"].split()[0])
+        if most is not None and model["worst_lsb"] > most:
+            lines.append(f"{name}: an output is {model['worst_lsb']} steps apart; at most {most}")
+        if model["differing"] > MOST_DIFFERING * model["values"]:
+            lines.append(f"{name}: {model['differing']} of {model['values']} values differ")
+        if model.get("snr_apart_db", 0.0) > MOST_SNR_DB:
+            lines.append(f"{name}: SNR {model['snr_apart_db']} dB apart; at most {MOST_SNR_DB}")
+    if found.get("tests", {"exit": 0})["exit"]:
+        lines.append("tests of the device fail on arm64")
+    return lines
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run it; 1 when something is not as it must be."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the figures of this Python there")
+    parser.add_argument("--tests", nargs="*", default=["tests/device"], metavar="PATH")
+    parser.add_argument("--numbers-only", action="store_true", help="compare numbers, run no tests")
+    parser.add_argument("--pytest", default="", metavar="ARGS", help="more arguments for pytest")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/stethopi/arm64", metavar="DIR")
+    arguments = parser.parse_args(argv)
+    machine = Arm64(arguments.cache)
+    found: dict[str, Any] = {"core": machine.core, **_numbers(machine)}
+    if not arguments.numbers_only:
+        found["tests"] = _tests(machine, arguments.tests, arguments.pytest.split())
+    print(json.dumps(found, indent=2))
+    if arguments.write:
+        whole = json.loads(arguments.write.read_text()) if arguments.write.exists() else {"schema": 1}
+        whole["command"] = "make test-arm64"
+        whole[f"python {VERSION}"] = found
+        arguments.write.write_text(json.dumps(whole, indent=2) + "\n")
+    for line in wrong(found):
+        print(f"WRONG: {line}", file=sys.stderr)
+    return 1 if wrong(found) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
