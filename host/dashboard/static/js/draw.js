@@ -10,7 +10,7 @@ export function palette() {
     const style = getComputedStyle(document.documentElement);
     const get = (name) => style.getPropertyValue(`--${name}`).trim();
     colours = {};
-    for (const name of ["raw", "clean", "line", "line-strong", "ink", "ink-2", "ink-3", "accent", "normal", "abnormal", "unsure", "fault", "surface", "sunken"]) {
+    for (const name of ["raw", "clean", "ecg", "line", "line-strong", "ink", "ink-2", "ink-3", "accent", "normal", "abnormal", "unsure", "fault", "surface", "sunken"]) {
       colours[name] = get(name);
     }
     colours.map = colourMap(get("spec").split(",").map((stop) => stop.trim().split(/\s+/).map(Number)));

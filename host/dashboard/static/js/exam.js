@@ -56,6 +56,7 @@ function facts(exam) {
       row("Heart rate", known(exam.heart_rate_bpm) ? `${Math.round(exam.heart_rate_bpm)} beats/min` : "unknown"),
       row("Murmur heard", probability(exam.murmur), known(exam.murmur) && [h("br"), h("small", {}, "probability; part of the verdict")]),
       row("Sound", `${seconds(exam.sites.reduce((sum, site) => sum + site.seconds, 0))} at ${exam.sites.length} ${exam.sites.length === 1 ? "site" : "sites"}`),
+      exam.ecg_source ? row("ECG", exam.sites.some((site) => site.ecg) ? exam.ecg_source : `none came from ${exam.ecg_source}`, h("br"), h("small", {}, "no diagnostic ECG")) : [],
       row("Delivery", exam.status === "complete" ? "complete, every sha256 fits" : "partial: sound still missing"),
       row("Ended", exam.ended),
       row("Models", exam.bundle, h("br"), h("small", {}, `stethopi ${exam.software}`))));

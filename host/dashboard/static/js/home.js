@@ -199,6 +199,7 @@ function hear(message) {
     for (const each of message.live) for (const past of each.messages) hear(past);
     refresh();
   } else if (message.type === "wave") card(message).wave(message);
+  else if (message.type === "ecg") card(message).ecg(message);
   else if (message.type === "quality") card(message).quality(message);
   else if (message.type === "window") card(message).window(message);
   else if (message.type === "exam") {

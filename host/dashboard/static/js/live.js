@@ -1,7 +1,8 @@
-// The exam that is running: two moving waveforms, contact quality, the windows heard so far.
+// The exam that is running: two moving waveforms, the ECG beside them, contact quality, the windows heard so far.
 
 import { clock, h, known, onColours, percent, probability, qualityWord, siteName, verdictPill } from "./shell.js";
 import { forgetColours, palette, prepare } from "./draw.js";
+import { LEAD_WORDS, drawCurve, rangeOf } from "./ecg.js";
 
 const SHOWN_S = 8;
 const KEPT_S = 12;
@@ -57,6 +58,10 @@ export class LiveCard {
     this.what = h("dt", {}, ABNORMAL_NOW);
     this.raw = h("canvas.wave", { role: "img", "aria-label": "Raw sound, moving" });
     this.clean = h("canvas.wave", { role: "img", "aria-label": "Denoised sound, moving" });
+    this.lead = h("canvas.ecg", { role: "img", "aria-label": "ECG, moving" });
+    this.leadName = h("span.lane-name.ecg", {}, "ECG");
+    this.leadWord = h("span.lane-word", { role: "status", hidden: true });
+    this.leadLane = h("div.lane", { "data-kind": "ecg", hidden: true }, this.leadName, this.leadWord, this.lead);
     this.times = h("small", {}, "");
     this.shed = h("small", { hidden: true }, "left out, the device is busy; the recording goes on");
     this.magnified = 1;
@@ -75,7 +80,8 @@ export class LiveCard {
           h("div.fact", {}, this.what, this.running))),
       h("div.lanes", {},
         h("div.lane", {}, h("span.lane-name", {}, "Raw", this.shed), this.raw),
-        h("div.lane", {}, h("span.lane-name.clean", {}, "Denoised", this.times), this.clean)),
+        h("div.lane", {}, h("span.lane-name.clean", {}, "Denoised", this.times), this.clean),
+        this.leadLane),
       h("div.live-foot", {},
         h("div", {},
           h("div.label-row", {}, h("span", {}, "Contact ", this.contact), this.why),
@@ -149,6 +155,31 @@ export class LiveCard {
     this.showElapsed();
   }
 
+  /** The lead's last 100 ms, or only how it is. It lies on the sound's time. */
+  ecg(message) {
+    this.leadLane.hidden = false;
+    const word = LEAD_WORDS[message.lead] ?? message.lead;
+    this.leadWord.hidden = !word;
+    if (this.leadWord.textContent !== word) this.leadWord.textContent = word;
+    if (!known(message.t) || !message.raw.length) return;
+    if (!this.leads || this.leads.rate !== message.rate || this.leads.exam !== message.exam) {
+      this.leads = { rate: message.rate, exam: message.exam, raw: new Trace(message.rate), clean: new Trace(message.rate), cleaned: false };
+    }
+    const { leads } = this;
+    // two clocks: where a message begins is measured, and may lie a sample off the last one's end
+    let start = Math.round(message.t * message.rate);
+    if (leads.raw.end !== null && Math.abs(start - leads.raw.end) <= 3) start = leads.raw.end;
+    const measured = (values) => {
+      const mv = Float32Array.from(values, (value) => (value * 5) / 32767);
+      for (const [from, to] of message.gaps) mv.fill(NaN, from, to);
+      return mv;
+    };
+    leads.raw.add(start, measured(message.raw));
+    leads.clean.add(start, message.clean.length ? measured(message.clean) : new Float32Array(message.raw.length).fill(NaN));
+    leads.cleaned = message.clean.length > 0;
+    this.leadName.replaceChildren("ECG", h("small", {}, leads.cleaned ? "denoised, raw behind it" : "raw"));
+  }
+
   quality(message) {
     this.contact.textContent = known(message.score) ? `${qualityWord(message.score)}, ${percent(message.score)}` : "unknown";
     this.why.textContent = (message.reasons || []).join(", ");
@@ -200,6 +231,44 @@ export class LiveCard {
     const shades = palette();
     this.draw(this.raw, this.traces.raw, shades.raw, this.peak.raw);
     this.draw(this.clean, this.traces.clean, shades.clean, this.peak.raw / this.magnified);
+    if (this.leads) this.drawLead(shades);
+  }
+
+  /** The same seconds as the lanes above. */
+  drawLead(shades) {
+    const [context, width, height] = prepare(this.lead);
+    const [from, to] = [this.head - SHOWN_S, this.head];
+    context.strokeStyle = shades.line;
+    context.lineWidth = 1;
+    context.beginPath();
+    for (let second = Math.ceil(from); second <= to; second++) {
+      const at = Math.round(((second - from) / SHOWN_S) * width) + 0.5;
+      context.moveTo(at, 0);
+      context.lineTo(at, height);
+    }
+    context.stroke();
+    const taken = (trace) => {
+      const start = Math.floor(from * trace.rate);
+      const samples = new Float32Array(Math.ceil(SHOWN_S * trace.rate) + 1);
+      for (let n = 0; n < samples.length; n++) samples[n] = trace.at(start + n);
+      return { samples, rate: trace.rate, start: start / trace.rate };
+    };
+    const raw = taken(this.leads.raw);
+    const main = this.leads.cleaned ? taken(this.leads.clean) : raw;
+    if (!this.ranges || this.last - this.ranges.at > 400) {
+      this.ranges = { at: this.last, main: rangeOf(main.samples), raw: rangeOf(raw.samples) };
+    }
+    const range = this.ranges.main;
+    // leaned towards, so that the picture does not jump with every beat
+    this.reach = this.reach ? this.reach + (range.reach - this.reach) * 0.1 : range.reach;
+    this.middle = known(this.middle) ? this.middle + (range.middle - this.middle) * 0.1 : range.middle;
+    const view = { from, to, width, height, middle: this.middle, reach: this.reach };
+    if (this.leads.cleaned) {
+      context.globalAlpha = 0.45;
+      drawCurve(context, raw, { ...view, middle: this.ranges.raw.middle }, shades.raw, 1);
+      context.globalAlpha = 1;
+    }
+    drawCurve(context, main, view, this.leads.cleaned ? shades.ecg : shades.raw, 1.5);
   }
 
   blank() {

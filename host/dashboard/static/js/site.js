@@ -2,6 +2,7 @@
 
 import { api, clock, h, icon, known, onColours, percent, qualityWord, seconds, siteName } from "./shell.js";
 import { RATE, drawAxis, drawSpectrogram, drawWave, drawWindows, paintSpectrogram, palette } from "./draw.js";
+import { drawEcg, drawPeaks, rangeOf } from "./ecg.js";
 import { Player } from "./player.js";
 
 const LEAST_SPAN = RATE / 2;
@@ -82,6 +83,7 @@ export class SiteView {
     this.view = h("div.lanes.view", { tabIndex: 0, role: "group", "aria-label": "Waveform and spectrum. Arrow keys move, space plays, plus and minus zoom, R and D choose raw or denoised." },
       lane("raw", "wave", "Waveform of the raw sound"),
       lane("clean", "wave", "Waveform of the denoised sound"),
+      this.ecgLane(),
       lane("raw", "spec", "Spectrogram of the raw sound, 0 to 800 hertz"),
       lane("clean", "spec", "Spectrogram of the denoised sound, 0 to 800 hertz"),
       h("div.lane", {}, h("span.lane-name.plain", {}, "Windows of 5 s, probability of abnormal"), this.canvas.windows),
@@ -92,12 +94,43 @@ export class SiteView {
       h("div.site-foot", {}, this.note,
         h("div.downloads", {},
           h("a.button.small", { href: this.sound("", "flac"), download: "" }, icon("download"), "FLAC, as recorded"),
+          this.site.ecg && h("a.button.small", { href: `/sounds/${this.exam.id}/${encodeURIComponent(this.site.site)}.ecg.flac`, download: "" }, icon("download"), "FLAC, ECG"),
           h("a.button.small", { href: this.sound("raw", "wav"), download: `${this.exam.id}-${this.site.site}-raw.wav` }, "WAV raw"),
           h("a.button.small", { href: this.sound("clean", "wav"), download: `${this.exam.id}-${this.site.site}-denoised.wav` }, "WAV denoised"))));
     this.gestures();
     onColours.add(() => this.recolour());
     new ResizeObserver(() => this.draw()).observe(this.view);
     this.load();
+  }
+
+  /** The ECG, where a lead was to be heard; what is wrong with it is said in words. */
+  ecgLane() {
+    const { ecg } = this.site;
+    if (!ecg) return this.exam.ecg_source ? h("div.lane.none", {}, h("p.muted.lane-none", {}, `No ECG came from ${this.exam.ecg_source}.`)) : null;
+    this.canvas.ecg = h("canvas.ecg", { role: "img", "aria-label": "ECG with R peaks" });
+    this.ecgName = h("small", {}, "");
+    return h("div.lane", { "data-kind": "ecg", "data-what": "ecg" },
+      h("span.lane-name.ecg", {}, "ECG", this.ecgName),
+      ecg.gap_seconds > 0 && h("span.lane-word", {}, `${(ecg.reasons || []).join(", ") || "gaps"}: ${ecg.gap_seconds.toFixed(1)} s are no ECG`),
+      this.canvas.ecg);
+  }
+
+  async loadEcg() {
+    const path = this.path("ecg");
+    try {
+      const about = await api(path);
+      const millivolts = async (kind) => Float32Array.from(new Int16Array(await bytes(`${path}/${kind}`)), (value) => (value * about.full_mv) / 32767);
+      const raw = await millivolts("raw");
+      const clean = about.clean ? await millivolts("clean") : null;
+      this.ecg = { about, raw, clean, range: rangeOf(clean || raw), rawRange: rangeOf(raw) };
+      const words = [clean ? `denoised with bundle ${about.bundle}, raw behind it` : "raw", `${about.r_peaks.length} R peaks`];
+      if (known(about.heart_rate_bpm)) words.push(`${Math.round(about.heart_rate_bpm)} beats/min`);
+      this.ecgName.textContent = words.join(" · ");
+      this.ecgName.title = `clock ${about.drift_ppm.toFixed(0)} ppm from the sound's${known(about.spread_ms) ? `, aligned within ${about.spread_ms.toFixed(1)} ms` : ""}`;
+    } catch (error) {
+      this.ecgName.textContent = `cannot be shown: ${error.message}`;
+    }
+    this.draw();
   }
 
   transport() {
@@ -127,6 +160,7 @@ export class SiteView {
   }
 
   async load() {
+    if (this.canvas.ecg) this.loadEcg();
     try {
       await this.fetchSound("raw");
       this.note.textContent = "Cleaning the sound …";
@@ -189,6 +223,10 @@ export class SiteView {
         if (!sound) continue;
         drawWave(this.canvas[`${kind}-wave`], sound.samples, from, to, 32767, shades[kind], kind === "raw" ? marks : marks.filter((mark) => mark.kind === "gap"));
         drawSpectrogram(this.canvas[`${kind}-spec`], sound.picture, sound.spec, from, to);
+      }
+      if (this.ecg) {
+        drawEcg(this.canvas.ecg, this.ecg, from / RATE, to / RATE);
+        for (const kind of KINDS) if (this.sounds[kind]) drawPeaks(this.canvas[`${kind}-wave`], this.ecg.about.r_peaks, from / RATE, to / RATE);
       }
       drawWindows(this.canvas.windows, site.windows, from, to, this.exam.window, known(this.exam.threshold) ? this.exam.threshold : null);
       drawAxis(this.canvas.axis, from, to);
