@@ -8,13 +8,13 @@ after the papers' descriptions; where a detail is not told, the plainest choice 
     deepfilter    linear and non-linear filters side by side, every second module dilated (Romero et al. 2021)
     fcn-dae       fully convolutional autoencoder (Chiang et al. 2019)
     tcdae         gated convolutions around a transformer (Chen et al. 2024)
-    diffusion     ours, offline: looks both ways, and goes over its own answer in a few steps
+    refiner       ours, offline: looks both ways, and goes over the streaming net's answer in a few steps
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,10 +29,10 @@ def build(model: str, net: Mapping[str, Any]) -> nn.Module:
     kinds: dict[str, type[nn.Module]] = {
         "autoencoder": Autoencoder,
         "cnn": Cnn,
+        "cnn-spectral": Cnn,
         "deepfilter": DeepFilter,
         "fcn-dae": FcnDae,
         "tcdae": Tcdae,
-        "diffusion": Refiner,
     }
     return kinds[model](**net)
 
@@ -40,7 +40,7 @@ def build(model: str, net: Mapping[str, Any]) -> nn.Module:
 class Autoencoder(nn.Module):
     """Four convolutions of stride 2 and their mirror image."""
 
-    def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 64), taps: int = 9) -> None:
+    def __init__(self, channels: Sequence[int] = (16, 32, 64, 64), taps: int = 9) -> None:
         super().__init__()
         sizes = [1, *channels]
         down, up = [], []
@@ -96,7 +96,7 @@ class _Filters(nn.Module):
 class DeepFilter(nn.Module):
     """Six modules of 64, 64, 32, 32, 16, 16 filters, every second one dilated by 3, then one filter of 9."""
 
-    def __init__(self, widths: tuple[int, ...] = (64, 64, 32, 32, 16, 16), dropout: float = 0.4) -> None:
+    def __init__(self, widths: Sequence[int] = (64, 64, 32, 32, 16, 16), dropout: float = 0.4) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         before = 1
@@ -116,7 +116,7 @@ class DeepFilter(nn.Module):
 class FcnDae(nn.Module):
     """Convolutions of 16 taps: 40, 20, 20, 20, 40 of stride 2 and one of a single channel, and the mirror."""
 
-    def __init__(self, widths: tuple[int, ...] = (40, 20, 20, 20, 40), taps: int = 16) -> None:
+    def __init__(self, widths: Sequence[int] = (40, 20, 20, 20, 40), taps: int = 16) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         before = 1
@@ -161,7 +161,7 @@ class _Gated(nn.Module):
 class Tcdae(nn.Module):
     """Three gated convolutions of stride 2, a transformer, and three back, with shortcuts."""
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 64), blocks: int = 6, heads: int = 8) -> None:
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), blocks: int = 6, heads: int = 8) -> None:
         super().__init__()
         a, b, c = widths
         self.down = nn.ModuleList([_Gated(1, a, 13), _Gated(a, b, 7), _Gated(b, c, 7)])
@@ -221,53 +221,45 @@ class _Both(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Offline: an answer from the noisy window and from the answer before (none at first), in few steps.
+    """Offline: goes over an answer in few steps, each time looking at the noisy window and at the answer
+    before, both ways in time.
 
-    Like a conditional diffusion model run for so few steps that each can be trained through; it starts from
-    nothing instead of noise, so it gives one answer, not samples. The answer is held within eight
-    deviations of the window, without which iterating networks may run away on long signals.
+    Like a conditional diffusion model of so few steps that each is trained through; it starts from the
+    streaming net's answer (`first`) instead of noise, so it gives one answer, not samples. The answer is held
+    within twelve deviations of the window, without which iterating networks may run away on long signals.
     """
 
     def __init__(
         self,
-        width: int = 96,
-        dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32),
+        first: nn.Module,
+        width: int = 64,
+        dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16),
         steps: int = 2,
     ) -> None:
         super().__init__()
+        self.first = first.requires_grad_(False)
         self.steps = steps
         self.front = nn.Conv1d(2, width, 15, 4, 6)
         self.blocks = nn.ModuleList(_Both(width, d) for d in dilations)
         self.head = nn.Conv1d(2 * width, width, 1)
         self.answer = nn.ConvTranspose1d(width, 2, 12, 4, 4)
+        with torch.no_grad():
+            self.answer.weight.mul_(0.3)
 
     def step(self, x: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """(B, 1, n) both → the next answer: a share of the one before, the rest anew."""
         skip = z = torch.relu(self.front(torch.cat([x, before], 1)))
         for block in self.blocks:
             z = block(z)
         estimate, share = self.answer(torch.relu(self.head(torch.cat([z, skip], 1)))).chunk(2, 1)
         share = torch.sigmoid(share)
-        y: torch.Tensor = share * estimate + (1 - share) * (x - _slow(x - before))
-        return y.clamp(-8, 8)
+        return (before + share * (estimate - before)).clamp(-12, 12)
 
-    def taught(self, x: torch.Tensor, _wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """For training: every step's answer counts, one below the other; (B, n) → (steps B, n), target
-        likewise."""
-        found = self.answers(x[:, None])
-        return torch.cat(found)[:, 0], torch.cat([_wanted] * len(found))
-
-    def answers(self, x: torch.Tensor) -> list[torch.Tensor]:
-        found = [self.step(x, torch.zeros_like(x))]
+    def answers(self, x: torch.Tensor, before: torch.Tensor) -> list[torch.Tensor]:
+        found = [self.step(x, before)]
         for _ in range(self.steps - 1):
             found.append(self.step(x, found[-1].detach()))
         return found
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.answers(x)[-1]
-
-
-def _slow(x: torch.Tensor) -> torch.Tensor:
-    """The baseline: means over a second, twice."""
-    for _ in range(2):
-        x = functional.avg_pool1d(x, 361, 1, 180, count_include_pad=False)
-    return x
+    def forward(self, x: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        return self.answers(x, before)[-1]

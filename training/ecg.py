@@ -55,7 +55,7 @@ __all__ = [
 
 RECIPE = Path(__file__).parent / "recipes" / "ecg.toml"
 BEHIND = LOOK_AHEAD // HOP
-MODELS = ("ours", "autoencoder", "cnn", "diffusion", "deepfilter", "fcn-dae", "tcdae")
+MODELS = ("ours", "autoencoder", "cnn", "cnn-spectral", "diffusion", "deepfilter", "fcn-dae", "tcdae")
 DEFAULT_FRONT = {"kind": "lead", "slow_hz": 0.3, "fast_hz": 3.0, "time_constant_s": 4.0, "ranges": [16, 4, 4]}
 
 
@@ -183,28 +183,34 @@ class Windows:
         x = torch.from_numpy(noisy)
         mean, scale = self._scale(x)
         wanted = torch.from_numpy(clean) / scale
-        train = getattr(self.net, "taught", None)
-        if train is not None and self.net.training:
-            return train((x - mean) / scale, wanted)
         return self.net((x - mean)[:, None] / scale[:, None])[:, 0], wanted
 
-    def whole(self, x: np.ndarray) -> np.ndarray:
-        n, size = len(x), self.samples
+    def _clean(self, windows: list[torch.Tensor]) -> torch.Tensor:
+        mean, scale = self._scale(windows[0])
+        return self.net(((windows[0] - mean) / scale)[:, None])[:, 0] * scale
+
+    def _joined(self, leads: Sequence[np.ndarray]) -> np.ndarray:
+        """Signals of one length (n,), cut into windows together, cleaned, cross-faded: (n,)."""
+        n, size = len(leads[0]), self.samples
         half = size // 2
-        padded = np.pad(x.astype(np.float32), (half, half + -n % half), mode="edge")
-        windows = torch.from_numpy(np.lib.stride_tricks.sliding_window_view(padded, size)[::half].copy())
-        mean, scale = self._scale(windows)
+        windows = []
+        for x in leads:
+            padded = np.pad(x.astype(np.float32), (half, half + -n % half), mode="edge")
+            cut = np.lib.stride_tricks.sliding_window_view(padded, size)[::half]
+            windows.append(torch.from_numpy(cut.copy()))
         found = []
         with torch.no_grad():
-            for part, m, s in zip(windows.split(16), mean.split(16), scale.split(16), strict=True):
-                found.append(self.net(((part - m) / s)[:, None])[:, 0] * s)
-        pieces = torch.cat(found).numpy()
+            for k in range(0, len(windows[0]), 16):
+                found.append(self._clean([w[k : k + 16] for w in windows]))
         rise = (np.arange(half) + 0.5) / half
         fade = np.concatenate([rise, rise[::-1]]).astype(np.float32)
-        y = np.zeros(len(padded), dtype=np.float32)
-        for k, piece in enumerate(pieces):
+        y = np.zeros(len(windows[0]) * half + half, dtype=np.float32)
+        for k, piece in enumerate(torch.cat(found).numpy()):
             y[k * half : k * half + size] += piece * fade
         return y[half : half + n]
+
+    def whole(self, x: np.ndarray) -> np.ndarray:
+        return self._joined([x])
 
     def parameters_and_macs(self) -> tuple[int, float]:
         from training.export import count_macs
@@ -213,16 +219,59 @@ class Windows:
         return int(sum(p.numel() for p in self.net.parameters())), macs * RATE_HZ / self.samples * 2
 
 
+class Refined(Windows):
+    """The offline refiner: windows of the noisy lead and of the streaming net's answer to the whole lead."""
+
+    def __init__(self, first: Stream, net: nn.Module, samples: int) -> None:
+        super().__init__(net, samples)
+        self.first = first
+
+    def _answers(self, x: np.ndarray) -> torch.Tensor:
+        """The streaming net's answers to (batch, n), all n of them."""
+        n = x.shape[1]
+        more = (-(-n // HOP) + BEHIND) * HOP - n
+        with torch.no_grad():
+            return self.first.answer(np.pad(x, ((0, 0), (0, more)), mode="edge"))[:, :n]
+
+    def both(self, noisy: np.ndarray, clean: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.from_numpy(noisy)
+        mean, scale = self._scale(x)
+        found = self.net.answers(  # type: ignore[operator]
+            ((x - mean) / scale)[:, None], (self._answers(noisy) / scale)[:, None]
+        )
+        wanted = torch.from_numpy(clean) / scale
+        return torch.cat(found)[:, 0], torch.cat([wanted] * len(found))
+
+    def _clean(self, windows: list[torch.Tensor]) -> torch.Tensor:
+        x, before = windows
+        mean, scale = self._scale(x)
+        return self.net(((x - mean) / scale)[:, None], (before / scale)[:, None])[:, 0] * scale
+
+    def whole(self, x: np.ndarray) -> np.ndarray:
+        return self._joined([x, self._answers(x[None].astype(np.float32))[0].numpy()])
+
+    def parameters_and_macs(self) -> tuple[int, float]:
+        from training.export import count_macs
+
+        empty = torch.zeros(1, 1, self.samples)
+        macs = count_macs(self.net, (empty, empty)) * RATE_HZ / self.samples * 2
+        return int(sum(p.numel() for p in self.net.parameters())), macs + self.first.parameters_and_macs()[1]
+
+
 def system(tables_of: Mapping[str, Any]) -> System:
     """An untrained system from the tables of a model."""
-    model = tables_of["model"]
-    if model == "ours":
-        front = {**DEFAULT_FRONT, **tables_of["front"]}
-        return Stream(EcgDenoiser(_settings(EcgShape, tables_of["net"], "ours.net")), front)
     from models import ecg_rivals
 
+    model, net = tables_of["model"], tables_of["net"]
     samples = int(tables_of["mix"].get("samples", 4320))
-    return Windows(ecg_rivals.build(model, tables_of["net"]), samples)
+    if model == "diffusion":
+        first = system(tables_of["first"])
+        assert isinstance(first, Stream)
+        return Refined(first, ecg_rivals.Refiner(first.net, **net), samples)
+    if model == "ours":
+        front = {**DEFAULT_FRONT, **tables_of["front"]}
+        return Stream(EcgDenoiser(_settings(EcgShape, net, "ours.net")), front)
+    return Windows(ecg_rivals.build(model, net), samples)
 
 
 # ── loss ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -356,9 +405,15 @@ def train_ecg(
     torch.use_deterministic_algorithms(True, warn_only=True)
     of = _of(recipe, model)
     table, seed = of["train"], of["seed"]
+    first = load_system(checkpoint_path(out, "ours")) if model == "diffusion" else None
+    if first:
+        of["first"] = first[1]["of"]
     torch.manual_seed(seed)
     made = system(of)
     net = made.net
+    if first:
+        net.first.load_state_dict(first[0].net.state_dict())  # type: ignore[union-attr, operator]
+    taught = [p for p in net.parameters() if p.requires_grad]
     loss_of = Loss(of["loss"])
     mixer = Mixtures(
         pieces if pieces is not None else load_pieces(data, ("train",)),
@@ -372,9 +427,9 @@ def train_ecg(
     decay = float(table.get("weight_decay", 1e-4))
     optimizer: Any
     if table.get("optimizer", "adamw") == "muon":
-        optimizer = Muon(net.parameters(), rate, weight_decay=decay, factor=float(table.get("factor", 5.0)))
+        optimizer = Muon(taught, rate, weight_decay=decay, factor=float(table.get("factor", 5.0)))
     else:
-        optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay, betas=(0.9, 0.98))
+        optimizer = torch.optim.AdamW(taught, lr=rate, weight_decay=decay, betas=(0.9, 0.98))
 
     def rate_at(step: int) -> float:
         falling = 0.5 * (1 + np.cos(np.pi * step / steps))
@@ -414,7 +469,7 @@ def train_ecg(
         loss = loss_of(y.float(), wanted)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), float(table.get("clip", 3.0)))
+        nn.utils.clip_grad_norm_(taught, float(table.get("clip", 3.0)))
         optimizer.step()
         blend = min(average_by, (step + 1) / (step + 10))
         with torch.no_grad():
