@@ -76,9 +76,7 @@ class _Filters(nn.Module):
 
     def __init__(self, cin: int, cout: int, dilation: int) -> None:
         super().__init__()
-        lengths = (3, 5, 9, 15)
-        if dilation > 1:
-            lengths = (5, 9, 15)
+        lengths: tuple[int, ...] = (5, 9, 15) if dilation > 1 else (3, 5, 9, 15)
         each = cout // (2 * len(lengths))
         rest = cout - each * (2 * len(lengths) - 1)
         sizes = [each] * (2 * len(lengths) - 1) + [rest]

@@ -208,7 +208,8 @@ def _beats(data: Path, record: str) -> np.ndarray:
 def minutes(data: Path, pieces: Sequence[Piece], noises: NoiseTracks, seed: int, most: int) -> list[Minute]:
     """One minute of the first lead of each record, mixed noise at 0 dB."""
     rng = np.random.default_rng([seed, 3])
-    found, seen = [], set()
+    found: list[Minute] = []
+    seen: set[str] = set()
     for p in pieces:
         if p.record in seen or len(found) >= most:
             continue
