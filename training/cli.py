@@ -408,6 +408,26 @@ def _benchmark(options: argparse.Namespace) -> int:
     return int(benchmark_denoise.main(arguments) or 0)
 
 
+def _plot(options: argparse.Namespace) -> int:
+    from training import plots
+    from training.card import RESULTS
+
+    data, cache = Path(options.data), Path(options.cache).expanduser()
+    if options.what == "classify":
+        out = Path(options.out or "plots")
+        results = Path(options.results) if options.results else RESULTS
+        for path in plots.draw(data, cache, results, out, options.model or (), _say):
+            _say(f"written: {path}")
+        return 0
+    if not options.recording or len(options.model or ()) != 1:
+        raise BadInput("plot looked: which one? give --recording NAME and one --model NAME")
+    (model,) = options.model
+    checkpoint = Path(options.checkpoint or f"runs/screeners/{model}-fold0/{model}.pt")
+    out = Path(options.out or "looked.png")
+    plots.draw_looked(data, cache, checkpoint, model, options.recording, out, _say)
+    return 0
+
+
 def _guarded(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """One line and exit code 2 where the training environment is missing."""
 
@@ -423,13 +443,13 @@ def _guarded(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
     return run
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def _common(
+    parser: argparse.ArgumentParser, out: Path | None = Path("runs"), holds: str = "checkpoints and exports"
+) -> None:
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), metavar="DIR", help="the recordings"
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="checkpoints and exports"
-    )
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=holds)
     parser.add_argument(
         "--cache",
         type=Path,
@@ -492,6 +512,23 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
             parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
         _common(parser)
         parser.set_defaults(func=_guarded(work))
+
+    plot = commands.add_parser(
+        "plot",
+        help="draw what the benchmark of screening models found, or where a model looked",
+        description="classify: training curves, ROC, confusion and reliability of the models that were"
+        " compared, as PNG. looked: what a model heard of a recording, and where it looked.",
+        epilog="example: stethopi plot looked --model melcnn-attention --recording 68379_MV",
+    )
+    plot.add_argument("what", choices=("classify", "looked"))
+    plot.add_argument("--model", nargs="+", metavar="NAME", help="these models (default: all)")
+    plot.add_argument("--recording", metavar="NAME", help="looked: a recording below DATA, or a sound file")
+    plot.add_argument(
+        "--checkpoint", metavar="FILE", help="looked: default runs/screeners/MODEL-fold0/MODEL.pt"
+    )
+    plot.add_argument("--results", metavar="DIR", help="where classify.json lies (default: docs/results)")
+    _common(plot, out=None, holds="folder of the pictures, or the picture (default: plots, looked.png)")
+    plot.set_defaults(func=_guarded(_plot))
 
     release = commands.add_parser(
         "release",

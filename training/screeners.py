@@ -78,6 +78,7 @@ __all__ = [
     "front_end_name",
     "leaky",
     "load",
+    "load_net",
     "load_recipe",
     "rotated",
     "train",
@@ -646,8 +647,18 @@ def train(
     return Trained(recipe, net, inputs, _float_network(net), curve)
 
 
+def load_net(path: Path) -> nn.Module:
+    """The network alone of a checkpoint, in eval mode. BadInput when there is none."""
+    return _read_checkpoint(path)[1]
+
+
 def load(path: Path, inputs: Inputs) -> Trained:
     """A trained model from its checkpoint. BadInput when there is none."""
+    recipe, net, curve = _read_checkpoint(path)
+    return Trained(recipe, net, inputs, _float_network(net), curve)
+
+
+def _read_checkpoint(path: Path) -> tuple[Recipe, nn.Module, list[dict[str, float]]]:
     try:
         kept = torch.load(path, weights_only=True)
     except FileNotFoundError:
@@ -657,8 +668,7 @@ def load(path: Path, inputs: Inputs) -> Trained:
     recipe = Recipe(**{**kept["recipe"], "folds": tuple(kept["recipe"]["folds"])})
     net = build(recipe)
     net.load_state_dict(kept["net"])
-    net.eval()
-    return Trained(recipe, net, inputs, _float_network(net), kept["curve"])
+    return recipe, net.eval(), kept["curve"]
 
 
 def evaluate(trained: Trained, chosen: Sequence[Recording]) -> dict[str, dict[str, float]]:
