@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device.errors import StethopiError
 
@@ -27,6 +27,7 @@ GOOD, NOTE, BAD = "ok", "note", "bad"
 
 _LEAST_FREE_MB = 200
 _LEAST_VECTOR_DB = 30.0
+_LISTEN_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -79,28 +80,116 @@ def model_checks(path: Path | None = None, state_dir: Path | None = None) -> Ite
 
 
 def _source(settings: Settings) -> Iterator[Check]:
-    from device.sources import open_source
+    from device.sources import is_live, open_source
 
     chosen = settings.source
-    source = open_source(chosen.spec, pace="fast", rate_hz=chosen.rate_hz)
     try:
-        source.start()
-        block = source.read()
-    finally:
-        source.stop()
+        source = open_source(chosen.spec, pace="fast", rate_hz=chosen.rate_hz, channel=chosen.channel)
+        if is_live(chosen.spec):
+            yield from _microphone(source, settings)
+            return
+        try:
+            source.start()
+            block = source.read()
+        finally:
+            source.stop()
+    except StethopiError as error:
+        yield _bad("source", error)
+        if is_live(chosen.spec):
+            yield _wired(settings)
+        return
     name = f"{source.name} at {source.rate_hz} Hz"
     if block is None or not len(block.samples):
         yield Check("source", BAD, f"{name} gives no sound", "choose another [source] spec")
-        return
-    peak = float(abs(block.samples).max())
-    if not chosen.spec.startswith("microphone"):
-        yield Check("source", GOOD, name)
-    elif peak == 0.0:
-        yield Check(
-            "source", BAD, f"{name} gives nothing but zeros", "check wiring, channel and the mixer: alsamixer"
-        )
     else:
-        yield Check("source", GOOD, f"{name}, peak {peak:.4f}")
+        yield Check("source", GOOD, name)
+
+
+def _wired(settings: Settings) -> Check:
+    """What makes a card appear that is not there, for what is wired."""
+    from device.soundcheck import HARDWARE
+    from device.sources.alsa import cards
+
+    there = ", ".join(f'"{card.name}"' for card in cards()) or "none"
+    chosen = settings.source.hardware
+    if chosen == "auto":
+        kinds = ", ".join(HARDWARE)
+        return Check(
+            "sound cards",
+            NOTE,
+            f"the machine has {there}",
+            f"set [source] hardware to what is wired ({kinds}): then this says what sets it up",
+        )
+    hardware = HARDWARE[chosen]
+    says = f"the machine has {there}; [source] hardware is {hardware.name}"
+    return Check("sound cards", NOTE, says, hardware.set_up)
+
+
+def _microphone(source: Any, settings: Settings) -> Iterator[Check]:
+    """Some seconds of a microphone: what the card was set to, whether samples are missing, what is wrong with
+    the sound."""
+    import numpy as np
+
+    from device import soundcheck
+    from device.sources import alsa
+    from device.sources.capture import CHANNELS
+
+    frames: list[np.ndarray] = []
+    source.on_frames = frames.append
+    lost = heard = 0
+    first_s: float | None = None
+    last_s = 0.0
+    running: list[alsa.HwParams] = []
+    try:
+        source.start()
+        while sum(map(len, frames)) < _LISTEN_S * source.rate_hz:
+            block = source.read()
+            if block is None:
+                break
+            # the first pieces may have waited in the card
+            if sum(map(len, frames)) > 0.5 * source.rate_hz:
+                first_s = block.monotonic_s if first_s is None else first_s
+                if block.monotonic_s > first_s:
+                    heard += len(block.samples)
+                    lost += block.lost
+                last_s = block.monotonic_s
+            running = alsa.capturing() or running
+    finally:
+        source.stop()
+    setup = getattr(source, "setup", None) or (running[0] if len(running) == 1 else None)
+    hardware = soundcheck.hardware_of(settings.source.hardware, source.name)
+    name = f"{source.name} at {source.rate_hz} Hz"
+    if not frames:
+        yield Check("source", BAD, f"{name} gives no sound", "unplug it and plug it in again")
+        return
+    if setup is not None and hardware.i2s and setup.format not in ("S32_LE", "S24_LE"):
+        yield Check(
+            "source",
+            BAD,
+            f"the card is set to {setup}; {hardware.name} gives its sound in S32_LE alone",
+            f'check {hardware.lines} in /boot/firmware/config.txt, and set [source] spec = "arecord:NAME"',
+        )
+    took_s = last_s - (first_s or 0.0)
+    if lost or (first_s is not None and abs(heard / source.rate_hz - took_s) > 0.1 + 0.02 * took_s):
+        yield Check(
+            "source",
+            BAD,
+            f"{heard} samples in {took_s:.2f} s by the clock, {lost} known to be lost",
+            "end what else is busy on this machine, use another USB port, or a lower [source] rate_hz",
+        )
+    found = soundcheck.examine(
+        np.concatenate(frames),
+        source.rate_hz,
+        channel=CHANNELS.index(settings.source.channel),
+        hardware=hardware,
+        words=setup.format if setup else "",
+    )
+    for finding in found:
+        yield Check("source", BAD if finding.serious else NOTE, finding.says, finding.remedy)
+    if not any(finding.serious for finding in found):
+        peak = max(float(np.abs(piece).max()) for piece in frames)
+        told = f" ({setup})" if setup is not None else ""
+        yield Check("source", GOOD, f"{name}{told}, peak {peak:.4f}")
 
 
 def _listen(settings: Settings) -> Iterator[Check]:
@@ -249,8 +338,10 @@ def checks(config: Path | None = None) -> Iterator[Check]:
 
 
 def _bad(name: str, error: StethopiError) -> Check:
-    says, _, remedy = str(error).partition("; ")
-    return Check(name, BAD, says, remedy)
+    text = str(error)
+    # what, where; remedy. Or, of settings: file: [section] key: what. Remedy.
+    says, mark, remedy = text.rpartition("; ") if "; " in text else text.partition(". ")
+    return Check(name, BAD, says or text, remedy if mark else "")
 
 
 def show(check: Check, width: int = 12) -> str:

@@ -101,7 +101,8 @@ class Interpreter:
             ) from error
         except (ValueError, RuntimeError) as error:
             raise StethopiError(
-                f"{path}: {name} cannot run this model: {str(error).splitlines()[0]}"
+                f"{path}: {name} cannot run this model ({str(error).splitlines()[0]}); install it anew, "
+                f"or set STETHOPI_RUNTIME to the other interpreter"
             ) from error
         self.inputs = tuple(self._describe(d) for d in self._interpreter.get_input_details())
         self.outputs = tuple(self._describe(d) for d in self._interpreter.get_output_details())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from device.errors import SourceGone
 from device.rates import HOP, HOP_S, WINDOW, WINDOW_EVERY
 from device.screen import Window
+from device.sources.alsa import HwParams
+from device.sources.base import Block
+from device.sources.capture import Capture
 from device.timing import StageTimer
 
-__all__ = ["META", "FakeCleaner", "FakeJudge"]
+__all__ = ["META", "FakeCard", "FakeCleaner", "FakeJudge"]
 
 META = {"threshold": 0.5, "undecided": [0.45, 0.55]}
 
@@ -77,3 +81,55 @@ class FakeJudge:
     def _window(self, start: int, x: np.ndarray) -> Window:
         good = float(np.abs(x).max(initial=0.0)) > 0.01
         return Window(start, self.probability, 0.9 if good else 0.0, () if good else ("too quiet",), 0.1)
+
+
+class FakeCard(Capture):
+    """A sound card that gives what it is told to, as fast as it is read, on a clock of its own.
+
+    frames: float32 (n, channels), given in pieces of 10 ms, then again from the start. late_s: so much later
+    comes each piece, as if samples before it were missing.
+    """
+
+    def __init__(
+        self,
+        frames: np.ndarray,
+        rate_hz: int = 16000,
+        *,
+        name: str = "fake",
+        setup: HwParams | None = None,
+        channel: str = "left",
+        late_s: float = 0.0,
+    ) -> None:
+        self.now = 1000.0
+        super().__init__(name, channel=channel, monotonic=lambda: self.now)
+        self.frames = frames
+        self.setup = setup
+        self.late_s = late_s
+        self.there = True
+        self.sending = True
+        self.at = 0
+        self.rate_hz, self.channels = rate_hz, frames.shape[1]
+
+    def _open(self) -> None:
+        if not self.there:
+            raise SourceGone(f"{self.name}: is not there; plug it in")
+
+    def _begin(self) -> None:
+        pass
+
+    def _runs(self) -> bool:
+        self.now += 1.0
+        return self.there
+
+    def read(self) -> Block | None:
+        n = self.rate_hz // 100
+        if not (self.there and self.sending):
+            return super().read()
+        piece = np.take(self.frames, range(self.at, self.at + n), axis=0, mode="wrap")
+        self.at += n
+        self.now += n / self.rate_hz + self.late_s
+        self._take(piece)
+        return super().read()
+
+    def _let_go(self) -> None:
+        pass
