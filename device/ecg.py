@@ -383,15 +383,18 @@ class Trace:
 
     def word(self, exam: str | None) -> messages.LiveEcg:
         """How the lead is, without a sample: while none comes."""
-        return messages.LiveEcg(self._index, ECG_RATE_HZ, None, (), (), (), self._track.state, exam)
+        return messages.LiveEcg(self._index, ECG_RATE_HZ, None, (), (), (), (), self._track.state, exam)
 
     def _message(self, exam: str, shed: bool) -> messages.LiveEcg:
         start = self._index
         gaps = [(g.start - start, g.end - start) for g in self._track.ring.gaps(start, start + _WAVE)]
         clean = self._clean[:_WAVE].copy()
         near = self._track.ring.gaps(max(start - ECG_RATE_HZ, 0), start + _WAVE)
-        for a, b in not_cleaned(near, ECG_RATE_HZ):
-            clean[max(a - start, 0) : max(b - start, 0)] = 0.0  # what a net makes of nothing is no ECG
+        hidden = [
+            (max(a - start, 0), min(b - start, _WAVE)) for a, b in not_cleaned(near, ECG_RATE_HZ) if b > start
+        ]
+        for a, b in hidden:
+            clean[a:b] = 0.0  # what a net makes of nothing is no ECG
         at = self._track.sound_of(start)
         return messages.LiveEcg(
             index=start,
@@ -400,6 +403,7 @@ class Trace:
             raw=_display(self._raw[:_WAVE]),
             clean=_display(clean) if self._cleaned and not shed else (),
             gaps=tuple(gaps),
+            clean_gaps=tuple(hidden),
             lead=self._track.state,
             exam=exam,
         )

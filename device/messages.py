@@ -447,6 +447,9 @@ class LiveEcg:
     gaps: Annotated[
         tuple[tuple[_Index, _Index], ...], Many(200), "[first, past the last] entry of what is no ECG"
     ]
+    clean_gaps: Annotated[
+        tuple[tuple[_Index, _Index], ...], Many(200), "the same of `clean`, until its denoiser has settled"
+    ]
     lead: Annotated[str, OneOf(*LEAD_WORDS)]
     exam: _ExamId | None = None
     kind: Annotated[str, OneOf("ecg")] = "ecg"

@@ -32,6 +32,7 @@ from starlette.websockets import WebSocket
 
 from device import __version__, messages, quality
 from device.errors import StethopiError
+from device.lead import not_cleaned
 from device.messages import Address, BadMessage, Command, EcgTrack, Exam
 from device.rates import WINDOW, WORKING_RATE_HZ
 from device.wire import decode, to_json
@@ -333,6 +334,7 @@ class _Pages:
             "samples": len(ecg.raw),
             "full_mv": ECG_FULL_MV,
             "gaps": [[second(a), second(b)] for a, b in track.gaps],
+            "clean_gaps": [[second(a), second(b)] for a, b in not_cleaned(track.gaps, track.rate_hz)],
             "reasons": track.reasons,
             "r_peaks": [second(int(n)) for n in ecg.peaks],
             "heart_rate_bpm": ecg.heart_rate_bpm,

@@ -49,6 +49,7 @@ def page_message(notice: Notice) -> dict[str, Any]:
         at = None if live.at is None else live.at / WORKING_RATE_HZ
         made |= {"type": "ecg", "t": at, "rate": live.rate_hz, "exam": live.exam, "lead": live.lead}
         made |= {"raw": live.raw, "clean": live.clean, "gaps": live.gaps}
+        made |= {"clean_gaps": live.clean_gaps}
     elif isinstance(live, LiveQuality):
         made |= {"type": "quality", "score": live.quality, "reasons": live.reasons, "exam": live.exam}
         made |= {"heart_rate": live.heart_rate_bpm}

@@ -2,6 +2,8 @@
 
 import { palette, prepare } from "./draw.js";
 
+const HEAD = 22;
+
 /** How the lead is, in words for a person; nothing when it is well. */
 export const LEAD_WORDS = {
   on: "",
@@ -26,7 +28,8 @@ export function rangeOf(values) {
 export function drawCurve(context, { samples, rate, start, gaps = [] }, view, colour, width) {
   const { from, to, middle, reach } = view;
   const x = (second) => ((second - from) / (to - from)) * view.width;
-  const y = (mv) => view.height / 2 - Math.max(-1.1, Math.min(1.1, (mv - middle) / reach)) * (view.height / 2 - 12);
+  // the lane's name stands on top
+  const y = (mv) => view.height / 2 + HEAD / 2 - Math.max(-1.1, Math.min(1.15, (mv - middle) / reach)) * ((view.height - HEAD) / 2 - 8);
   const first = Math.max(0, Math.floor((from - start) * rate) - 1);
   const last = Math.min(samples.length, Math.ceil((to - start) * rate) + 2);
   const per = ((to - from) * rate) / view.width; // samples of a pixel
@@ -68,8 +71,8 @@ function background(context, view, gaps) {
   context.strokeStyle = shades.line;
   context.lineWidth = 1;
   context.beginPath();
-  context.moveTo(0, Math.round(view.height / 2) + 0.5);
-  context.lineTo(view.width, Math.round(view.height / 2) + 0.5);
+  context.moveTo(0, Math.round((view.height + HEAD) / 2) + 0.5);
+  context.lineTo(view.width, Math.round((view.height + HEAD) / 2) + 0.5);
   context.stroke();
   context.fillStyle = shades.fault;
   context.globalAlpha = 0.18;
@@ -88,7 +91,7 @@ export function drawEcg(canvas, ecg, from, to) {
   const { about } = ecg;
   const view = { from, to, width, height, ...ecg.range };
   background(context, view, about.gaps);
-  const trace = (samples) => ({ samples, rate: about.rate_hz, start: about.start_s, gaps: about.gaps });
+  const trace = (samples) => ({ samples, rate: about.rate_hz, start: about.start_s, gaps: samples === ecg.clean ? about.clean_gaps : about.gaps });
   if (ecg.clean) {
     context.globalAlpha = 0.5;
     drawCurve(context, trace(ecg.raw), { ...view, middle: ecg.rawRange.middle }, shades.raw, 1);

@@ -169,13 +169,13 @@ export class LiveCard {
     // two clocks: where a message begins is measured, and may lie a sample off the last one's end
     let start = Math.round(message.t * message.rate);
     if (leads.raw.end !== null && Math.abs(start - leads.raw.end) <= 3) start = leads.raw.end;
-    const measured = (values) => {
+    const measured = (values, gaps) => {
       const mv = Float32Array.from(values, (value) => (value * 5) / 32767);
-      for (const [from, to] of message.gaps) mv.fill(NaN, from, to);
+      for (const [from, to] of gaps) mv.fill(NaN, from, to);
       return mv;
     };
-    leads.raw.add(start, measured(message.raw));
-    leads.clean.add(start, message.clean.length ? measured(message.clean) : new Float32Array(message.raw.length).fill(NaN));
+    leads.raw.add(start, measured(message.raw, message.gaps));
+    leads.clean.add(start, message.clean.length ? measured(message.clean, message.clean_gaps) : new Float32Array(message.raw.length).fill(NaN));
     leads.cleaned = message.clean.length > 0;
     this.leadName.replaceChildren("ECG", h("small", {}, leads.cleaned ? "denoised, raw behind it" : "raw"));
   }
