@@ -86,16 +86,17 @@ def band_pass(x: np.ndarray) -> np.ndarray:
 
 
 def wavelet(x: np.ndarray) -> np.ndarray:
-    """Symlet 8 in nine levels: what is below 0.35 Hz is dropped, the three finest soft at sigma sqrt(2 ln n)
-    (Donoho 1995)."""
+    """Daubechies 4 in nine levels where the length allows: the coarsest part (below 0.35 Hz) is dropped, the
+    three finest soft at sigma sqrt(2 ln n) (Donoho 1995)."""
     import pywt
 
-    found = pywt.wavedec(x - np.mean(x), "sym8", level=9, mode="symmetric")
+    levels = min(9, pywt.dwt_max_level(len(x), "db4"))
+    found = pywt.wavedec(x - np.mean(x), "db4", level=levels)
     found[0] = np.zeros_like(found[0])
     for k in range(len(found) - 3, len(found)):
         sigma = float(np.median(np.abs(found[k]))) / 0.6745
         found[k] = pywt.threshold(found[k], sigma * np.sqrt(2 * np.log(len(x))), "soft")
-    return pywt.waverec(found, "sym8", mode="symmetric")[: len(x)]
+    return np.asarray(pywt.waverec(found, "db4")[: len(x)])
 
 
 CLASSICAL: dict[str, Cleaner] = {
@@ -426,7 +427,6 @@ def _rows(bundle: bundles.Bundle, checkpoints: Path | None) -> dict[str, tuple[C
         from training.ecg import MODELS, checkpoint_path, load_system
 
         paths = {name: checkpoint_path(checkpoints, name) for name in MODELS}
-        paths["cnn, spectral loss"] = checkpoints / "spectral" / "ecg-cnn.pt"
         for name, path in paths.items():
             if not path.is_file():
                 continue
@@ -552,10 +552,10 @@ NAMES = {
     "nothing": "nothing",
     "high-pass and notch": "high-pass 0.5 Hz and notch (neurokit2)",
     "band-pass": "band-pass 0.5–40 Hz, zero phase",
-    "wavelet": "wavelet, Symlet 8",
+    "wavelet": "wavelet, Daubechies 4",
     "autoencoder": "convolutional autoencoder (seed)",
     "cnn": "fast CNN (seed)",
-    "cnn, spectral loss": "fast CNN, spectral loss",
+    "cnn-spectral": "fast CNN, spectral loss",
     "deepfilter": "DeepFilter-like",
     "fcn-dae": "FCN-DAE-like",
     "tcdae": "TCDAE-like",
