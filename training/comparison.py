@@ -376,7 +376,7 @@ def _patients(recordings: Sequence[Recording], murmur: np.ndarray) -> list[_Pati
     for name, rows in sorted(found.items()):
         positions: dict[str, float] = {}
         for recording, probability in rows:
-            where = recording.meta["position"]
+            where = recording.meta.get("position", "")
             positions[where] = max(probability, positions.get(where, 0.0))
         patients.append(_Patient(name, rows[0][0].group, rows[0][0].meta["murmur"], positions))
     return patients

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.training import folders
 from training.data import Recording
 
 pytestmark = pytest.mark.train
@@ -164,3 +165,59 @@ def test_limits_of_present_and_absent_follow_the_weights() -> None:
     low, high = murmur_limits(surest, truth)
     said = say_murmurs(surest, low, high)
     assert [s == t for s, t in zip(said, truth, strict=True)].count(False) <= 3
+
+
+def test_networks_learn_a_unit_and_are_scored(tmp_path: Path) -> None:
+    from device import bundle
+    from training import screeners
+    from training.classifier import load_recipe
+    from training.comparison import assemble, run_unit
+    from training.contenders import Another, Ours
+    from training.data import recordings as read
+    from training.protocols import Unit
+
+    data = folders.make(tmp_path / "data", per_fold=2, seconds=6.0)
+    small = load_recipe(None, steps=2, batch=4, channels=(8, 8, 8, 8, 8, 8, 8))
+    entry = bundle.load().model("classifier")
+    ours = Ours(data, tmp_path / "cache", entry, small)
+    other = Another("cnn1d", data, tmp_path / "cache", screeners.load_recipe("cnn1d", steps=2, batch=2))
+    everything = read(data)
+    kept = {"index": "hash"}
+    for unit in (Unit("ours", "left-out", "f"), Unit("cnn1d", "folds", "0"), Unit("cnn1d", "leaky", "0")):
+        model = ours if unit.model == "ours" else other
+        one = run_unit(unit, model, everything, kept, tmp_path / "cache", int8=False)
+        assert len(one.records["test"]) == len(one.logits["test/float"]) > 0
+        assert np.isfinite(one.logits["test/float"]).all() and one.meta["steps"] == 2
+    table = assemble(data, tmp_path / "cache", everything, 1, ["ours", "cnn1d"], resamples=2)
+    assert table["ours"]["left-out"]["rows"]["float"]["databases"]["f"]["n"] == 10
+    assert table["cnn1d"]["leaky"]["windows_of_recordings_trained_on"]["n"] > 0
+    assert len(table["ours"]["missing"]) == 9 and len(table["cnn1d"]["missing"]) == 8
+
+
+def test_noise_is_put_in_at_the_level_that_is_told(tmp_path: Path) -> None:
+    from device import bundle
+    from training.data import recordings as read
+    from training.metrics import band
+    from training.screening_noise import LEVELS, WAYS, NoisyRecordings, noise_figures
+
+    data = folders.make(tmp_path / "data", per_fold=2, seconds=2.5)
+    chosen = [r for r in read(data) if r.fold == 0]
+    noisy = NoisyRecordings(data, tmp_path / "cache", chosen, bundle.load().model("denoiser"))
+    heard: list[np.ndarray] = []
+
+    def listen(x: np.ndarray) -> np.ndarray:
+        heard.append(x)
+        return np.array([0.0, float(x[:100].std())])
+
+    logits = noisy.logits(listen)
+    assert set(logits) == {f"{level}/{way}" for level in LEVELS for way in WAYS}
+    count = len(noisy.recordings)
+    for level, part in zip(("20", "10", "5", "0"), range(1, 5), strict=True):
+        for k in range(count):
+            clean, mixed = heard[k], heard[part * len(WAYS) * count + k]
+            noise = band(mixed - clean)
+            if np.abs(mixed).max() < 0.999:
+                found = 10 * np.log10((band(clean) ** 2).mean() / (noise**2).mean())
+                assert found == pytest.approx(float(level), abs=0.5)
+    point = {"combine": {"murmur": 0.0, "abnormal": 1.0}, "bias": 0.0, "temperature": 1.0, "threshold": 0.5}
+    assert set(noise_figures(noisy.recordings, logits, point)) == set(LEVELS)
