@@ -40,7 +40,10 @@ from training.release import commit_id
 __all__ = ["abstain", "benchmark_quality"]
 
 REPORTED = 0
-JUDGES = ("learned", "plain")
+JUDGES = ("learned", "plain", "learned and margin")
+"""The judge's score; the plain measures'; and the judge's times the distance of the probability from the
+threshold, which the verdict looks at too."""
+
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 SOURCES = ("a", "b", "e", "f", "circor")
 """Whose MAcc is averaged; c and d have a handful of subjects in a fold."""
@@ -96,25 +99,30 @@ class _Scorer:
         )
 
 
-def abstain(rows: list[_Row], by: str, share: float, thresholds: dict[str, float]) -> dict[str, float]:
-    """MAcc by source of the `share` of windows with the best quality `by` (learned or plain).
+def _certainty(row: _Row, by: str, threshold: float) -> float:
+    """By what windows are put in order: quality, perhaps with the verdict's distance from the threshold."""
+    if by == "learned and margin":
+        reach = 1.0 - threshold if row.probability >= threshold else threshold
+        return row.learned * abs(row.probability - threshold) / reach
+    return float(getattr(row, by))
 
-    A source that has only one class among them is left out.
+
+def abstain(rows: list[_Row], by: str, share: float, thresholds: dict[str, float]) -> dict[str, float]:
+    """MAcc by source of the `share` of each source's windows with the best quality `by` (see JUDGES).
+
+    Cut within each source, for one source's good sound is another one's bad. A source that has only one class
+    among what is left is not there.
     """
-    score = np.array([getattr(r, by) for r in rows])
-    database = np.array([r.database for r in rows])
-    keep = np.ones(len(rows), bool)
-    if share < 1.0:
-        # ties are cut in the order of the rows, which has nothing to do with the label
-        keep[np.argsort(score, kind="stable")[: round((1.0 - share) * len(rows))]] = False
-    positive = np.array([r.positive for r in rows])
-    probability = np.array([r.probability for r in rows])
     found = {}
-    for name in sorted(set(database)):
-        own = keep & (database == name)
-        value = macc(probability[own], positive[own], thresholds[name]) if own.any() else float("nan")
+    for name in sorted({r.database for r in rows}):
+        own = [r for r in rows if r.database == name]
+        score = np.array([_certainty(r, by, thresholds[name]) for r in own])
+        # ties are cut in the order of the rows, which has nothing to do with the label
+        kept = [own[k] for k in np.argsort(score, kind="stable")[round((1.0 - share) * len(own)) :]]
+        positive = np.array([r.positive for r in kept], bool)
+        value = macc(np.array([r.probability for r in kept]), positive, thresholds[name])
         if not np.isnan(value):
-            found[str(name)] = value
+            found[name] = value
     return found
 
 

@@ -15,6 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training import classify_tables
+from training.classify_tables import figure as _figure
+from training.classify_tables import table as _table
+
 __all__ = ["RESULTS", "card", "classify_table", "fill_markers", "refresh"]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,23 +38,6 @@ NAMES = {
 def _read(results: Path | None, name: str) -> dict[str, Any] | None:
     path = (results or RESULTS) / f"{name}.json"
     return json.loads(path.read_text("utf-8")) if path.is_file() else None
-
-
-def _figure(value: Any, digits: int = 2) -> str:
-    """A number, or a `{value, low, high}` with its interval; a dash for what is unknown."""
-    if isinstance(value, Mapping):
-        if value.get("value") is None:
-            return "–"
-        text = f"{value['value']:.{digits}f}"
-        if value.get("low") is not None and value.get("high") is not None:
-            text += f" ({value['low']:.{digits}f}–{value['high']:.{digits}f})"
-        return text
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def classify_table(result: Mapping[str, Any]) -> str:
@@ -91,29 +78,6 @@ def classify_table(result: Mapping[str, Any]) -> str:
     )
 
 
-def left_out_table(result: Mapping[str, Any]) -> str:
-    """AUC and MAcc on a source that training never heard (float network, the same recipe); empty when not
-    measured.
-    """
-    rows = []
-    for name, entry in result.get("left_out", {}).items():
-        for part in ("fold 0", "all"):
-            one = entry[part]
-            label = "CirCor, murmur at this position" if name == "circor" else NAMES.get(name, name)
-            cells = [_figure(one[key]) for key in ("auc", "macc", "sensitivity", "specificity")]
-            rows.append([label, part, f"{one['n']} ({one['positive']})", *cells])
-    head = [
-        "left out of training",
-        "folds",
-        "recordings (abnormal)",
-        "AUC",
-        "MAcc",
-        "sensitivity",
-        "specificity",
-    ]
-    return _table(head, rows) if rows else ""
-
-
 def rows_table(result: Mapping[str, Any]) -> str:
     """Float, pruned and int8 beside each other: AUC by source, fold 0."""
     kinds = [kind for kind in ("float", "pruned", "int8") if kind in result["rows"]]
@@ -149,7 +113,7 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> str:
 
 def denoise_table(result: Mapping[str, Any]) -> str:
     """The denoising figures of docs/results/denoise.json, as that benchmark has laid them out."""
-    from training.benchmark_denoise import table  # the layout is that program's own
+    from training.denoise_tables import table  # the layout is that program's own
 
     return table(result)
 
@@ -160,7 +124,11 @@ def quality_table(result: Mapping[str, Any]) -> str:
     shares = list(next(iter(result["abstaining"].values()))["macc"]["learned"])
     rows = []
     for name, found in result["abstaining"].items():
-        for by, said in (("learned", "learned judge"), ("plain", "plain measures")):
+        for by, said in (
+            ("learned", "learned judge"),
+            ("plain", "plain measures"),
+            ("learned and margin", "learned judge and distance from the threshold"),
+        ):
             gain = found["gain_without_worst_tenth"][by]
             rows.append(
                 [f"{name}, {said}"]
@@ -169,7 +137,8 @@ def quality_table(result: Mapping[str, Any]) -> str:
             )
     head = [f"{100 * float(share):.0f} % decided" for share in shares]
     parts.append(
-        "MAcc of single windows, mean over a, b, e, f and CirCor's murmurs, by the share that is decided:\n\n"
+        "MAcc of single windows, mean over a, b, e, f and CirCor's murmurs, by the share of"
+        " each source's that is decided:\n\n"
         + _table(["windows", *head, "points gained without the worst tenth"], rows)
     )
     rows = [
@@ -207,6 +176,15 @@ def quality_table(result: Mapping[str, Any]) -> str:
         " some second of the first three."
     )
     return "\n\n".join(parts)
+
+
+def _taught_beside(classifier: Mapping[str, Any]) -> list[str]:
+    if not classifier.get("recipe", {}).get("extra_sounds"):
+        return []
+    return [
+        "Third and fourth heart sounds and rumbles were taught with synthetic ones only; how well it hears",
+        "real ones is not measured.",
+    ]
 
 
 def card(index: Mapping[str, Any], results: Path | None = None) -> str:
@@ -251,17 +229,35 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
             f" {classifier['fitted_on']['fold']}.",
             "The rule that fits the threshold was changed once after fold 0 had been looked at, so MAcc,",
             "sensitivity and specificity below are not untouched by it; AUC is.",
-            "It hears murmurs. Coronary disease (most of b and e) has hardly a sound of its own: what",
-            "scores there is partly the way these people were recorded, and no claim is made for it.",
-            "CirCor is mostly children, PhysioNet 2016 mostly adults. CirCor's outcome is the patient's",
-            "diagnosis, which is made by more than sound.",
+            "It can hear murmurs. It cannot hear coronary disease (most of b and e), which has hardly a",
+            "sound of its own: what scores there is partly the way these people were recorded (e's patients",
+            "with another stethoscope than its volunteers), and no claim is made for it.",
+            *_taught_beside(classifier),
+            "",
+            "CirCor is children, PhysioNet 2016 adults as far as ages are told: see below, and read the rows",
+            "apart. CirCor's outcome is the patient's diagnosis, which is made by more than sound.",
             "",
         ]
         result = _read(results, "classify")
         if result:
             lines += [classify_table(result), ""]
-            if result.get("left_out"):
-                lines += ["Sources that training never heard:", "", left_out_table(result), ""]
+            for heading, text in (
+                ("Screening at its threshold, fold 0:", classify_tables.referrals(result)),
+                (
+                    "Sources that training never heard (the same recipe with fewer steps, a network each):",
+                    classify_tables.left_out(
+                        {"models": {"ours": result.get("models", {}).get("ours", {})}}, NAMES
+                    ),
+                ),
+                ("Goals and what is measured:", classify_tables.goals(result)),
+                (
+                    "Heard in training; ages by subject, devices as Liu et al. 2016 and Oliveira et al. 2022"
+                    " tell:",
+                    classify_tables.people(result, NAMES),
+                ),
+            ):
+                if text:
+                    lines += [heading, "", text, ""]
             lines += [_origin(result), ""]
         else:
             lines += ["Its figures on fold 0 are not measured yet: run `stethopi benchmark classify`.", ""]
@@ -301,7 +297,7 @@ def _tables() -> str:
     parts = []
     denoise, classify = _read(None, "denoise"), _read(None, "classify")
     if denoise:
-        from training.benchmark_denoise import brief  # the layout is that program's own
+        from training.denoise_tables import brief  # the layout is that program's own
 
         parts += ["**Denoising**", brief(denoise)]
     if classify:
@@ -326,7 +322,17 @@ def _note_tables() -> dict[str, str]:
             f" seconds each: a rate is told for {told:.0f} %, and {right:.0f} % of these lie within 5 %"
             " of the marked one.\n"
         )
-        tables["left-out"] = left_out_table(result) + "\n"
+        for marker, text in {
+            "models": classify_tables.models(result),
+            "left-out": classify_tables.left_out(result, NAMES),
+            "murmurs": classify_tables.murmurs(result),
+            "calibration": classify_tables.calibration(result),
+            "referrals": classify_tables.referrals(result),
+            "noise": classify_tables.noise(result),
+            "goals": classify_tables.goals(result),
+            "people": classify_tables.people(result, NAMES),
+        }.items():
+            tables[marker] = (text or "Not measured yet.") + "\n"
     result = _read(None, "quality")
     if result:
         tables["quality"] = quality_table(result) + "\n\n" + _origin(result) + "\n"
