@@ -133,19 +133,22 @@ class Daemon(Program):
         *,
         pace: str = "fast",
         device: str = "stetho-1",
+        ecg: str = "none",
         **exam: Any,
     ) -> None:
         self.state = folder / "state"
         self.config = folder / "device.toml"
         self._exam = {"sites": ["AV"], "min_s": 5.0, "max_s": 30.0, "autostart": True, "exams": 1} | exam
+        self._ecg = ecg
         self._port, self._source, self._pace, self._device = port, source, pace, device
         super().__init__("daemon", ["-m", "device.cli", "run", "--config", str(self.config)], folder)
 
     def start(self, **exam: Any) -> None:
         """Begin, with some settings of [exam] changed."""
-        settings = {
+        settings: dict[str, dict[str, Any]] = {
             "device": {"id": self._device, "fleet": "village", "state_dir": str(self.state)},
             "source": {"spec": self._source, "pace": self._pace},
+            "ecg": {"spec": self._ecg},
             "exam": self._exam | exam,
             "mqtt": {"host": "127.0.0.1", "port": self._port},
         }
