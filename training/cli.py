@@ -399,8 +399,12 @@ def _benchmark(options: argparse.Namespace) -> int:
 
     arguments = ["--data", str(options.data), "--out", str(options.out), "--cache", str(options.cache)]
     arguments += ["--seed", str(options.seed)]
-    if options.limit:
+    if options.limit is not None:
         arguments += ["--limit", str(options.limit)]
+    if options.rivals:
+        arguments += ["--rivals", str(options.rivals)]
+    if options.processes:
+        arguments += ["--processes", str(options.processes)]
     if bundle:
         arguments += ["--bundle", str(bundle)]
     if results:
@@ -422,7 +426,8 @@ def _plot(options: argparse.Namespace) -> int:
     if not options.recording or len(options.model or ()) != 1:
         raise BadInput("plot looked: which one? give --recording NAME and one --model NAME")
     (model,) = options.model
-    checkpoint = Path(options.checkpoint or f"runs/screeners/{model}-fold0/{model}.pt")
+    usual = "runs/classifier-full.pt" if model == "ours" else f"runs/screeners/{model}-fold0/{model}.pt"
+    checkpoint = Path(options.checkpoint or usual)
     out = Path(options.out or "looked.png")
     plots.draw_looked(data, cache, checkpoint, model, options.recording, out, _say)
     return 0
@@ -523,9 +528,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     plot.add_argument("what", choices=("classify", "looked"))
     plot.add_argument("--model", nargs="+", metavar="NAME", help="these models (default: all)")
     plot.add_argument("--recording", metavar="NAME", help="looked: a recording below DATA, or a sound file")
-    plot.add_argument(
-        "--checkpoint", metavar="FILE", help="looked: default runs/screeners/MODEL-fold0/MODEL.pt"
-    )
+    plot.add_argument("--checkpoint", metavar="FILE", help="looked: default what train has left in runs")
     plot.add_argument("--results", metavar="DIR", help="where classify.json lies (default: docs/results)")
     _common(plot, out=None, holds="folder of the pictures, or the picture (default: plots, looked.png)")
     plot.set_defaults(func=_guarded(_plot))
@@ -567,6 +570,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     benchmark.add_argument(
         "--minutes", type=float, metavar="M", help="classify: begin no training after M minutes; run again"
+    )
+    benchmark.add_argument(
+        "--rivals", metavar="DIR", help="denoise: checkpoints of unet-classic and lu-net (default: --out)"
+    )
+    benchmark.add_argument(
+        "--processes", type=int, metavar="N", help="denoise: how many at once (default: one a core)"
     )
     _common(benchmark)
     benchmark.set_defaults(func=_guarded(_benchmark))

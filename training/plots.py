@@ -211,20 +211,19 @@ def looked(
     path: Path,
     x: np.ndarray,
     map_: np.ndarray,
-    seconds: float,
+    t: np.ndarray,
     hz: tuple[float, float] | None,
     title: str,
     states: Sequence[tuple[float, float, str]] = (),
-    start_s: float = 0.0,
 ) -> None:
-    """What a network heard of one window, and beside it the same with where it looked. Writes the PNG.
+    """What a network heard of one window, and below the same with where it looked. Writes the PNG.
 
-    x, map_: (height, width); a waveform has height 1. hz: centres of the lowest and highest band.
-    states: spans of the recording in seconds; S1 and S2 are marked above.
+    x, map_: (height, width); a waveform has height 1. t: seconds of the columns in the recording. hz: lower
+    edge of the lowest and upper one of the highest band. states: spans of the recording in seconds; S1 and
+    S2 are marked above.
     """
     figure = Figure(figsize=(9, 6.2), layout="constrained", dpi=80)
     axes = figure.subplots(2, 1, sharex=True)
-    t = start_s + np.linspace(0.0, seconds, x.shape[1])
     if x.shape[0] == 1:
         for one in axes:
             one.plot(t, x[0], color=_INK, linewidth=0.5)
@@ -245,7 +244,7 @@ def looked(
         )
         figure.colorbar(shown, ax=axes[1], label="where it looked", pad=0.01)
     for start, end, state in states:
-        if state in ("S1", "S2") and start_s <= start < start_s + seconds:
+        if state in ("S1", "S2") and t[0] <= start and end <= t[-1]:
             axes[0].axvspan(start, end, ymin=0.97, color=_ALERT if state == "S1" else _CLEAN)
             where = ((start + end) / 2, 1.01)
             axes[0].annotate(state, where, xycoords=("data", "axes fraction"), fontsize=7, ha="center")
@@ -344,6 +343,41 @@ def _from_results(path: Path, out: Path, models: Sequence[str]) -> list[Path]:
     return [out / "confusion.png", out / "reliability.png"]
 
 
+def _hearing(
+    model: str, checkpoint: Path
+) -> tuple[Any, Callable[[np.ndarray], np.ndarray], float, np.ndarray, tuple[float, float] | None]:
+    """Of a model: its net; sound → windows (n, height, width); seconds from window to window; seconds of a
+    window's columns; its lowest and highest band.
+    """
+    from device.rates import WORKING_RATE_HZ
+
+    if model == "ours":
+        from device import features
+        from training.classifier import load_checkpoint, window_inputs
+
+        net, _ = load_checkpoint(checkpoint)
+
+        def hear(sound: np.ndarray) -> np.ndarray:
+            power = features.frames_of(features.at_least_a_window(sound))
+            return window_inputs(power, net.view)[:, 0]
+
+        centres = (features.FRAME / 2 + features.FRAME_HOP * np.arange(features.FRAMES)) / WORKING_RATE_HZ
+        every = features.FRAMES_EVERY * features.FRAME_HOP / WORKING_RATE_HZ
+        highest = _hertz((features.LOWEST_HZ, features.HIGHEST_HZ), net.view.bands / features.BANDS)
+        return net, hear, every, centres, (features.LOWEST_HZ, highest)
+    from device.frontends import BAND_HZ, FRONT_ENDS, Mel
+    from training.screeners import front_end_name, load_net
+
+    front = FRONT_ENDS[front_end_name(model)]
+    width = front.shape[1]
+    every = front.every / WORKING_RATE_HZ
+    if isinstance(front, Mel):
+        centres = (front.grid.frame / 2 + front.grid.hop * np.arange(width)) / WORKING_RATE_HZ
+        return load_net(checkpoint), front.windows, every, centres, BAND_HZ
+    centres = np.arange(width) * front.length / width / WORKING_RATE_HZ
+    return load_net(checkpoint), front.windows, every, centres, None
+
+
 def draw_looked(
     data: Path,
     cache: Path,
@@ -355,16 +389,14 @@ def draw_looked(
 ) -> Path:
     """Where a trained model looked in the window of a recording that it takes for the most abnormal.
 
-    recording: the name of one below `data`, or a sound file. model: of training.screeners.
+    recording: the name of one below `data`, or a sound file. model: `ours` or one of training.screeners.
     """
-    from device.frontends import FRONT_ENDS
-    from device.rates import WORKING_RATE_HZ
+    import torch
+
     from device.screen import read_working_rate
     from training import data as training_data
-    from training.screeners import front_end_name, load_net
 
-    front = FRONT_ENDS[front_end_name(model)]
-    net = load_net(checkpoint)
+    net, hear, every_s, centres, hz = _hearing(model, checkpoint)
     spans: Sequence[tuple[float, float, str]] = ()
     if Path(recording).is_file():
         sound, name = read_working_rate(recording)[0], Path(recording).stem
@@ -374,17 +406,13 @@ def draw_looked(
             raise BadInput(f"--recording {recording}: no file, and no recording below {data}; name one")
         sound, name = training_data.load(known[recording]), recording
         spans = training_data.states(data).get(recording, ())
-    import torch
-
-    windows = front.windows(sound)
+    windows = hear(sound)
     with torch.no_grad():
         logits = net(torch.from_numpy(windows)[:, None])[:, 1].numpy()
     k = int(logits.argmax())
     map_, how = where_it_looked(net, windows[k])
     probability = 1.0 / (1.0 + np.exp(-float(logits[k])))
     title = f"{name}, {model}: p(abnormal) {probability:.2f} in this window; where it looked by {how}"
-    hz = (25.0, 400.0) if front.shape[0] > 1 else None
-    start_s = k * front.every / WORKING_RATE_HZ
-    looked(out, windows[k], map_, front.length / WORKING_RATE_HZ, hz, title, spans, start_s)
+    looked(out, windows[k], map_, k * every_s + centres, hz, title, spans)
     say(f"written: {out}")
     return out
