@@ -220,13 +220,14 @@ def reference(x: np.ndarray) -> np.ndarray:
     )
 
 
-def _judge(x: np.ndarray, raw_known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By second: usable, and own noise (root mean square above 40 Hz of the quieter half), of a lead at
-    360 Hz."""
+def _judge(x: np.ndarray, raw: np.ndarray, raw_known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By second: usable, and own noise (root mean square above 40 Hz of the quieter half), of a reference at
+    360 Hz and the lead it was made from."""
     seconds = len(x) // RATE_HZ
     grid = x[: seconds * RATE_HZ].reshape(seconds, RATE_HZ)
     known = raw_known[: seconds * RATE_HZ].reshape(seconds, RATE_HZ).all(1)
-    flat = (np.abs(np.diff(grid, axis=1)) < 1e-6).mean(1) > 0.9
+    still = np.abs(np.diff(raw[: seconds * RATE_HZ].reshape(seconds, RATE_HZ), axis=1)) < 1e-5
+    flat = still.mean(1) > 0.9
     loud = np.abs(grid).max(1) > 8.0
     high = signal.sosfiltfilt(_ABOVE_40, x)[: seconds * RATE_HZ].reshape(seconds, 20, RATE_HZ // 20)
     noise = np.sqrt(np.median((high**2).mean(2), axis=1)).astype(np.float32)
@@ -253,9 +254,10 @@ def load_pieces(data: Path, parts: Sequence[str], databases: Sequence[str] | Non
             if not known.all():
                 at = np.arange(len(x))
                 x = np.interp(at, at[known], x[known]).astype(np.float32)
-            y = reference(to_working_rate(x, record.rate_hz))
+            raw = to_working_rate(x, record.rate_hz)
+            y = reference(raw)
             where = np.minimum((np.arange(len(y)) * (record.rate_hz / RATE_HZ)).astype(int), len(known) - 1)
-            usable, noise = _judge(y, known[where])
+            usable, noise = _judge(y, raw, known[where])
             found.append(Piece(s.record, lead, s.patient, s.part, s.benchmark, y, usable, noise))
     if not found:
         raise BadInput(f"{folder}: no record of part {' or '.join(parts)}; look at splits.csv")
