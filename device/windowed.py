@@ -8,6 +8,7 @@ benchmark.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "CLASSIC_RATE_HZ",
     "CLASSIC_WINDOW",
     "WindowedFile",
+    "classic_file",
     "denoise_windowed",
     "in_windows",
     "match_length",
@@ -70,6 +72,14 @@ def denoise_windowed(run: Run, x: np.ndarray, rate_hz: int, window: int, overlap
     """Working-rate sound (n,) through such a network at `rate_hz` and back: float32 (n,), aligned."""
     there = resample(x, WORKING_RATE_HZ, rate_hz)
     return resample(in_windows(run, there, window, overlap), rate_hz, WORKING_RATE_HZ, len(x))
+
+
+def classic_file(model: str) -> Path:
+    """The TFLite file that `unet-classic` (it ships) or `unet-classic:FILE` names, else BadInput."""
+    name, _, path = model.partition(":")
+    if name != "unet-classic":
+        raise BadInput(f"--model {name}: no such network; there is unet-classic, or leave it out for ours")
+    return Path(path) if path else Path(str(resources.files("models"))) / "rivals" / "unet-classic.tflite"
 
 
 class WindowedFile:

@@ -47,6 +47,7 @@ def _denoise(arguments: argparse.Namespace) -> int:
         processes=arguments.processes,
         states=arguments.states,
         kind=arguments.kind,
+        model=arguments.model,
     )
 
 
@@ -118,6 +119,11 @@ def _add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     )
     denoise.add_argument(
         "--strength", type=_fraction, default=1.0, help="0 (as it was) to 1 (fully denoised); default 1"
+    )
+    denoise.add_argument(
+        "--model",
+        metavar="unet-classic[:FILE]",
+        help="for comparison: the classic U-Net instead of the device's network, not in real time",
     )
     _add_common(denoise)
     denoise.set_defaults(func=_denoise)

@@ -32,6 +32,7 @@ from device.resample import Decimator, upsample
 from device.screen import Findings, screen_recording
 from device.sources.ecg_files import find_ecgs
 from device.sources.files import SUFFIXES, Sound, read_sound, write_sound
+from device.windowed import WindowedFile, classic_file
 from host import ecg
 from host.states import NAME as STATES_NAME
 from host.states import HeartState, read_states
@@ -45,6 +46,11 @@ Done = TypeVar("Done")
 @lru_cache(maxsize=2)
 def _bundle(folder: Path | None) -> bundles.Bundle:
     return bundles.load(folder)
+
+
+@lru_cache(maxsize=1)
+def _windowed(path: Path) -> WindowedFile:
+    return WindowedFile(path)
 
 
 @lru_cache(maxsize=4)
@@ -187,6 +193,8 @@ class _DenoiseJob:
     bundle: Path | None
     states: Path | None = None
     kind: str = "sound"
+    model: Path | None = None
+    """A classic U-Net's file instead of the bundle's denoiser."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +231,11 @@ def _denoise_one(job: _DenoiseJob) -> _Outcome:
             )
             return _Outcome(job.source, tuple(notes))
         sound = read_sound(job.source)
-        raw, clean = clean_sound(sound, _model(job.bundle, "denoiser"), job.strength)
+        if job.model:
+            raw = to_working_rate(sound.samples, sound.rate_hz)
+            clean = raw + np.float32(job.strength) * (_windowed(job.model)(raw) - raw)
+        else:
+            raw, clean = clean_sound(sound, _model(job.bundle, "denoiser"), job.strength)
         output = (
             clean if sound.rate_hz == WORKING_RATE_HZ else upsample(clean, sound.rate_hz, len(sound.samples))
         )
@@ -249,18 +261,25 @@ def denoise(
     processes: int | None = None,
     states: Path | None = None,
     kind: str = "sound",
+    model: str | None = None,
 ) -> int:
     """Clean a file, or every WAV and FLAC file of a folder into another folder under the same names. With
     `kind` ecg: a WFDB record, a WAV, FLAC or CSV, or every one of a folder.
 
     `plot`: a PNG file, or a folder of them when `source` is one. `states`: a table of where S1 and S2 lie,
-    for the plot; None: a states.csv beside the recording, if there is one. Returns the exit code: 0, or 2
+    for the plot; None: a states.csv beside the recording, if there is one. `model`: "unet-classic", or
+    "unet-classic:FILE", for the network that ours is measured against. Returns the exit code: 0, or 2
     when a file could not be read (the others are done all the same).
     """
     if states is not None:
         if plot is None:
             raise BadInput("--states: is drawn into the picture; give --plot PNG too")
         read_states(states)  # a broken table is told once, before any work
+    other = classic_file(model) if model else None
+    if other:
+        if kind != "sound":
+            raise BadInput(f"--model {model}: cleans heart sound only; leave it out for --kind {kind}")
+        _windowed(other)
     if source.is_dir():
         if target.exists() and not target.is_dir():
             raise BadInput(f"{target}: a file, but {source} is a folder; give a folder for the output")
@@ -277,7 +296,7 @@ def denoise(
             _make_folder(plot)
         names = [path.relative_to(source) for path in paths]
         jobs = [
-            _DenoiseJob(path, target / name, png, strength, bundle, states, kind)
+            _DenoiseJob(path, target / name, png, strength, bundle, states, kind, other)
             for path, name, png in zip(paths, names, _plot_names(names, plot), strict=True)
         ]
     else:
@@ -291,7 +310,7 @@ def denoise(
             raise BadInput(f"{target}: the output is the input; give another name, inputs are never changed")
         if plot and plot.suffix.lower() != ".png":
             raise BadInput(f"{plot}: pictures are written as PNG; give a name that ends in .png")
-        jobs = [_DenoiseJob(source, target, plot, strength, bundle, states, kind)]
+        jobs = [_DenoiseJob(source, target, plot, strength, bundle, states, kind, other)]
     if kind == "ecg":
         _model(bundle, "ecg")
     _bundle(bundle)  # a broken bundle is told once, before any work

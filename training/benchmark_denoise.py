@@ -1,335 +1,280 @@
-"""Measure the released denoiser on fold 0 and noise it never heard, through device.denoise itself.
+"""Measure the released denoiser on fold 0 and noise it never heard, beside everything else, in one run.
 
-    stethopi benchmark denoise --data ../shared/data          → docs/results/denoise.json
-    python -m training.benchmark_denoise --data ../shared/data --limit 2    a first look, in minutes
+    stethopi benchmark denoise --out runs --rivals rivals    writes docs/results/denoise.json
+    stethopi benchmark denoise --limit 2                     a first look, in minutes
 
-References: fold 0, by the rule of training.mixing with a diastolic contrast of at least 14 dB, at most
-twenty a database. Noise: the test part of every kind (hospital and stethoscope_handling are never trained
-on: with fold 0's subjects they are the unseen headline), taps, mains hum, white and pink synthesised. Each
-kind meets each SNR (25 to 400 Hz) with `--limit` references (default 10), of 6 s, databases in turn.
+References, noise and each figure are told in the result file itself (`how`) and in docs/denoiser.md. Each
+kind of noise meets each SNR (25 to 400 Hz) with `--limit` references (default 10), of 6 s, databases in
+turn.
 
-Rows: nothing; volume (the one best gain, known from the truth); band-pass 25–400 Hz, zero phase; wavelet
-(Coiflet 5, soft, universal threshold); spectral gating (stationary, threshold per bin); `float` and `pruned`
-from the checkpoints in --out when they are there; `int8`, the bundle as the device runs it. Murmurs: CirCor
-recordings of fold 0 where a murmur was heard whose systole holds at least 6 dB more energy (100–400 Hz) than
-diastole. Intervals:
-bootstrap over subjects.
+Rows: those of training.classical; unet-classic (float, int8) and lu-net from the checkpoints in --rivals;
+`float` and `pruned`, ours, from the checkpoints in --out; `int8`, the bundle as the device runs it. A row
+whose file is missing is left out, and the result says so.
+
+The work is cut into pieces that are kept in --cache until data, networks, settings or these programs
+change: a run that was broken off goes on where it was, and only what is new is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import signal
 
 from device import bundle as bundles
-from device.denoise import denoise
-from device.errors import StethopiError
+from device import resample
+from device.errors import BadInput, StethopiError
 from device.rates import WORKING_RATE_HZ
 from device.runtime import runtime_name
 from training import data as data_room
-from training import denoiser_note
-from training.metrics import BAND_HZ, band, bootstrap, improvement, murmur_excess_db, snr_db
-from training.mixing import NoisePool, Reference, coloured, hum, references, taps
-
-__all__ = ["benchmark", "main", "note", "table", "write_note"]
-
-RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-LEVELS_DB = (-6.0, -3.0, 0.0, 3.0, 6.0, 10.0)
-HEADLINE_DB = (-6.0, -3.0, 0.0, 3.0, 6.0)
-RECORDED = (
-    "speech_babble",
-    "crying",
-    "household",
-    "environment",
-    "breath",
-    "hospital",
-    "stethoscope_handling",
+from training import denoise_tables, mixing
+from training.card import RESULTS
+from training.denoise_material import (
+    GRADES_DB,
+    HEADLINE_DB,
+    HEARD,
+    HEARD_LEVELS,
+    LEAST_CONTRAST_DB,
+    LEVELS_DB,
+    MOST_OF_A_DATABASE,
+    MURMUR_LEVELS,
+    PIECE,
+    PITCHES_HZ,
+    TIMINGS,
+    UNSEEN,
+    WORSE_DB,
+    Material,
+    known_murmur,
 )
-SYNTHESISED = ("taps", "hum", "white", "pink")
-UNSEEN = ("hospital", "stethoscope_handling")
-PIECE = 6 * WORKING_RATE_HZ
+from training.denoise_measure import MEASURES, Item, collect, jobs_of, measure, rows_of, say
+from training.metrics import beat_shifts_ms, bootstrap, paired_bootstrap
+from training.mixing import hum, taps
 
-Cleaner = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(noisy, clean) → cleaned; only the volume row looks at the clean one."""
-
-
-# ── classical rows ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def nothing(noisy: np.ndarray, _clean: np.ndarray) -> np.ndarray:
-    return noisy
-
-
-def volume(noisy: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """The one gain that brings the in-band sound nearest to the truth."""
-    x, s = band(noisy), band(clean)
-    return (noisy * (float(x @ s) / max(float(x @ x), 1e-30))).astype(np.float32)
-
-
-_SOS = signal.butter(4, BAND_HZ, "bandpass", fs=WORKING_RATE_HZ, output="sos")
-
-
-def band_pass(noisy: np.ndarray, _clean: np.ndarray) -> np.ndarray:
-    return signal.sosfiltfilt(_SOS, noisy).astype(np.float32)
-
-
-def wavelet(noisy: np.ndarray, _clean: np.ndarray) -> np.ndarray:
-    """Coiflet 5, soft threshold sigma * sqrt(2 ln n), sigma of each level by its median (Donoho 1995)."""
-    import pywt
-
-    levels = min(6, pywt.dwt_max_level(len(noisy), "coif5"))
-    found = pywt.wavedec(noisy, "coif5", level=levels)
-    kept = [found[0]]
-    for d in found[1:]:
-        sigma = float(np.median(np.abs(d))) / 0.6745
-        kept.append(pywt.threshold(d, sigma * np.sqrt(2 * np.log(len(noisy))), "soft"))
-    return pywt.waverec(kept, "coif5")[: len(noisy)].astype(np.float32)
-
-
-def spectral_gating(noisy: np.ndarray, _clean: np.ndarray) -> np.ndarray:
-    """Stationary gate: per bin the mean and deviation of the level in dB set the threshold (mean + 1.5
-    deviations), below it 12 dB less, the mask smoothed over 3 frames and 3 bins. After Sainburg 2019.
-    """
-    _, _, z = signal.stft(noisy, WORKING_RATE_HZ, nperseg=256, noverlap=192)
-    level = 20 * np.log10(np.abs(z) + 1e-10)
-    threshold = level.mean(1, keepdims=True) + 1.5 * level.std(1, keepdims=True)
-    mask = signal.convolve2d((level > threshold).astype(float), np.ones((3, 3)) / 9, "same")
-    gain = 10 ** (-12 / 20)
-    _, y = signal.istft(z * (gain + (1 - gain) * mask), WORKING_RATE_HZ, nperseg=256, noverlap=192)
-    return y[: len(noisy)].astype(np.float32)
-
-
-CLASSICAL: dict[str, Cleaner] = {
-    "nothing": nothing,
-    "volume": volume,
-    "band-pass": band_pass,
-    "wavelet": wavelet,
-    "spectral gating": spectral_gating,
-}
-
-
-# ── material ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Mixture:
-    kind: str
-    level_db: float
-    reference: Reference
-    clean: np.ndarray
-    noisy: np.ndarray
-    spans: tuple[tuple[float, float, str], ...]
-
-
-class Noises:
-    """Noise of every kind that is reported."""
-
-    def __init__(self, data: Path) -> None:
-        self.pool = NoisePool.load(data, "test", free_only=False)
-        self.kinds = [k for k in RECORDED if k in self.pool.segments] + list(SYNTHESISED)
-
-    def draw(self, rng: np.random.Generator, kind: str, n: int) -> np.ndarray:
-        if kind == "taps":
-            return taps(rng, n)
-        if kind == "hum":
-            return hum(rng, n)
-        if kind in ("white", "pink"):
-            return coloured(rng, n, 0.0 if kind == "white" else 1.0)
-        return self.pool.draw(rng, kind, n, speed=False)
-
-    def mix(self, rng: np.random.Generator, clean: np.ndarray, kind: str, level_db: float) -> np.ndarray:
-        """The clean sound with that noise at an SNR in 25–400 Hz."""
-        noise = self.draw(rng, kind, len(clean)).astype(np.float32)
-        while float(np.std(band(noise))) < 1e-6:  # a piece of a recording without anything in the band
-            noise = self.draw(rng, kind, len(clean)).astype(np.float32)
-        gain = float(np.std(band(clean)) / np.std(band(noise))) * 10 ** (-level_db / 20)
-        return (clean + gain * noise).astype(np.float32)
-
-
-def _in_turn(refs: Sequence[Reference], rng: np.random.Generator) -> list[Reference]:
-    """References with their databases in turn, inside each in random order."""
-    by: dict[str, list[Reference]] = {}
-    for k in rng.permutation(len(refs)):
-        by.setdefault(refs[k].database, []).append(refs[k])
-    found: list[Reference] = []
-    while any(by.values()):
-        found += [members.pop() for _, members in sorted(by.items()) if members]
-    return found
-
-
-def _piece(r: Reference, rng: np.random.Generator) -> tuple[np.ndarray, tuple[tuple[float, float, str], ...]]:
-    start = int(rng.integers(max(1, len(r.sound) - PIECE + 1)))
-    s0 = start / WORKING_RATE_HZ
-    return r.sound[start : start + PIECE], tuple((a - s0, b - s0, s) for a, b, s in r.spans)
-
-
-def _mixtures(refs: Sequence[Reference], noises: Noises, each: int, seed: int) -> list[Mixture]:
-    rng = np.random.default_rng([seed, 1])
-    order = _in_turn(refs, rng)
-    found, k = [], 0
-    for kind in noises.kinds:
-        for level in LEVELS_DB:
-            for _ in range(each):
-                r = order[k % len(order)]
-                k += 1
-                clean, spans = _piece(r, rng)
-                found.append(Mixture(kind, level, r, clean, noises.mix(rng, clean, kind, level), spans))
-    return found
-
+__all__ = ["benchmark", "main"]
 
 # ── figures ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _improvements(mixtures: Sequence[Mixture], clean_up: Cleaner, seed: int) -> dict[str, Any]:
-    plain, beyond, wide = [], [], []
-    for m in mixtures:
-        out = clean_up(m.noisy, m.clean)
-        p, b = improvement(band(m.clean), band(m.noisy), band(out))
-        plain.append(p)
-        beyond.append(b)
-        wide.append(snr_db(m.clean, out) - snr_db(m.clean, m.noisy))
-    kinds = np.array([m.kind for m in mixtures])
-    levels = np.array([m.level_db for m in mixtures])
-    groups = np.array([m.reference.group for m in mixtures])
-    values = {"plain": np.array(plain), "beyond_volume": np.array(beyond), "full_band": np.array(wide)}
-    headline = np.isin(levels, HEADLINE_DB)
+def _values(items: Sequence[Item], name: str) -> np.ndarray:
+    return np.array([np.nan if i[name] is None else i[name] for i in items], dtype=np.float64)
 
-    def figures(where: np.ndarray) -> dict[str, Any]:
-        return {k: bootstrap(v[where].tolist(), groups[where].tolist(), seed=seed) for k, v in values.items()}
 
-    found: dict[str, Any] = {"all": figures(headline), "unseen": figures(headline & np.isin(kinds, UNSEEN))}
-    found["kinds"] = {}
-    for kind in dict.fromkeys(kinds.tolist()):
-        here = kinds == kind
-        found["kinds"][kind] = {
-            **figures(headline & here),
-            "by_snr": {
-                f"{level:g}": {
-                    "plain": round(float(values["plain"][here & (levels == level)].mean()), 2),
-                    "beyond_volume": round(
-                        float(values["beyond_volume"][here & (levels == level)].mean()), 2
-                    ),
-                }
-                for level in LEVELS_DB
-            },
-        }
-    found["made_worse"] = float(np.mean(values["plain"] < 0))
+def _shifts(items: Sequence[Item]) -> dict[str, float | None]:
+    """Median and 95th percentile of the absolute shift of S1 and of S2, ms."""
+    found: dict[str, float | None] = {}
+    for beat in ("S1", "S2"):
+        values = np.abs(np.concatenate([np.asarray(i[beat], dtype=np.float64) for i in items]))
+        found[f"{beat}_median_ms"] = float(np.median(values)) if len(values) else None
+        found[f"{beat}_p95_ms"] = float(np.percentile(values, 95)) if len(values) else None
     return found
 
 
-def _clean_in(refs: Sequence[Reference], clean_up: Cleaner, seed: int) -> dict[str, Any]:
-    values, groups = [], []
-    for r in refs:
-        sound = r.sound[: 2 * PIECE]
-        values.append(snr_db(band(sound), band(clean_up(sound, sound))))
-        groups.append(r.group)
-    return {
-        "mean": bootstrap(values, groups, seed=seed),
-        "percentile_5": bootstrap(values, groups, lambda v: float(np.percentile(v, 5)), seed=seed),
-    }
+def _improvements(items: Sequence[Item], material: Material) -> dict[str, Any]:
+    m = material.mixtures
+    kinds = np.array([x.kind for x in m])
+    levels = np.array([x.level_db for x in m])
+    groups = np.array([x.reference.group for x in m])
+    values = {name: _values(items, name) for name in MEASURES}
+    values["correlation"] = _values(items, "correlation")
+    headline = np.isin(levels, HEADLINE_DB)
 
-
-def _murmur_changes(
-    refs: Sequence[Reference], noises: Noises, clean_up: Cleaner, seed: int
-) -> dict[str, Any]:
-    """Change of the systolic excess against the clean recording's own, dB: clean in, 10 dB, 0 dB."""
-    rng = np.random.default_rng([seed, 2])
-    rows: dict[str, list[float]] = {"clean": [], "10": [], "0": []}
-    groups = [r.group for r in refs]
-    for k, r in enumerate(refs):
-        sound = r.sound[: 2 * PIECE]
-        own = murmur_excess_db(sound, r.spans)
-        kind = noises.kinds[k % len(noises.kinds)]
-        for name in rows:
-            x = sound if name == "clean" else noises.mix(rng, sound, kind, float(name))
-            rows[name].append(murmur_excess_db(clean_up(x, sound), r.spans) - own)
-    return {
-        name: {
-            "median": bootstrap(v, groups, lambda a: float(np.median(a)), seed=seed),
-            "percentile_10": bootstrap(v, groups, lambda a: float(np.percentile(a, 10)), seed=seed),
+    def figures(where: np.ndarray, names: Sequence[str] = MEASURES) -> dict[str, Any]:
+        return {
+            k: bootstrap(values[k][where].tolist(), groups[where].tolist(), seed=material.seed) for k in names
         }
-        for name, v in rows.items()
+
+    def means(where: np.ndarray) -> dict[str, Any]:
+        shifts = _shifts([items[k] for k in np.flatnonzero(where)])
+        return {**{k: float(np.nanmean(v[where])) for k, v in values.items()}, **shifts}
+
+    found: dict[str, Any] = {
+        "all": figures(headline, tuple(values)),
+        "unseen": figures(headline & np.isin(kinds, UNSEEN), tuple(values)),
+        "by_snr": {},
+        "kinds": {},
     }
+    for level in LEVELS_DB:
+        here = levels == level
+        found["by_snr"][f"{level:g}"] = {**means(here), **figures(here, ("plain", "beyond_volume"))}
+    for kind in dict.fromkeys(kinds.tolist()):
+        here = kinds == kind
+        by = {f"{level:g}": means(here & (levels == level)) for level in LEVELS_DB}
+        found["kinds"][kind] = {**figures(headline & here, tuple(values)), "by_snr": by}
+    worse = (values["plain"] < 0)[levels <= WORSE_DB].astype(float)
+    where = levels <= WORSE_DB
+    found["made_worse"] = float(worse.mean())
+    found["made_worse_interval"] = bootstrap(worse.tolist(), groups[where].tolist(), seed=material.seed)
+    return found
 
 
-def _false_murmurs(refs: Sequence[Reference], noises: Noises, clean_up: Cleaner, seed: int) -> dict[str, Any]:
-    """Systolic excess that normal beats at 0 dB have after cleaning, above what they had clean, dB."""
-    rng = np.random.default_rng([seed, 3])
-    values, groups = [], []
-    for k, r in enumerate(refs):
-        sound = r.sound[: 2 * PIECE]
-        x = noises.mix(rng, sound, noises.kinds[k % len(noises.kinds)], 0.0)
-        values.append(murmur_excess_db(clean_up(x, sound), r.spans) - murmur_excess_db(sound, r.spans))
-        groups.append(r.group)
+def _middle_and_tail(values: np.ndarray, groups: Sequence[str], tail: float, seed: int) -> dict[str, Any]:
     return {
-        "median": bootstrap(values, groups, lambda v: float(np.median(v)), seed=seed),
-        "percentile_90": bootstrap(values, groups, lambda v: float(np.percentile(v, 90)), seed=seed),
+        "median": bootstrap(values.tolist(), groups, lambda v: float(np.median(v)), seed=seed),
+        f"percentile_{tail:g}": bootstrap(
+            values.tolist(), groups, lambda v: float(np.percentile(v, tail)), seed=seed
+        ),
     }
 
 
-def _level_spread(mixtures: Sequence[Mixture], clean_up: Cleaner) -> float:
-    """Largest difference, dB, of the improvement when the same sound peaks at 0.005 … 1.0 of full scale."""
-    worst = 0.0
-    for m in mixtures:
-        found = []
-        for peak in (0.005, 0.05, 0.3, 1.0):
-            gain = np.float32(peak / np.max(np.abs(m.noisy)))
-            out = clean_up(m.noisy * gain, m.clean * gain) / gain
-            found.append(snr_db(band(m.clean), band(out)))
-        worst = max(worst, max(found) - min(found))
-    return worst
+def _clean_in(items: Sequence[Item], material: Material) -> dict[str, Any]:
+    groups = [r.group for r in material.normal]
+    snr = _values(items, "snr").tolist()
+    return {
+        "mean": bootstrap(snr, groups, seed=material.seed),
+        "percentile_5": bootstrap(snr, groups, lambda v: float(np.percentile(v, 5)), seed=material.seed),
+        "full_band": bootstrap(_values(items, "full_band").tolist(), groups, seed=material.seed),
+        "correlation": float(np.nanmean(_values(items, "correlation"))),
+        **_shifts(items),
+    }
+
+
+def _synthetic_figures(items: Sequence[Item], material: Material) -> dict[str, Any]:
+    """By grade, timing and pitch: median change of the excess, and of the murmur's own sound, dB."""
+    clips = material.clips
+    groups = np.array([c.reference.group for c in clips])
+    found: dict[str, Any] = {}
+    for of, known in (("all", ["all"]), ("grade", GRADES_DB), ("timing", TIMINGS), ("pitch", PITCHES_HZ)):
+        names = list(known)
+        for name in names:
+            where = np.array([of == "all" or getattr(c, of) == name for c in clips])
+            entry: dict[str, Any] = {"n": int(where.sum())}
+            for level in MURMUR_LEVELS:
+                values = np.array([i[level] for i in items], dtype=np.float64)[where]
+                entry[level] = {
+                    what: bootstrap(
+                        values[:, column].tolist(),
+                        groups[where].tolist(),
+                        lambda v: float(np.median(v)),
+                        seed=material.seed,
+                    )
+                    for column, what in enumerate(("excess", "kept"))
+                }
+            if of == "all":
+                found["all"] = entry
+            else:
+                found.setdefault(of, {})[name] = entry
+    return found
+
+
+def _classifier_figures(items: Sequence[Item], material: Material, threshold: float) -> dict[str, Any]:
+    """MAcc of abnormal and AUC of murmurs, cleaned against raw, the same recordings and noise: paired."""
+    from training.classifier import auc, macc
+
+    judged = material.judged
+    groups = [r.group for r in judged]
+    abnormal = np.array([r.label == "abnormal" for r in judged])
+    at_circor = np.array([r.database == "circor" for r in judged])
+    here = np.array([r.murmur_here == "yes" for r in judged])
+    found: dict[str, Any] = {
+        "recordings": len(judged),
+        "subjects": len(set(groups)),
+        "abnormal": int(abnormal.sum()),
+        "murmur_recordings": int(at_circor.sum()),
+        "murmurs": int(here[at_circor].sum()),
+        "threshold": threshold,
+        "levels": {},
+    }
+
+    def figure(
+        which: Callable[[np.ndarray, np.ndarray], float], values: np.ndarray, rows: np.ndarray
+    ) -> float:
+        return float(which(values[rows], rows))
+
+    for level in HEARD_LEVELS:
+        v = np.array([i[level] for i in items], dtype=np.float64)
+
+        def compare(
+            raw: np.ndarray,
+            cleaned: np.ndarray,
+            measure: Callable[[np.ndarray, np.ndarray], float],
+            where: np.ndarray,
+        ) -> dict[str, Any]:
+            rows = np.flatnonzero(where)
+            pair = paired_bootstrap(
+                lambda x, k: measure(x[k], rows[k]),
+                cleaned[rows],
+                raw[rows],
+                [groups[k] for k in rows],
+                seed=material.seed,
+            )
+            return {"cleaned": pair["one"], "raw": pair["other"], "difference": pair["difference"]}
+
+        found["levels"][level] = {
+            "macc": compare(
+                v[:, 0],
+                v[:, 2],
+                lambda p, k: macc(p, abnormal[k], threshold),
+                np.ones(len(judged), dtype=bool),
+            ),
+            "abnormal_auc": compare(
+                v[:, 0], v[:, 2], lambda p, k: auc(p, abnormal[k]), np.ones(len(judged), dtype=bool)
+            ),
+            "murmur_auc": compare(v[:, 1], v[:, 3], lambda p, k: auc(p, here[k]), at_circor),
+        }
+    return found
+
+
+def _margins(found: Mapping[str, Mapping[str, list[Item]]], material: Material) -> dict[str, Any]:
+    """int8 minus another row on the same mixtures, −6…6 dB, all kinds: paired, with its interval."""
+    m = material.mixtures
+    headline = np.isin([x.level_db for x in m], HEADLINE_DB)
+    groups = [x.reference.group for x, h in zip(m, headline, strict=True) if h]
+    ours = {k: _values(found["int8"]["mixtures"], k)[headline] for k in MEASURES[:2]}
+    margins: dict[str, Any] = {}
+    for name, sections in found.items():
+        if name != "int8":
+            margins[name] = {
+                k: bootstrap(
+                    (v - _values(sections["mixtures"], k)[headline]).tolist(), groups, seed=material.seed
+                )
+                for k, v in ours.items()
+            }
+    return margins
 
 
 def _rounded(x: Any) -> Any:
-    if isinstance(x, dict):
+    if isinstance(x, Mapping):
         return {k: _rounded(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [_rounded(v) for v in x]
     if isinstance(x, float):
         return None if not np.isfinite(x) else round(x, 3)
     return x
 
 
-def _networks(checkpoints: Path) -> dict[str, tuple[Cleaner, dict[str, Any]]]:
-    """Float rows from the checkpoints that are there."""
-    found: dict[str, tuple[Cleaner, dict[str, Any]]] = {}
-    for row, name in (("float", "denoiser-full.pt"), ("pruned", "denoiser-pruned.pt")):
-        path = checkpoints / name
-        if not path.is_file():
-            continue
-        from models.denoiser import tables
-        from training.denoiser import Removal, denoise_whole, load_net
-        from training.export import count_macs
+def _first_words(thing: Any) -> str:
+    return " ".join((inspect.getdoc(thing) or "").split())
 
-        net, kept = load_net(path)
-        coefficients = tables(int(kept["recipe"]["net"].get("frame", 96)))
-        removal = Removal(coefficients)
 
-        def clean_up(
-            noisy: np.ndarray,
-            _clean: np.ndarray,
-            net: Any = net,
-            removal: Any = removal,
-            coefficients: Any = coefficients,
-        ) -> np.ndarray:
-            return denoise_whole(net, removal, coefficients, noisy)
-
-        found[row] = (
-            clean_up,
-            {
-                "parameters": int(sum(p.numel() for p in net.parameters())),
-                "mac_per_s": count_macs(net, tuple(net.examples().values())) * 125,
-            },
-        )
-    return found
+def _how(material: Material) -> dict[str, Any]:
+    """How it was measured, for the reader of the figures."""
+    rule = " ".join((inspect.getdoc(mixing) or "").partition("References.")[2].partition("\n\n")[0].split())
+    return {
+        "clean references": f"{rule} Here: fold 0, a diastolic contrast of at least {LEAST_CONTRAST_DB:g} dB,"
+        f" {PIECE // WORKING_RATE_HZ} s or more, no murmur heard, at most {MOST_OF_A_DATABASE} a database,"
+        " those of best contrast.",
+        "noise": "part `test` of the noise index; hospital and stethoscope_handling are in no training set",
+        "taps": _first_words(taps),
+        "hum": _first_words(hum),
+        "white, pink": "Gaussian noise with a power of f to the 0 and to the -1, from 12 Hz up",
+        "snr": "of the 25 to 400 Hz part of both; full band: 0 to 1000 Hz",
+        "real murmurs": "CirCor, fold 0, murmur_here = yes, 6 dB or more between 100 and 400 Hz in systole"
+        " over diastole; the change of that excess",
+        "synthetic murmurs": _first_words(known_murmur),
+        "shift": _first_words(beat_shifts_ms),
+        "classifier": f"{_first_words(Material.judged)} The first {HEARD // WORKING_RATE_HZ} s; kinds of"
+        " noise in turn; difference: cleaned minus raw of the same sound, subjects drawn for both at once.",
+        "limit": f"{material.each} mixtures for each kind and SNR; default 10",
+    }
 
 
 def benchmark(
@@ -338,58 +283,66 @@ def benchmark(
     *,
     bundle: Path | None = None,
     checkpoints: Path | None = None,
+    rivals: Path | None = None,
     results: Path | None = None,
     each: int = 10,
     seed: int = 1,
+    processes: int | None = None,
     command: str = "",
 ) -> dict[str, Any]:
     """Measure all rows and write `results`/denoise.json (default docs/results). Returns what it wrote."""
     from training.release import commit_id
 
+    if each < 1:
+        raise BadInput(f"--limit {each}: must be 1 or more")
     started = time.monotonic()
     released = bundles.load(bundle)
     entry = released.model("denoiser")
-    refs = [
-        r for r in references(data, cache, (0,), least_db=14.0, share=1.0, most=20) if len(r.sound) >= PIECE
-    ]
-    normal = [r for r in refs if not r.murmur]
-    heard = [
-        r
-        for r in references(data, cache, (0,), least_db=6.0, share=1.0)
-        if r.murmur and murmur_excess_db(r.sound, r.spans) >= 6.0
-    ]
-    murmurs = heard[: 6 * each]
-    quiet = [r for r in normal if abs(murmur_excess_db(r.sound, r.spans)) < 6.0][: 6 * each]
-    noises = Noises(data)
-    mixtures = _mixtures(normal, noises, each, seed)
+    checkpoints = checkpoints or Path("runs")
+    rows, left_out = rows_of(released.folder, checkpoints, rivals or checkpoints)
+    for name, why in left_out.items():
+        say(f"{name}: row left out, {why}")
+    hashes = data_room.data_hashes(data)
+    material = Material(data, cache, each, seed)
+    if not material.normal:
+        raise BadInput(f"{data}: no clean reference in fold 0; is --data complete?")
+    jobs = jobs_of(rows, material, released.folder)
+    before = sum(j.kept.is_file() for j in jobs)
+    measure(jobs, material, released.folder, processes or os.cpu_count() or 1)
+    say("figures and intervals")
+    found = collect(jobs)
 
-    rows: dict[str, tuple[Cleaner, dict[str, Any]]] = {k: (f, {}) for k, f in CLASSICAL.items()}
-    rows |= _networks(checkpoints) if checkpoints else {}
-    rows["int8"] = (
-        lambda noisy, _clean: denoise(entry, noisy),
-        {k: entry.meta[k] for k in ("parameters", "mac_per_s", "kilobytes", "delay_ms")},
-    )
-    found: dict[str, Any] = {}
-    for name, (clean_up, about) in rows.items():
-        begun = time.monotonic()
-        found[name] = {
-            **about,
-            **_improvements(mixtures, clean_up, seed),
-            "clean_in": _clean_in(normal, clean_up, seed),
-            "murmur": _murmur_changes(murmurs, noises, clean_up, seed),
-            "false_murmur": _false_murmurs(quiet, noises, clean_up, seed),
+    groups_of = {
+        "murmur": [r.group for r in material.murmurs],
+        "false_murmur": [r.group for r in material.quiet],
+    }
+    table: dict[str, Any] = {}
+    for row in rows:
+        items = found[row.name]
+        table[row.name] = {
+            **row.about(),
+            **_improvements(items["mixtures"], material),
+            "clean_in": _clean_in(items["clean"], material),
+            "murmur": {
+                level: _middle_and_tail(_values(items["murmur"], level), groups_of["murmur"], 10, seed)
+                for level in MURMUR_LEVELS
+            },
+            "false_murmur": _middle_and_tail(
+                _values(items["false_murmur"], "change"), groups_of["false_murmur"], 90, seed
+            ),
+            "synthetic_murmur": _synthetic_figures(items["synthetic"], material),
         }
-        if name == "int8":
-            found[name]["level_spread_db"] = _level_spread(mixtures[:: max(1, len(mixtures) // 8)], clean_up)
-        print(
-            f"{name:16s} {found[name]['all']['plain']['value']:+6.2f} plain "
-            f"{found[name]['all']['beyond_volume']['value']:+6.2f} beyond volume "
-            f"({time.monotonic() - begun:.0f} s)",
-            file=sys.stderr,
-            flush=True,
-        )
+    ours = table["int8"]
+    ours["level_spread_db"] = max(i["spread"] for i in found["int8"]["level"])
+    ours["classifier"] = _classifier_figures(
+        found["int8"]["classifier"], material, float(released.model("classifier").meta["threshold"])
+    )
+    rates = (8_000, 16_000, 44_100, 48_000, 96_000)
+    ours["delay_with_decimator_ms"] = ours["delay_ms"] + 1000 * max(
+        resample.Decimator(rate).delay_s for rate in rates
+    )
     by_database: dict[str, int] = {}
-    for r in normal:
+    for r in material.normal:
         by_database[r.database] = by_database.get(r.database, 0) + 1
     result = _rounded(
         {
@@ -400,182 +353,42 @@ def benchmark(
             "seed": seed,
             "commit": commit_id(),
             "command": command,
-            "data": data_room.data_hashes(data),
+            "data": hashes,
             "minutes": (time.monotonic() - started) / 60,
+            "pieces_kept_from_before": before,
             "snr_db": list(LEVELS_DB),
             "headline_snr_db": list(HEADLINE_DB),
+            "unseen_kinds": list(UNSEEN),
+            "limit": each,
+            "how": _how(material),
             "counts": {
-                "mixtures": len(mixtures),
+                "mixtures": len(material.mixtures),
                 "each_kind_and_snr": each,
                 "references": by_database,
-                "subjects": len({r.group for r in normal}),
-                "murmurs": len(murmurs),
-                "murmur_subjects": len({r.group for r in murmurs}),
-                "normal_beats": len(quiet),
+                "subjects": len({r.group for r in material.normal}),
+                "murmurs": len(material.murmurs),
+                "murmur_subjects": len({r.group for r in material.murmurs}),
+                "normal_beats": len(material.quiet),
+                "synthetic_murmurs": len(material.clips),
             },
-            "rows": found,
+            "left_out": left_out,
+            "margins": _margins(found, material),
+            "rows": table,
         }
     )
     results = results or RESULTS
     results.mkdir(parents=True, exist_ok=True)
     temporary = results / "denoise.json.tmp"
-    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    temporary.write_text(_compact(result) + "\n", "utf-8")
     os.replace(temporary, results / "denoise.json")
+    denoise_tables.draw(result, results / denoise_tables.PICTURE)
     return result
 
 
-# ── tables for README, card and lab note ────────────────────────────────────────────────────────────────────
-
-
-def _cell(figure: Mapping[str, Any], sign: bool = True) -> str:
-    if figure.get("value") is None:
-        return "–"
-    spec = "+.1f" if sign else ".1f"
-    return f"{figure['value']:{spec}} [{figure['low']:{spec}}, {figure['high']:{spec}}]"
-
-
-NAMES = {
-    "nothing": "nothing",
-    "volume": "best volume, known from the truth",
-    "band-pass": "band-pass 25–400 Hz",
-    "wavelet": "wavelet, Coiflet 5, soft",
-    "spectral gating": "spectral gating",
-    "float": "ours, float",
-    "pruned": "ours, pruned, float",
-    "int8": "**ours, int8, as on the device**",
-}
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """Markdown of docs/results/denoise.json: improvement by row, by kind, harm and murmurs."""
-    lines = [
-        "| dB in band, fold 0, −6…6 dB | all kinds: plain | beyond volume | unseen kinds: plain"
-        " | beyond volume | clean in: SNR out | made worse |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, row in result["rows"].items():
-        clean = row["clean_in"]["mean"]
-        cells = [NAMES.get(name, name)]
-        cells += [_cell(row[of][what]) for of in ("all", "unseen") for what in ("plain", "beyond_volume")]
-        cells.append("exact" if (clean["value"] or 0) >= 99.9 else _cell(clean, sign=False))
-        cells.append(f"{100 * row['made_worse']:.1f} %")
-        lines.append(f"| {' | '.join(cells)} |")
-    ours = result["rows"]["int8"]
-    lines += [
-        "",
-        "| kind of noise (int8) | plain | beyond volume | plain at −6 dB | at 0 dB | at 10 dB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for kind, k in ours["kinds"].items():
-        by = k["by_snr"]
-        cells = [kind + (" (never trained on)" if kind in UNSEEN else "")]
-        cells += [_cell(k["plain"]), _cell(k["beyond_volume"])]
-        cells += [f"{by[level]['plain']:+.1f}" for level in ("-6", "0", "10")]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| change of a murmur's excess, dB | clean in: median | worst tenth | 10 dB: median | worst tenth"
-        " | 0 dB: median | worst tenth | put into normal beats at 0 dB: median |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name in ("nothing", "band-pass", "wavelet", "spectral gating", "float", "pruned", "int8"):
-        row = result["rows"].get(name)
-        if row is None:
-            continue
-        cells = [
-            _cell(row["murmur"][at][what])
-            for at in ("clean", "10", "0")
-            for what in ("median", "percentile_10")
-        ]
-        lines.append(f"| {NAMES[name]} | {' | '.join(cells)} | {_cell(row['false_murmur']['median'])} |")
-    c = result["counts"]
-    databases = ", ".join(f"{k} {v}" for k, v in c["references"].items())
-    lines += [
-        "",
-        f"{c['mixtures']} mixtures of {PIECE // WORKING_RATE_HZ} s from {sum(c['references'].values())}"
-        f" recordings of {c['subjects']} subjects ({databases}); {c['murmurs']} recordings with a murmur of"
-        f" {c['murmur_subjects']} subjects. Intervals: 95 %, bootstrap over subjects. Level: peaks from 0.005"
-        f" to 1.0 of full scale give the same within {ours['level_spread_db']:.2f} dB. Written by"
-        f" `stethopi benchmark denoise` ({result['minutes']:.0f} min).",
-    ]
-    return "\n".join(lines)
-
-
-def brief(result: Mapping[str, Any]) -> str:
-    """The few rows of docs/results/denoise.json that the README shows, as Markdown."""
-    lines = [
-        "| dB in 25–400 Hz, inputs of −6…6 dB | all kinds: plain | beyond volume"
-        " | kinds never trained on: plain | beyond volume | clean in: SNR out"
-        " | murmur's excess: clean in | 10 dB | 0 dB |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name in ("nothing", "volume", "band-pass", "wavelet", "spectral gating", "int8"):
-        row = result["rows"].get(name)
-        if row is None:
-            continue
-        clean = row["clean_in"]["mean"]
-        cells = [NAMES.get(name, name)]
-        cells += [_cell(row[of][what]) for of in ("all", "unseen") for what in ("plain", "beyond_volume")]
-        cells.append("exact" if (clean["value"] or 0) >= 99.9 else _cell(clean, sign=False))
-        cells += [_cell(row["murmur"][at]["median"]) for at in ("clean", "10", "0")]
-        lines.append(f"| {' | '.join(cells)} |")
-    ours = result["rows"]["int8"]["kinds"]
-    hardest = min(ours, key=lambda kind: ours[kind]["plain"]["value"])
-    lines += [
-        "",
-        "*Beyond volume* gives input and output their best gain first, so that turning the volume down"
-        " earns nothing. *Murmur's excess*: median change of what a real murmur has more in systole than in"
-        f" diastole. The hardest kind of noise is {hardest} ({_cell(ours[hardest]['plain'])} plain). By"
-        " kind, with harm and the worst tenth: [docs/denoiser.md](docs/denoiser.md).",
-    ]
-    return "\n".join(lines)
-
-
-def note(results: Path) -> dict[str, str]:
-    """The generated parts of docs/denoiser.md by name, from the JSON files in `results`."""
-    parts = {}
-    if (path := results / "denoise.json").is_file():
-        parts["benchmark"] = table(json.loads(path.read_text("utf-8")))
-    if (path := results / "denoiser-pruning.json").is_file():
-        rows = json.loads(path.read_text("utf-8"))["rows"]
-        lines = [
-            "| channels taken by | share | parameters | MMAC/s | plain | beyond volume | clean in: SNR out |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for r in rows:
-            v = r["fold_1"]
-            cells = [r["by"], f"{r['ratio']:.2f}", f"{r['parameters']:,}", f"{r['mac_per_s'] / 1e6:.1f}"]
-            cells += [f"{v['all plain']:+.2f}", f"{v['all beyond']:+.2f}", f"{v['clean out']:.1f}"]
-            lines.append(f"| {' | '.join(cells)} |")
-        parts["pruning"] = "\n".join(lines)
-    if (path := results / "denoiser-training.json").is_file():
-        found = json.loads(path.read_text("utf-8"))
-        lines = [
-            "| fold 1, −6…6 dB | steps | minutes | plain | beyond volume | clean in: mean, p5"
-            " | murmur, clean in | 10 dB | 0 dB |",
-            "|---|---|---|---|---|---|---|---|---|",
-        ]
-        rows = [(k, found[k]["steps"], found[k]["minutes"], found[k]["fold_1"]) for k in ("full", "pruned")]
-        if "export" in found:
-            rows.append(("int8", "", "", found["export"]["fold_1_int8"]))
-        for name, steps, minutes, v in rows:
-            cells = [name, str(steps), str(minutes), f"{v['all plain']:+.2f}", f"{v['all beyond']:+.2f}"]
-            cells += [f"{v['clean out']:.1f}, {v['clean out p5']:.1f}"]
-            cells += [f"{v[k]:+.2f}" for k in ("murmur clean", "murmur 10", "murmur 0")]
-            lines.append(f"| {' | '.join(cells)} |")
-        parts["training"] = "\n".join(lines)
-    return parts | denoiser_note.parts(results)
-
-
-def write_note(path: Path, results: Path) -> str:
-    """The lab note with its generated parts renewed: what stands between `<!-- name -->` and `<!-- /name
-    -->`."""
-    text = path.read_text("utf-8")
-    for name, part in note(results).items():
-        before, _, rest = text.partition(f"<!-- {name} -->")
-        _, _, after = rest.partition(f"<!-- /{name} -->")
-        text = f"{before}<!-- {name} -->\n\n{part}\n\n<!-- /{name} -->{after}"
-    return text
+def _compact(result: Any) -> str:
+    """JSON with the innermost objects on one line each."""
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    return re.sub(r"\{[^{}\[\]]*\}", lambda m: " ".join(m[0].split()), text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -586,37 +399,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/stethopi"))
     parser.add_argument("--bundle", type=Path, help="folder of a bundle (default: the newest there is)")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs"), help="run folder with the checkpoints, for their rows"
+        "--out", type=Path, default=Path("runs"), help="run folder with our checkpoints, for their rows"
     )
+    parser.add_argument("--rivals", type=Path, help="folder of the rivals' checkpoints (default: --out)")
     parser.add_argument("--results", type=Path, help="folder for denoise.json (default docs/results)")
     parser.add_argument("--limit", type=int, default=10, help="references a kind and SNR (default 10)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, help="default: one a core")
     parser.add_argument("--note", type=Path, help="only renew the tables of this lab note (docs/denoiser.md)")
     options = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
-    if options.note:
-        text = write_note(options.note, options.results or RESULTS)
-        temporary = options.note.with_name(options.note.name + ".tmp")
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, options.note)
-        return 0
+    results = options.results or RESULTS
     try:
-        import torch
-
-        torch.set_num_threads(1)
+        if options.note:
+            denoise_tables.renew(options.note, results)
+            return 0
+        command = f"stethopi benchmark denoise --limit {options.limit} --seed {options.seed}"
         result = benchmark(
             options.data,
             options.cache.expanduser(),
             bundle=options.bundle,
             checkpoints=options.out,
-            results=options.results,
+            rivals=options.rivals,
+            results=results,
             each=options.limit,
             seed=options.seed,
-            command=f"stethopi benchmark denoise --limit {options.limit} --seed {options.seed}",
+            processes=options.processes,
+            command=command,
         )
     except StethopiError as error:
         print(f"stethopi: {error}", file=sys.stderr)
         return error.exit_code
-    print(table(result))
+    except KeyboardInterrupt:
+        print("stethopi: stopped; what is measured is kept, the same command goes on", file=sys.stderr)
+        return 1
+    print(denoise_tables.table(result))
     return 0
 
 
