@@ -159,6 +159,8 @@ class Outbox:
     def _connect(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
         try:
+            # a transaction changes a few bytes of a few pages, and a card wears by what is written
+            db.execute("PRAGMA page_size = 1024")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
