@@ -201,12 +201,17 @@ def _tests(machine: Arm64, tests: list[str], more: list[str]) -> dict[str, Any]:
         if re.search(r"^(import|from) pyaudio", file.read_text("utf-8"), re.MULTILINE)
     ]
     more = [*more, *(f"--ignore={file}" for file in silent)]
-    run = machine.run(
-        *("-m", "pytest", *tests, "-q", "-m", _MARKS, "-p", "no:cacheprovider", "-o", "timeout=3600", *more),
-        stdout=subprocess.PIPE,
-    )
-    last = (run.stdout.strip().splitlines() or [""])[-1]
-    print(run.stdout)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        with log.open("w") as file:
+            run = machine.run(
+                *("-m", "pytest", *tests, "-v", "--tb=short", "-m", _MARKS, "-p", "no:cacheprovider"),
+                *("-o", "timeout=3600", *more),
+                stdout=file,
+            )
+        said = log.read_text()
+    print(said)
+    last = (said.strip().splitlines() or [""])[-1]
     counts = {what: int(many) for many, what in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
     return {
         **counts,
