@@ -1,6 +1,6 @@
 """Screening with noise put in: how the figures fall from clean to 0 dB, filtered or not, denoised or not.
 
-Some recordings of fold 0, up to ten seconds each; to each a piece of noise from the noise set's test part,
+Some recordings of fold 0, up to eight seconds each; to each a piece of noise from the noise set's test part,
 one kind after the other, at 20, 10, 5 and 0 dB of power within 25 to 400 Hz. Four ways to hear the same:
 as it is; through the band-pass from 25 to 400 Hz that classifiers of this field put first; through our
 denoiser; through both, the denoiser first.
@@ -32,9 +32,9 @@ __all__ = ["LEVELS", "WAYS", "NoisyRecordings", "noise_figures"]
 LEVELS = ("clean", "20", "10", "5", "0")
 WAYS = ("as it is", "filtered", "denoised", "denoised, filtered")
 
-SECONDS = 10
-MOST = {"circor": 100}
-FEWER = 40
+SECONDS = 8
+MOST = {"circor": 60}
+FEWER = 30
 """Recordings a source, but for those in MOST."""
 
 
