@@ -51,6 +51,7 @@ __all__ = [
     "load_recipe",
     "prune_classifier",
     "recording_logits",
+    "save_curve",
     "screen_logits",
     "sound_logits",
     "targets",
@@ -531,6 +532,14 @@ def _save(path: Path, content: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def save_curve(path: Path, curve: Sequence[Mapping[str, float]]) -> None:
+    """A training curve: steps and losses, for `stethopi plot`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(list(curve), indent=1) + "\n", "utf-8")
+    os.replace(temporary, path)
+
+
 def _run(
     net: Classifier,
     drawer: _Drawer,
@@ -543,9 +552,10 @@ def _run(
     key: str,
     say: Callable[[str], None],
     every: int = 500,
+    curve_file: Path | None = None,
 ) -> Classifier:
     """Train `net` for `steps`; resumes from `checkpoint` when that is of the same key. Gives the averaged
-    net.
+    net; the loss every `every` steps goes into `curve_file`.
     """
     torch.set_num_threads(1)
     # twice as fast on a CPU for depthwise convolutions; but torch 2.13 writes beyond its memory in the
@@ -573,6 +583,7 @@ def _run(
     )
     averaged = {name: value.detach().clone() for name, value in net.state_dict().items()}
     begin = 0
+    curve: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.is_file():
         kept = torch.load(checkpoint, weights_only=True)
         if kept["key"] == key:
@@ -580,6 +591,7 @@ def _run(
             optimizer.load_state_dict(kept["optimizer"])
             schedule.load_state_dict(kept["schedule"])
             averaged, begin = kept["averaged"], kept["step"]
+            curve = kept.get("curve", [])
             with torch.no_grad():
                 bias.copy_(kept["bias"])
             say(f"resumed at step {begin} of {steps}")
@@ -611,6 +623,7 @@ def _run(
         done = step + 1
         if done % every == 0 or done == steps:
             pace = (time.monotonic() - started) / (done - begin)
+            curve.append({"step": done, "loss": running})
             say(f"step {done}/{steps}  loss {running:.3f}  {pace * 1e3:.0f} ms a step")
             if checkpoint is not None and done < steps:
                 _save(
@@ -623,8 +636,11 @@ def _run(
                         "bias": bias.detach().clone(),
                         "optimizer": optimizer.state_dict(),
                         "schedule": schedule.state_dict(),
+                        "curve": curve,
                     },
                 )
+    if curve_file is not None:
+        save_curve(curve_file, curve)
     net.load_state_dict(averaged)
     return net.eval()
 
@@ -654,6 +670,7 @@ def train(
         key=recipe.digest(),
         say=say,
         every=every,
+        curve_file=out / "curve.json" if out else None,
     )
     if out is not None:
         save_checkpoint(out / "classifier-full.pt", net, recipe, corpus)

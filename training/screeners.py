@@ -62,7 +62,7 @@ from models.cnn1d import Cnn1d
 from models.melcnn import MelCnn, MelCnnAttention, MelCnnLight
 from models.resnet18 import ResNet18, adapted
 from training import data as training_data
-from training.classifier import describe, targets
+from training.classifier import describe, save_curve, targets
 from training.data import Recording
 from training.figures import auc
 
@@ -640,9 +640,7 @@ def train(
                 "data": inputs.hashes,
             },
         )
-        temporary = final.with_name("curve.json.tmp")
-        temporary.write_text(json.dumps(curve, indent=1) + "\n", "utf-8")
-        os.replace(temporary, final.with_name("curve.json"))
+        save_curve(final.with_name("curve.json"), curve)
         resume.unlink(missing_ok=True)
     return Trained(recipe, net, inputs, _float_network(net), curve)
 

@@ -90,6 +90,8 @@ def test_training_can_be_repeated_and_resumed_exactly(data: Path, tmp_path: Path
     said: list[str] = []
     resumed = classifier.train(corpus, recipe, tmp_path / "broken", said.append, every=6)
     assert said[0] == "resumed at step 6 of 12"
+    curves = [(tmp_path / run / "curve.json").read_text() for run in ("once", "broken")]
+    assert curves[0].count("loss") == curves[1].count("loss") == 2
     assert all(torch.equal(a, b) for a, b in zip(weights(once), weights(resumed), strict=True))
 
     other = classifier.train(corpus, classifier.load_recipe(None, **small, seed=2))
