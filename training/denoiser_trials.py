@@ -275,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stethopi")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--resume", action="store_true", help="go on from a trial's checkpoint")
-    options = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    options = parser.parse_intermixed_args(sys.argv[1:] if argv is None else list(argv))
     try:
         trials = read_trials(options.trials)
         for name in options.names:

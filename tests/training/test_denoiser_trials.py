@@ -33,7 +33,7 @@ def test_a_wrong_trial_is_named(tmp_path: Path, text: str, named: str) -> None:
 def test_an_unknown_trial_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     from training.denoiser_trials import main, read_trials
 
-    assert main(["run", "prund-20"]) == 2
+    assert main(["run", "--resume", "prund-20"]) == 2
     assert "no trial prund-20; there are pruned-20" in capsys.readouterr().err
     assert {t["kind"] for t in read_trials().values()} == {"pruned", "scratch", "design"}
 
