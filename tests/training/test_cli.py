@@ -74,3 +74,25 @@ def test_a_broken_recipe_is_told(tmp_path: Path) -> None:
     path.write_text("[classifier\n")
     with pytest.raises(BadInput, match="r.toml: not TOML"):
         cli._Recipes(str(path))
+
+
+@pytest.mark.train
+def test_units_that_do_not_exist_are_told_with_those_that_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.training import folders
+
+    data = folders.make(tmp_path / "data", per_fold=2, seconds=2.5)
+    command = [
+        "benchmark",
+        "classify",
+        "--data",
+        str(data),
+        "--cache",
+        str(tmp_path),
+        "--train",
+        "hers/folds/0",
+    ]
+    assert cli.main(command) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and "--train hers/folds/0: fits no unit" in lines[0] and "melcnn-light" in lines[0]
