@@ -326,6 +326,7 @@ def _magnitude(x: torch.Tensor, size: int) -> torch.Tensor:
 # ── validation ──────────────────────────────────────────────────────────────────────────────────────────────
 
 LEAD_IN_S, MEASURED_S = 4, 10
+SAVE_EVERY_S = 120.0
 
 
 class Validation:
@@ -384,6 +385,13 @@ def _save(path: Path, content: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def _because(of: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides a training but its length: a checkpoint of anything else is not gone on with."""
+    train = {k: v for k, v in of["train"].items() if k not in ("steps", "cycles", "validate_every")}
+    found: dict[str, Any] = json.loads(json.dumps({**of, "train": train}))
+    return found
+
+
 def checkpoint_path(out: Path, model: str) -> Path:
     return out / f"ecg-{model}.pt"
 
@@ -421,7 +429,8 @@ def train_ecg(
         _settings(MixSettings, of["mix"], "mix"),
         seed,
     )
-    steps = int(table["steps"])
+    cycles = [int(n) for n in table.get("cycles", [table.get("steps", 1000)])]
+    steps = sum(cycles)
     rate, warm_up = float(table.get("rate", 1e-3)), int(table.get("warm_up", 100))
     validate_every = int(table.get("validate_every", 1000))
     decay = float(table.get("weight_decay", 1e-4))
@@ -432,19 +441,26 @@ def train_ecg(
         optimizer = torch.optim.AdamW(taught, lr=rate, weight_decay=decay, betas=(0.9, 0.98))
 
     def rate_at(step: int) -> float:
-        falling = 0.5 * (1 + np.cos(np.pi * step / steps))
-        return float(rate * min(1.0, (step + 1) / warm_up) * max(falling, 0.02))
+        """A cosine that falls to a fiftieth; after the first cycle from half the height."""
+        peak, at = rate, step
+        k = 0
+        while at >= cycles[k]:
+            at, peak, k = at - cycles[k], 0.5 * rate, k + 1
+        falling = 0.5 * (1 + np.cos(np.pi * at / cycles[k]))
+        return float(peak * min(1.0, (at + 1) / warm_up) * max(falling, 0.02))
 
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
     average_by = float(table.get("average", 0.995))
-    because = json.loads(json.dumps({**of, "steps": steps}))
+    because = _because(of)
     path = checkpoint_path(out, model)
     start, seconds = 0, 0.0
     curve: list[tuple[int, float]] = []
     validations: list[tuple[int, dict[str, float]]] = []
     if resume and path.is_file():
         kept = torch.load(path, weights_only=False)
-        if kept["because"] == because:
+        before = kept["cycles"]
+        more = kept["step"] == sum(before) and cycles[: len(before)] == before
+        if kept["because"] == because and (more or before == cycles):
             net.load_state_dict(kept["net"])
             optimizer.load_state_dict(kept["optimizer"])
             average, start, seconds = kept["average"], kept["step"], kept["seconds"]
@@ -489,7 +505,7 @@ def train_ecg(
             eye.net.eval()
             validations.append((step + 1, validation(eye.whole)))
             print(f"step {step + 1:6d}  dev: {_headline(validations[-1][1])}", flush=True)
-        if time.monotonic() - saved > 120 or step + 1 == steps:
+        if time.monotonic() - saved > SAVE_EVERY_S or step + 1 == steps:
             saved = time.monotonic()
             _save(
                 path,
@@ -504,6 +520,7 @@ def train_ecg(
                     "of": of,
                     "because": because,
                     "steps": steps,
+                    "cycles": cycles,
                 },
             )
     return path
