@@ -598,7 +598,8 @@ def prune_denoiser(
     """Prune the channels of out/denoiser-full.pt and fine-tune; writes out/<name>.pt and returns its path.
 
     With a [polish] table in the recipe a second round of fine-tuning follows, from the average of the first
-    (out/<name>-first.pt), and with [settle] another (out/<name>-polish.pt).
+    (out/<name>-first.pt), and with [settle] another (out/<name>-polish.pt). [blend] settle: the result's
+    weights lie that share of the way from the round before to the last (out/<name>-settle.pt).
     """
     from training.prune import prune
 
@@ -625,15 +626,41 @@ def prune_denoiser(
     # each stage of fine-tuning goes on from the average of the one before; the last has the plain name
     stages = [("first", table), *((k, recipe[k]) for k in ("polish", "settle") if k in recipe)]
     path = out / f"{name}.pt"
+    share = float(recipe.get("blend", {}).get("settle", 1.0)) if "settle" in recipe else 1.0
+    if not 0.0 <= share <= 1.0:
+        raise BadInput(f"recipe: [blend] settle = {share}: not in 0 to 1")
     for k, (stage, fit) in enumerate(stages):
-        last = k + 1 == len(stages)
+        last = k + 1 == len(stages) and share == 1.0
         here = path if last else out / f"{name}-{stage}.pt"
         kept = _kept(here, _because(recipe, fit)) if resume and not last else None
         if not (kept and kept["step"] >= int(fit["steps"])):
             _fit(rebuilt, recipe, fit, data, cache, here, resume, STAGES_FROM[k], dict(about))
         if not last:
             rebuilt, _ = load_net(here)
+    if share != 1.0:
+        before = out / f"{name}-{stages[-2][0]}.pt"
+        _blend(recipe, before, out / f"{name}-settle.pt", share, data, cache, path)
     return path
+
+
+def _blend(
+    recipe: dict[str, Any], before: Path, after: Path, share: float, data: Path, cache: Path, path: Path
+) -> None:
+    """The net whose weights lie between two of one training, kept in `path` with its own validation.
+
+    A short fine-tuning for a rare case costs a little elsewhere; between the two there is most of the gain
+    for a part of the cost (Wortsman et al. 2022, robust fine-tuning).
+    """
+    one, two = load_net(before)[1], load_net(after)[1]
+    average = {k: torch.lerp(v, two["average"][k], share) for k, v in one["average"].items()}
+    net = Denoiser.from_layout(two["layout"]).eval()
+    net.load_state_dict(average)
+    coefficients = _tables(recipe)
+    found = Validation(data, cache, int(recipe["seed"]))(
+        partial(denoise_whole, net, Removal(coefficients), coefficients)
+    )
+    print(f"{path.name}: {share:g} of the way, fold 1: {_headline(found)}", flush=True)
+    _save(path, {**two, "average": average, "recipe": recipe, "validation": found, "blend": share})
 
 
 def pruning_curve(
@@ -688,7 +715,7 @@ def pruning_curve(
 def training_figures(out: Path) -> dict[str, Any]:
     """What the run in `out` has shown: curve, validation on fold 1, minutes; full, pruned, exported."""
     found: dict[str, Any] = {"what": "training of the denoiser; fold 1 decides", "commit": commit_id()}
-    for name in ("full", "pruned-first", "pruned-polish", "pruned"):
+    for name in ("full", "pruned-first", "pruned-polish", "pruned-settle", "pruned"):
         path = out / f"denoiser-{name}.pt"
         if path.is_file():
             _, kept = load_net(path)

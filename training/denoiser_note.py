@@ -24,7 +24,8 @@ _NAMES = {
     "full": "not pruned",
     "shipped": "pruned as shipped, first fine-tuning",
     "polished": "the same, after the second fine-tuning",
-    "settled": "the same, after the third, as shipped",
+    "settled": "the same, after the third",
+    "released": "weights between these two, as shipped",
     "scratch": "the shipped size from scratch",
 }
 
@@ -98,7 +99,7 @@ def plot(results: Path, target: Path) -> None:
             for kind, mark in (
                 ("shipped", "D"),
                 ("polished", "*"),
-                ("settled", "h"),
+                ("released", "h"),
                 ("scratch", "X"),
                 ("full", "P"),
             ):

@@ -56,7 +56,8 @@ STAGES = (
     ("full", "full"),
     ("shipped", "pruned-first"),
     ("polished", "pruned-polish"),
-    ("settled", "pruned"),
+    ("settled", "pruned-settle"),
+    ("released", "pruned"),
 )
 """The released chain's own nets: kind of row, and which checkpoint."""
 KINDS = ("pruned", "scratch", "design")
@@ -176,7 +177,7 @@ def run_trial(
 ) -> Path:
     """Train one trial; writes out/trials/<name>.pt and returns its path."""
     folder = out / "trials"
-    recipe = {k: v for k, v in recipe.items() if k not in ("polish", "settle")}
+    recipe = {k: v for k, v in recipe.items() if k not in ("polish", "settle", "blend")}
     if table["kind"] == "pruned":
         recipe["prune"] = {**recipe["prune"], **{k: table[k] for k in ("rate", "warm_up") if k in table}}
         return prune_denoiser(

@@ -83,3 +83,26 @@ def test_identity_counts_what_a_clean_sound_loses_where_it_is_faint() -> None:
     assert extra(thinned, noisy) == 0.0
     assert extra(thinned, quiet) == pytest.approx(2.0 * 6.02 / 2, rel=0.1)  # 6 dB in half of the cells
     assert float(plain(thinned, loud, quiet) - plain(loud, loud, quiet)) < 1.0
+
+
+def test_a_blend_lies_between_two_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from models.denoiser import Denoiser, Shape
+    from training import denoiser
+
+    recipe = denoiser.read_recipe()
+    for seed, name in ((1, "polish"), (2, "settle")):
+        torch.manual_seed(seed)
+        net = Denoiser(Shape(front=8, trunk=8, spectrum_width=8, head=8, dilations=(1,)))
+        kept = {"average": net.state_dict(), "layout": net.layout(), "step": seed, "recipe": recipe}
+        torch.save(kept, tmp_path / f"{name}.pt")
+    monkeypatch.setattr(denoiser, "Validation", lambda *_: lambda clean_up: {"all plain": 1.5})
+    path = tmp_path / "net.pt"
+    denoiser._blend(recipe, tmp_path / "polish.pt", tmp_path / "settle.pt", 0.25, tmp_path, tmp_path, path)
+    nets = [denoiser.load_net(tmp_path / f"{n}.pt") for n in ("polish", "settle", "net")]
+    for one, two, between in zip(*(n.parameters() for n, _ in nets), strict=True):
+        assert torch.allclose(between, 0.75 * one + 0.25 * two, atol=1e-6)
+    assert nets[2][1]["validation"] == {"all plain": 1.5}
+    assert nets[2][1]["blend"] == 0.25
+    assert nets[2][1]["step"] == 2
