@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training import denoiser_note
+
 __all__ = ["PICTURE", "brief", "draw", "goals", "goals_table", "note", "renew", "table", "written"]
 
 PICTURE = "denoise-snr.svg"
@@ -476,7 +478,7 @@ def note(results: Path) -> dict[str, str]:
         parts["pruning"] = _pruning_table(json.loads(path.read_text("utf-8"))["rows"])
     if (path := results / "denoiser-training.json").is_file():
         parts["training"] = _training_table(json.loads(path.read_text("utf-8")))
-    return parts
+    return parts | denoiser_note.parts(results)
 
 
 def write_note(path: Path, results: Path) -> str:
