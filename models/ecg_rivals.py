@@ -222,8 +222,8 @@ class Refiner(nn.Module):
     """Offline: goes over an answer in few steps, each time looking at the noisy window and at the answer
     before, both ways in time.
 
-    Like a conditional diffusion model of so few steps that each is trained through; it starts from the
-    streaming net's answer (`first`) instead of noise, so it gives one answer, not samples. The answer is held
+    Like a conditional diffusion model of few steps; it starts from the streaming net's answer (`first`)
+    instead of noise, so it gives one answer, not samples. The answer is held
     within twelve deviations of the window, without which iterating networks may run away on long signals.
     """
 
@@ -253,11 +253,7 @@ class Refiner(nn.Module):
         share = torch.sigmoid(share)
         return (before + share * (estimate - before)).clamp(-12, 12)
 
-    def answers(self, x: torch.Tensor, before: torch.Tensor) -> list[torch.Tensor]:
-        found = [self.step(x, before)]
-        for _ in range(self.steps - 1):
-            found.append(self.step(x, found[-1].detach()))
-        return found
-
     def forward(self, x: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        return self.answers(x, before)[-1]
+        for _ in range(self.steps):
+            before = self.step(x, before)
+        return before

@@ -236,11 +236,12 @@ class Refined(Windows):
     def both(self, noisy: np.ndarray, clean: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         x = torch.from_numpy(noisy)
         mean, scale = self._scale(x)
-        found = self.net.answers(  # type: ignore[operator]
-            ((x - mean) / scale)[:, None], (self._answers(noisy) / scale)[:, None]
-        )
-        wanted = torch.from_numpy(clean) / scale
-        return torch.cat(found)[:, 0], torch.cat([wanted] * len(found))
+        x, before = ((x - mean) / scale)[:, None], (self._answers(noisy) / scale)[:, None]
+        # any of the steps, each as likely; those before it only set the scene
+        with torch.no_grad():
+            for _ in range(int(torch.randint(self.net.steps, ()))):  # type: ignore[call-overload]
+                before = self.net.step(x, before)  # type: ignore[operator]
+        return self.net.step(x, before)[:, 0], torch.from_numpy(clean) / scale  # type: ignore[operator]
 
     def _clean(self, windows: list[torch.Tensor]) -> torch.Tensor:
         x, before = windows
