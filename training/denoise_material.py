@@ -214,7 +214,7 @@ def _beat_power(sound: np.ndarray, spans: Spans) -> float:
 
 
 def clips_of(refs: Sequence[Reference], each: int, seed: int) -> list[Clip]:
-    """Every grade with every timing and pitch, once for each ten of the limit."""
+    """Every grade with every timing and pitch, once for each ten of the limit; below ten, each so many-th."""
     rng = np.random.default_rng([seed, 4])
     order = _in_turn(refs, rng)
     found: list[Clip] = []
@@ -235,7 +235,7 @@ def clips_of(refs: Sequence[Reference], each: int, seed: int) -> list[Clip]:
                         if m.any() and np.isfinite(clip.excess_db(beats + m)):
                             found.append(clip)
                             break
-    return found
+    return found[:: max(1, 10 // each)]
 
 
 @dataclass(frozen=True)
