@@ -38,7 +38,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from device import messages
 from device.errors import BadInput, StethopiError
-from device.messages import BadMessage, Receipt, Topic
+from device.messages import BadMessage, Moment, Receipt, Topic
+from host.times import Instant, Pair, better, instant, pair_of
 
 __all__ = [
     "Arrival",
@@ -114,6 +115,27 @@ class ExamRow(_Base):
     clock_trust: Mapped[str]
     bundle: Mapped[str]
     __table_args__ = (Index("exams_by_arrival", "received_s", "id"),)
+
+
+class StartRow(_Base):
+    """When an exam began by the clock that never jumps: what `clocks` corrects."""
+
+    __tablename__ = "starts"
+    exam: Mapped[str] = mapped_column(ForeignKey("exams.id", ondelete="CASCADE"), primary_key=True)
+    boot_id: Mapped[str]
+    monotonic_s: Mapped[float]
+
+
+class ClockRow(_Base):
+    """The trusted pair of a device's clocks, of one boot."""
+
+    __tablename__ = "clocks"
+    fleet: Mapped[str] = mapped_column(primary_key=True)
+    device: Mapped[str] = mapped_column(primary_key=True)
+    boot_id: Mapped[str] = mapped_column(primary_key=True)
+    offset_s: Mapped[float]
+    """Wall time at the boot's monotonic second 0, seconds since 1970 UTC."""
+    by_device: Mapped[bool]
 
 
 class SiteRow(_Base):
@@ -227,6 +249,8 @@ class Found:
     sounds: Sequence[SoundRow]
     have: dict[str, int]
     """Site → chunks that are here."""
+    started: Instant
+    """When it began, as well as is known by now."""
 
     @property
     def complete(self) -> bool:
@@ -380,6 +404,11 @@ class Store:
             row = self._device(session, topic)
             row.health, row.health_s = payload.decode(), self._now()
             row.seen_s = self._now()
+            try:
+                now = messages.read(messages.Health, payload).now
+            except BadMessage:
+                return
+            self._note_clock(session, topic, now, self._now())
 
     def forget_online(self) -> None:
         """Nobody's state is known: the broker is away, or has not told yet."""
@@ -448,6 +477,16 @@ class Store:
         with self._reading() as session:
             return list(session.scalars(select(ExamRow).where(ExamRow.complete_s.is_(None))))
 
+    def when(self, fleet: str, device: str, moment: Moment) -> Instant:
+        """When a moment of this device was, as well as is known by now."""
+        with self._reading() as session:
+            return self._when(session, fleet, device, moment)
+
+    @staticmethod
+    def _when(session: Session, fleet: str, device: str, moment: Moment) -> Instant:
+        row = session.get(ClockRow, (fleet, device, moment.boot_id))
+        return instant(moment, None if row is None else Pair(row.offset_s, row.by_device))
+
     def receipts(self, exam: str) -> list[ReceiptRow]:
         """What was answered about an exam, the oldest first."""
         with self._reading() as session:
@@ -486,7 +525,11 @@ class Store:
             have |= {
                 site: len(numbers) for site, numbers in self._numbers(session, row).items() if site in have
             }
-        return Found(row, sites, sounds, have)
+        start = session.get(StartRow, row.id)
+        # without a start it came before starts were kept: no boot has such a name
+        boot_id, monotonic_s = (start.boot_id, start.monotonic_s) if start else ("", 0.0)
+        moment = Moment(boot_id, monotonic_s, row.started_s, row.clock_trust)
+        return Found(row, sites, sounds, have, self._when(session, row.fleet, row.device, moment))
 
     def _add(
         self, session: Session, topic: Topic, exam: messages.Exam, payload: bytes, digest: str
@@ -550,9 +593,36 @@ class Store:
                 )
                 for number, window in enumerate(site.windows)
             )
+        start = exam.started
+        session.add(StartRow(exam=exam.id, boot_id=start.boot_id, monotonic_s=start.monotonic_s))
+        for moment in (exam.started, exam.finished):
+            self._note_clock(session, topic, moment)
         self._device(session, topic).seen_s = self._now()
         session.flush()
         return row
+
+    def _note_clock(
+        self, session: Session, topic: Topic, moment: Moment, received_s: float | None = None
+    ) -> None:
+        """Keep the pair of clocks that a moment gives, where it is better than what is known."""
+        new = pair_of(moment, received_s)
+        if new is None:
+            return
+        row = session.get(ClockRow, (topic.fleet, topic.device, moment.boot_id))
+        if row is None:
+            session.add(
+                ClockRow(
+                    fleet=topic.fleet,
+                    device=topic.device,
+                    boot_id=moment.boot_id,
+                    offset_s=new.offset_s,
+                    by_device=new.by_device,
+                )
+            )
+            session.flush()
+            return
+        best = better(Pair(row.offset_s, row.by_device), new)
+        row.offset_s, row.by_device = best.offset_s, best.by_device
 
     def _device(self, session: Session, topic: Topic) -> DeviceRow:
         row = session.get(DeviceRow, (topic.fleet, topic.device))

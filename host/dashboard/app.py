@@ -39,6 +39,7 @@ from device.wire import decode, to_json
 from host.dashboard.live import Hub
 from host.dashboard.sounds import ECG_FULL_MV, KINDS, PLAY_RATE_HZ, SiteEcg, SiteSound, Sounds, spectrogram
 from host.store import DeviceRow, Found, Store
+from host.times import WORDS
 
 __all__ = ["create_app"]
 
@@ -152,13 +153,6 @@ def _iso(seconds: float | None) -> str | None:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError, OSError):
         return None
-
-
-_TRUST = {
-    "none": "the device did not know the time",
-    "set": "by the device's clock, set by hand or kept since its last use",
-    "synchronised": "by the device's clock, kept by a time server",
-}
 
 
 class _Pages:
@@ -394,8 +388,9 @@ class _Pages:
             "status": "complete" if found.complete else "partial",
             "received": _iso(exam.received_s),
             "cursor": f"{exam.received_s!r}_{exam.id}",
-            "started": _iso(exam.started_s) if exam.clock_trust != "none" else None,
+            "started": _iso(found.started.seconds),
             "clock_trust": exam.clock_trust,
+            "clock_basis": found.started.basis,
             "label": exam.label,
             "probability": exam.probability,
             "quality": exam.quality,
@@ -415,8 +410,8 @@ class _Pages:
             raise HTTPException(503, f"another version of stethopi wrote this exam: {error}") from None
         return {
             "completed": _iso(found.exam.complete_s),
-            "finished": _iso(exam.finished.wall_s) if exam.finished.clock_trust != "none" else None,
-            "clock_words": _TRUST[exam.started.clock_trust],
+            "finished": _iso(self.store.when(exam.fleet, exam.device, exam.finished).seconds),
+            "clock_words": WORDS[found.started.basis],
             "software": exam.software,
             "subject": exam.subject,
             "source": exam.source,
@@ -531,6 +526,7 @@ def _device(row: DeviceRow) -> dict[str, Any]:
             "partials": health.partials,
             "temperature_c": health.temperature_c,
             "battery": health.battery,
+            "trouble": health.trouble,
             "disk_free_mb": health.disk_free_bytes / 1e6 if health.disk_free_bytes is not None else None,
             "shed": health.shed,
             "listening": to_json(health.listening),

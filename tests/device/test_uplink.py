@@ -291,6 +291,7 @@ def test_commands_are_answered_once_each(mosquitto: Mosquitto, outbox: Outbox) -
         return m.Answer(command.id, command.name, True, "done")
 
     clock = FakeClock()
+    clock.trusted = ClockTrust.SYNCHRONISED
     with (
         Ingest(mosquitto.host, mosquitto.port) as host,
         uplink_to(mosquitto, outbox, on_command=obey, clock=clock) as link,
@@ -306,12 +307,17 @@ def test_commands_are_answered_once_each(mosquitto: Mosquitto, outbox: Outbox) -
         clock.trusted = ClockTrust.NONE
         host.command(ADDRESS, m.Command("c-4", "start", before))
         until(lambda: host.count("answer") == 5)
+        clock.trusted = ClockTrust.SET
+        clock.jump(10 * 3.2e7)
+        host.command(ADDRESS, m.Command("c-5", "start", later))
+        until(lambda: host.count("answer") == 6)
         answers = [m.read(m.Answer, p) for topic, p in host.payloads if topic.kind == "answer"]
     by_id = {answer.command: (answer.ok, answer.says) for answer in answers}
     assert by_id["c-1"] == (True, "done")
     assert by_id["c-2"] == (False, "expired")
     # a device that has no clock cannot judge, but hears no old commands either: its session is always clean
     assert by_id["c-4"] == (True, "done")
+    assert by_id["c-5"] == (True, "done"), "a clock ten years ahead must not refuse every command"
     assert [command.id for command in obeyed].count("c-1") == 1
 
 

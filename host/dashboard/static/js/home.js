@@ -128,6 +128,7 @@ function deviceFacts(device) {
   if (device.partials) facts.push(["Cut off by a crash, kept there", String(device.partials)]);
   if (device.sound === "gone") facts.push(["Microphone", "gone"]);
   if (known(device.temperature_c)) facts.push(["Temperature", `${Math.round(device.temperature_c)} °C`]);
+  if (device.trouble) facts.push(["No exam can be kept", device.trouble]);
   if (known(device.disk_free_mb)) facts.push(["Disk free", device.disk_free_mb > 2000 ? `${Math.round(device.disk_free_mb / 1000)} GB` : `${Math.round(device.disk_free_mb)} MB`]);
   if (known(device.battery)) facts.push(["Battery", percent(device.battery)]);
   return [
