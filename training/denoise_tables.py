@@ -441,17 +441,32 @@ def _pruning_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(_lines(head, lines))
 
 
+TRAINED = {
+    "full": "full",
+    "pruned-first": "pruned, first fine-tuning",
+    "pruned-polish": "second",
+    "pruned-settle": "third",
+    "pruned": "as released",
+}
+"""Nets of one run by the name in denoiser-training.json, as the note calls them."""
+
+
 def _training_table(found: Mapping[str, Any]) -> str:
     head = ["fold 1, −6…6 dB", "steps", "minutes", "plain", "beyond volume", "clean in: mean, p5"]
-    head += ["murmur, clean in", "10 dB", "0 dB"]
-    rows = [(k, found[k]["steps"], found[k]["minutes"], found[k]["fold_1"]) for k in ("full", "pruned")]
+    head += ["murmur, clean in", "10 dB", "0 dB", "after a jump"]
+    rows = [
+        (name, found[k]["steps"], found[k]["minutes"], found[k]["fold_1"])
+        for k, name in TRAINED.items()
+        if k in found
+    ]
     if "export" in found:
         rows.append(("int8", "", "", found["export"]["fold_1_int8"]))
     lines = []
     for name, steps, minutes, v in rows:
         cells = [name, str(steps), str(minutes), f"{v['all plain']:+.2f}", f"{v['all beyond']:+.2f}"]
         cells += [f"{v['clean out']:.1f}, {v['clean out p5']:.1f}"]
-        lines.append(cells + [f"{v[k]:+.2f}" for k in ("murmur clean", "murmur 10", "murmur 0")])
+        cells += [f"{v[k]:+.2f}" for k in ("murmur clean", "murmur 10", "murmur 0")]
+        lines.append([*cells, f"{v['jump']:+.2f}" if "jump" in v else ""])
     return "\n".join(_lines(head, lines))
 
 
