@@ -82,6 +82,33 @@ def test_strength_zero_gives_the_sound_back(tmp_path: Path, normal_recording: Pa
     assert np.abs(heart(tmp_path / "out.wav") - heart(normal_recording)).max() <= 2**-15
 
 
+@pytest.mark.parametrize("rate", [2000, 44100])
+def test_the_classic_net_cleans_a_file_too(tmp_path: Path, rate: int) -> None:
+    samples = np.random.default_rng(1).normal(0, 0.05, 2 * rate + 7).astype(np.float32)
+    soundfile.write(tmp_path / "in.wav", samples, rate)
+    order = ["denoise", str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), "--model", "unet-classic"]
+    assert cli.main(order) == 0
+    info = soundfile.info(tmp_path / "out.wav")
+    assert (info.samplerate, info.frames) == (rate, len(samples))
+    assert np.std(heart(tmp_path / "out.wav")) < 0.9 * np.std(samples)  # noise alone: some of it is taken
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [("lunet", "no such network; there is unet-classic"), ("unet-classic:none.tflite", "no such file")],
+)
+def test_another_net_that_is_not_there_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, says: str
+) -> None:
+    soundfile.write(tmp_path / "in.wav", np.zeros(4000, dtype=np.float32), 2000)
+    order = ["denoise", str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), "--model", model]
+    assert cli.main(order) == 2
+    assert says in capsys.readouterr().err
+    assert cli.main([*order[:3], "--model", "unet-classic", "--kind", "ecg"]) == 2
+    assert "heart sound only" in capsys.readouterr().err
+    assert not (tmp_path / "out.wav").exists()
+
+
 def test_plots_are_pictures(tmp_path: Path, murmur_recording: Path) -> None:
     plot = tmp_path / "before-after.png"
     assert cli.main(["denoise", str(murmur_recording), str(tmp_path / "o.wav"), "--plot", str(plot)]) == 0
