@@ -17,6 +17,7 @@ subject is unknown stay out.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -285,7 +286,8 @@ def benchmark(
             continue
         net, _ = load_checkpoint(path)
         say(name)
-        rows[name], others = _row(chosen, entry, torch_network(net), seed, say)
+        seen = dataclasses.replace(entry, meta={**entry.meta, **dataclasses.asdict(net.view)})
+        rows[name], others = _row(chosen, seen, torch_network(net), seed, say)
         difference = np.abs(base - np.array([_probability(j.found) for j in others]))
         rows[name]["probability_difference_to_int8"] = {
             "mean": round(float(difference.mean()), 4),
