@@ -386,13 +386,6 @@ def _save(path: Path, content: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def _because(of: Mapping[str, Any]) -> dict[str, Any]:
-    """All that decides a training but its length: a checkpoint of anything else is not gone on with."""
-    train = {k: v for k, v in of["train"].items() if k not in ("steps", "cycles", "validate_every")}
-    found: dict[str, Any] = json.loads(json.dumps({**of, "train": train}))
-    return found
-
-
 def checkpoint_path(out: Path, model: str) -> Path:
     return out / f"ecg-{model}.pt"
 
@@ -408,13 +401,37 @@ def train_ecg(
 ) -> Path:
     """Train one model; writes out/ecg-<model>.pt (checkpoint and result) and returns its path.
 
-    A recipe's `minutes` ends a training early, at a step that depends on the machine; `steps` is repeatable.
+    With a [<model>.polish] in the recipe a second training follows, from the average of the first
+    (out/ecg-<model>-first.pt), under the tables that it changes.
     """
+    of = _of(recipe, model)
+    pieces = pieces if pieces is not None else load_pieces(data, ("train",))
+    path = checkpoint_path(out, model)
+    polish = recipe.get(model, {}).get("polish")
+    if not polish:
+        _fit(of, data, path, resume, pieces)
+        return path
+    first = checkpoint_path(out, f"{model}-first")
+    _fit(of, data, first, resume, pieces)
+    again = {**of, **{k: {**of[k], **polish.get(k, {})} for k in ("mix", "train", "loss")}, "polish": True}
+    _fit(again, data, path, resume, pieces, first)
+    return path
+
+
+def _fit(
+    of: dict[str, Any],
+    data: Path,
+    path: Path,
+    resume: bool,
+    pieces: Sequence[Piece],
+    start_from: Path | None = None,
+) -> None:
+    """One training by the tables of a model, kept in `path`."""
+    model = of["model"]
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    of = _of(recipe, model)
     table, seed = of["train"], of["seed"]
-    first = load_system(checkpoint_path(out, "ours")) if model == "diffusion" else None
+    first = load_system(checkpoint_path(path.parent, "ours")) if model == "diffusion" else None
     if first:
         of["first"] = first[1]["of"]
     torch.manual_seed(seed)
@@ -422,16 +439,17 @@ def train_ecg(
     net = made.net
     if first:
         net.first.load_state_dict(first[0].net.state_dict())  # type: ignore[union-attr, operator]
+    if start_from:
+        net.load_state_dict(load_system(start_from)[0].net.state_dict())
     taught = [p for p in net.parameters() if p.requires_grad]
     loss_of = Loss(of["loss"])
     mixer = Mixtures(
-        pieces if pieces is not None else load_pieces(data, ("train",)),
+        pieces,
         NoiseTracks(data, "train"),
         _settings(MixSettings, of["mix"], "mix"),
-        seed,
+        seed + 1000 if start_from else seed,
     )
-    cycles = [int(n) for n in table.get("cycles", [table.get("steps", 1000)])]
-    steps = sum(cycles)
+    steps = int(table["steps"])
     rate, warm_up = float(table.get("rate", 1e-3)), int(table.get("warm_up", 100))
     validate_every = int(table.get("validate_every", 1000))
     decay = float(table.get("weight_decay", 1e-4))
@@ -442,26 +460,18 @@ def train_ecg(
         optimizer = torch.optim.AdamW(taught, lr=rate, weight_decay=decay, betas=(0.9, 0.98))
 
     def rate_at(step: int) -> float:
-        """A cosine that falls to a fiftieth; after the first cycle from half the height."""
-        peak, at = rate, step
-        k = 0
-        while at >= cycles[k]:
-            at, peak, k = at - cycles[k], 0.5 * rate, k + 1
-        falling = 0.5 * (1 + np.cos(np.pi * at / cycles[k]))
-        return float(peak * min(1.0, (at + 1) / warm_up) * max(falling, 0.02))
+        falling = 0.5 * (1 + np.cos(np.pi * step / steps))
+        return float(rate * min(1.0, (step + 1) / warm_up) * max(falling, 0.02))
 
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
     average_by = float(table.get("average", 0.995))
-    because = _because(of)
-    path = checkpoint_path(out, model)
+    because: dict[str, Any] = json.loads(json.dumps(of))
     start, seconds = 0, 0.0
     curve: list[tuple[int, float]] = []
     validations: list[tuple[int, dict[str, float]]] = []
     if resume and path.is_file():
         kept = torch.load(path, weights_only=False)
-        before = kept["cycles"]
-        more = kept["step"] == sum(before) and cycles[: len(before)] == before
-        if kept["because"] == because and (more or before == cycles):
+        if kept["because"] == because:
             net.load_state_dict(kept["net"])
             optimizer.load_state_dict(kept["optimizer"])
             average, start, seconds = kept["average"], kept["step"], kept["seconds"]
@@ -521,10 +531,8 @@ def train_ecg(
                     "of": of,
                     "because": because,
                     "steps": steps,
-                    "cycles": cycles,
                 },
             )
-    return path
 
 
 def load_system(path: Path) -> tuple[System, dict[str, Any]]:

@@ -347,6 +347,10 @@ class MixSettings:
     """Share of clean and noisy that get an electrode's offset and a slow drift too."""
     dropout: float = 0.0
     """Share in which the lead is off for one to three seconds: a flat line, whose answer is nothing."""
+    speed: float = 0.0
+    """References run up to this share faster or slower."""
+    blend: float = 0.0
+    """Share of references that are two leads of one record, in any proportion."""
 
 
 class Mixtures:
@@ -357,7 +361,7 @@ class Mixtures:
         self, pieces: Sequence[Piece], noises: NoiseTracks, settings: MixSettings, seed: int
     ) -> None:
         self.pieces, self.noises, self.settings, self.seed = pieces, noises, settings, seed
-        need = -(-settings.samples // RATE_HZ)
+        need = -(-int(settings.samples * (1 + settings.speed)) // RATE_HZ)
         self.starts = []
         for p in pieces:
             good = p.usable & _clear(p, settings.own_noise_db)
@@ -375,11 +379,23 @@ class Mixtures:
         """One reference: a patient, a lead, a place; any amplitude and polarity."""
         members = self.patients[int(rng.integers(len(self.patients)))]
         k = members[int(rng.integers(len(members)))]
-        start = int(rng.choice(self.starts[k])) * RATE_HZ + int(rng.integers(RATE_HZ))
         n = self.settings.samples
-        x = self.pieces[k].samples[start : start + n].astype(np.float64)
-        if len(x) < n:
-            x = self.pieces[k].samples[-n:].astype(np.float64)
+        faster = 1.0 + rng.uniform(-1, 1) * self.settings.speed if self.settings.speed else 1.0
+        need = min(int(np.ceil(n * faster)), len(self.pieces[k].samples))
+        start = int(rng.choice(self.starts[k])) * RATE_HZ + int(rng.integers(RATE_HZ))
+        start = max(0, min(start, len(self.pieces[k].samples) - need))
+        x = self.pieces[k].samples[start : start + need].astype(np.float64)
+        if self.settings.blend and rng.random() < self.settings.blend:
+            others = [m for m in members if self.pieces[m].record == self.pieces[k].record and m != k]
+            if others:
+                turn = rng.uniform(0, 2 * np.pi)
+                other = self.pieces[others[0]].samples[start : start + need]
+                if len(other) == len(x):
+                    x = np.cos(turn) * x + np.sin(turn) * other
+        if faster != 1.0:
+            at = np.arange(n) * faster
+            x = np.interp(at, np.arange(len(x)), x)
+        x = x[:n]
         sign = -1.0 if rng.random() < 0.25 else 1.0
         return x * sign * 10 ** (rng.uniform(-8, 8) / 20)
 
