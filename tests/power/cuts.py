@@ -28,7 +28,7 @@ from device.outbox import Outbox
 from tests.device.exams import make_exam
 from tests.power.disk import Disk, Event, Tree, read_events, write_tree
 
-__all__ = ["Recorded", "record", "replay"]
+__all__ = ["Recorded", "record", "replay", "shim"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SEED = 16
@@ -46,7 +46,8 @@ class Recorded:
     """What really stood on the disk at its end."""
 
 
-def _shim(folder: Path) -> Path:
+def shim(folder: Path) -> Path:
+    """`record.c`, compiled into this folder."""
     made = folder / "record.so"
     if not made.exists():
         source = Path(__file__).with_name("record.c")
@@ -65,7 +66,7 @@ def record(folder: Path, keep: bool) -> Recorded:
         cwd=ROOT,
         env={
             **os.environ,
-            "LD_PRELOAD": str(_shim(folder)),
+            "LD_PRELOAD": str(shim(folder)),
             "STETHOPI_RECORD_BELOW": str(below),
             "STETHOPI_RECORD_TO": str(log),
         },

@@ -57,6 +57,7 @@ __attribute__((constructor)) static void begin(void) {
     const char *folder = getenv("STETHOPI_RECORD_BELOW"), *log = getenv("STETHOPI_RECORD_TO");
     if (!folder || !log || !realpath(folder, below)) return;
     below_length = strlen(below);
+    if (below_length == 1) below_length = 0; /* the root: everything */
     REAL(int, "open", const char *, int, ...);
     to = real(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
