@@ -19,6 +19,7 @@ import os
 import queue
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections import deque
@@ -36,16 +37,20 @@ from device.ecg_run import LeadRun
 from device.errors import SourceGone, StethopiError
 from device.exam import Phase, Plan, delay_of
 from device.examiner import Examiner, Identity, Judge, plan_for, ring_seconds
+from device.feedback import FeedbackWatch
+from device.guide import Guide, Subjects
+from device.keypad import Keypad
 from device.listen import Listener, open_listener
 from device.live import Cleaner, Display, Shed, Shedder, Twin
 from device.messages import Address, Answer, Command
 from device.outbox import Outbox
-from device.panel import Light, Panel, Press, open_panel
+from device.panel import Lamp, Light, Panel, open_panel
 from device.rates import HOP, HOP_S
 from device.ring import Intake, Ring
 from device.service import Notifier, Signs, Watchdog
 from device.sources import Block, Source, is_live, open_source
 from device.sources.ecg import open_ecg
+from device.subjects import SubjectList
 from device.timeline import Nominal, Timeline
 from device.timing import StageTimer
 from device.uplink import Broker, Pace, Uplink
@@ -64,7 +69,7 @@ LOOK_EVERY_S = 2.0
 """How often room on the disk is looked after, and systemd told what is going on."""
 GONE_AFTER_S = 10.0
 """A source that is away for so long ends the exam with what there is."""
-RETRY_S = (0.25, 2.0)
+RETRY_S = (0.25, 1.0)
 """How long after losing the source it is tried again, first and at most."""
 END_S = 20.0
 """How long a clean end may take before what is left of an exam becomes a partial."""
@@ -72,6 +77,10 @@ DELIVER_S = 30.0
 """How long the last exam of `exams = N` may take to be delivered before the daemon ends all the same."""
 CONNECT_S = 5.0
 """The same while there is no broker."""
+STORED_S = 8.0
+"""How long the light says that the exam is safe."""
+FEEDBACK_DB = 6.0
+"""By how much the gain goes down when the microphone hears the loudspeaker."""
 _QUEUE_S = 10.0
 _SHEDDING = {
     Shed.NOTHING: "nothing",
@@ -82,7 +91,6 @@ _SHEDDING = {
 _SHED_EVERY = 3
 _LIGHTS = {
     "recording": Light.LISTENING,
-    "site done": Light.LISTENING,
     "cancelled": Light.READY,
     "partial": Light.ERROR,
 }
@@ -164,6 +172,52 @@ def _temperature_c() -> float | None:
         return None
 
 
+def switch_off() -> None:
+    """Switch the machine off, now that all is safe."""
+    try:
+        subprocess.run(["systemctl", "poweroff"], check=True, capture_output=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.error("the machine cannot be switched off (%s); allow it as docs/panel.md says", error)
+
+
+class _Hands:
+    """What the guide can do with the daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    @property
+    def phase(self) -> Phase:
+        examiner = self._daemon.examiner
+        return examiner.phase if examiner else Phase.IDLE
+
+    def begin(self, same_subject: bool = False) -> bool:
+        self._daemon.begin_exam(plan_of(self._daemon.settings), again=same_subject)
+        return True
+
+    def stop(self) -> bool:
+        examiner = self._daemon.examiner
+        return examiner is not None and examiner.stop()
+
+    def next_site(self) -> bool:
+        examiner = self._daemon.examiner
+        return examiner is not None and examiner.next_site()
+
+    def repeat_site(self) -> bool:
+        examiner = self._daemon.examiner
+        return examiner is not None and examiner.repeat_site()
+
+    def cancel(self) -> bool:
+        examiner = self._daemon.examiner
+        return examiner is not None and examiner.cancel()
+
+    def shut_down(self) -> bool:
+        return self._daemon.shut_down()
+
+    def louder(self, steps: int) -> bool:
+        return self._daemon.louder(steps)
+
+
 class _Ended:
     """In place of a block: the sound has ended."""
 
@@ -200,6 +254,12 @@ class Daemon:
         self._source = source
         self._panel: Panel = panel or open_panel(settings.panel)
         self._clock = clock or SystemClock()
+        self._lamp = Lamp(self._panel, self._clock.monotonic)
+        self._subjects = Subjects()
+        self._subject: str | None = None
+        self._keypad: Keypad | None = None
+        self._switch_off = False
+        self._feedback = FeedbackWatch()
         self._pace = pace
         self._fast = settings.source.pace == "fast" and not is_live(settings.source.spec)
         self._stop = threading.Event()
@@ -263,6 +323,8 @@ class Daemon:
                 raise self._failure
             log.error("ended by an unexpected error in one of its threads (see above)")
             return 1
+        if self._switch_off:
+            switch_off()
         return 0
 
     def _on_signal(self, number: int, _frame: Any) -> None:
@@ -277,6 +339,13 @@ class Daemon:
         broker = broker_of(settings)
         models = self._models or load_models(settings)
         self._panel.start()
+        if settings.exam.subjects is not None:
+            memory = settings.device.state_dir / "subjects.json"
+            self._subjects = Subjects(SubjectList(settings.exam.subjects, memory))
+        self._guide = Guide(self._lamp, _Hands(self), self._subjects, self._clock.monotonic)
+        if settings.panel.keyboard != "none":
+            self._keypad = Keypad(settings.panel.keyboard, self._typed)
+            self._keypad.start()
         self.outbox = Outbox(
             settings.device.state_dir / "outbox",
             quota_bytes=settings.outbox.quota_mb * 1_000_000 or None,
@@ -334,6 +403,8 @@ class Daemon:
             thread.join(5.0)
         if self.uplink is not None:
             self.uplink.stop()
+        if self._keypad is not None:
+            self._keypad.stop()
         self._panel.stop()
         if self.outbox is not None:
             outbox = self.outbox
@@ -428,6 +499,7 @@ class Daemon:
         if self._gone_since is None:
             self._gone_since = time.monotonic()
             self._gone_ended = False
+            self._lamp.over(Light.NO_SOUND, True)
             log.warning("source went away: %s", why)
         else:
             log.debug("source still away: %s", why)
@@ -436,6 +508,7 @@ class Daemon:
         assert self._gone_since is not None
         log.info("source came back after %.1f s: %s", time.monotonic() - self._gone_since, source.name)
         self._gone_since = None
+        self._lamp.over(Light.NO_SOUND, False)
 
     # ---- wiring, once the source's rate is known
 
@@ -464,7 +537,12 @@ class Daemon:
             models.meta,
             self.outbox,
             self._clock,
-            timers=[self._timers["decimate"], models.denoiser.step_times, self._timers["listen"]],
+            timers=[
+                self._timers["decimate"],
+                models.denoiser.step_times,
+                self._timers["listen"],
+                *([models.lead.step_times] if models.lead is not None else []),
+            ],
             dropped=self._dropped,
             live=self._live,
             put=self._on_put,
@@ -477,6 +555,7 @@ class Daemon:
         self._all_timers = [
             *self._timers.values(),
             models.denoiser.step_times,
+            *([models.lead.step_times] if models.lead is not None else []),
             examiner.recording_times,
             examiner.judging_times,
         ]
@@ -563,6 +642,7 @@ class Daemon:
                 examiner.feed()
                 if intake.skipped > skipped:
                     display.skip(intake.skipped - skipped)
+                    listener.skip(intake.skipped - skipped)
                 self._hear(*twin.process(raw, shed >= Shed.DENOISING), listener, display, shed)
             intake.finish()
             if self._stop.is_set():
@@ -583,6 +663,7 @@ class Daemon:
             return
         began = time.perf_counter()
         listener.hear(raw, clean)
+        self._watch_for_feedback(raw, clean)
         exam = self.examiner.exam_id if self.examiner else None
         waves = display.process(raw, clean, exam)
         if exam is not None:
@@ -592,6 +673,24 @@ class Daemon:
                 else:
                     self._live("wave", wave)
         self._timers["listen"].add((time.perf_counter() - began) * HOP / max(len(raw), HOP))
+
+    def _watch_for_feedback(self, raw: np.ndarray, clean: np.ndarray) -> None:
+        now = self._listening
+        if now.output != "device":
+            return
+        watch, had = self._feedback, self._feedback.found
+        if watch.process(raw, raw if now.monitor == "raw" else clean):
+            gain_db = max(now.gain_db - FEEDBACK_DB, -40.0)
+            log.warning(
+                "feedback: the microphone hears the loudspeaker at %.0f Hz; gain lowered from %g to %g dB; "
+                "use headphones, or keep the loudspeaker away from the chest piece",
+                *(watch.found, now.gain_db, gain_db),
+            )
+            self._listen_to(messages.Listen(gain_db=gain_db))
+            self._lamp.over(Light.FEEDBACK, True)
+        elif had is not None and watch.found is None:
+            log.info("feedback has ended")
+            self._lamp.over(Light.FEEDBACK, False)
 
     def _late(self, block: Block, rate_hz: int) -> Shed:
         """What to leave out, from how much sound waits behind this block."""
@@ -623,42 +722,65 @@ class Daemon:
 
     def _on_put(self, exam: messages.Exam) -> None:
         self.exams.append(exam)
-        self._show(Light.STORED)
+        self._lamp.show(Light.STORED, STORED_S)
         if self.uplink is not None:
             self.uplink.wake()
 
     def _live(self, name: str, message: Any) -> None:
         if name == "quality" and message.quality is not None:
             self._show(Light.GOOD_CONTACT if message.quality >= quality.GOOD else Light.BAD_CONTACT)
-        elif name == "exam" and message.state in _LIGHTS:
-            self._show(_LIGHTS[message.state])
+        elif name == "exam":
+            self._show_progress(message)
         if self.uplink is not None:
             self.uplink.live(name, message)
 
+    def _show_progress(self, message: messages.LiveExam) -> None:
+        heard = self._lamp.base in (Light.GOOD_CONTACT, Light.BAD_CONTACT)
+        if message.state == "site done":
+            last = message.position + 1 >= message.sites
+            self._show(Light.LISTENING if last else Light.NEXT_SITE)
+        elif message.state in _LIGHTS and not (message.state == "recording" and heard and message.seconds):
+            self._show(_LIGHTS[message.state])
+        if message.state == "cancelled":
+            self._subjects.cancelled(self._subject)
+
     def _show(self, light: Light) -> None:
-        self._panel.show(light)
+        self._lamp.show(light)
 
     # ---- panel and commands
 
     def _run_panel(self) -> None:
         while not self._stop.is_set():
             press = self._panel.next_press(0.5)
-            if press is None or self.examiner is None:
+            if press is None:
                 continue
             try:
-                self._pressed(press, self.examiner)
+                self._guide.pressed(press)
             except StethopiError as error:
                 log.error("%s", error)
                 self._show(Light.ERROR)
 
-    def _pressed(self, press: Press, examiner: Examiner) -> None:
-        """Short: start, or stop; between sites the next one. Long: the next site. Double: cancel."""
-        if press is Press.DOUBLE:
-            examiner.cancel()
-        elif press is Press.LONG or examiner.phase is Phase.BETWEEN:
-            examiner.next_site()
-        elif not examiner.stop():
-            examiner.start(plan_of(self.settings))
+    def _typed(self, word: str) -> None:
+        try:
+            self._guide.typed(word)
+        except StethopiError as error:
+            log.error("%s", error)
+            self._show(Light.ERROR)
+
+    def begin_exam(self, plan: Plan, subject: str | None = None, *, again: bool = False) -> None:
+        """Begin an exam, of this subject or of the one whose turn it is. again: of the one before."""
+        if self.examiner is None:
+            raise StethopiError("no sound comes; check the microphone")
+        if self.examiner.phase is not Phase.IDLE:
+            raise StethopiError("an exam is under way; stop it first")
+        if subject is not None:
+            self._subjects.choose(subject)
+        self._subject = self._subjects.take(again)
+        try:
+            self.examiner.start(plan, subject=self._subject)
+        except StethopiError:
+            self._subjects.cancelled(self._subject)
+            raise
 
     def _obey(self, command: Command) -> Answer:
         try:
@@ -685,7 +807,7 @@ class Daemon:
             subject = command.args.get("subject") or None
             if subject is not None and not messages.is_subject_code(subject):
                 return False, "subject: letters, digits and '-', at most 32: a code, never a name"
-            examiner.start(plan, subject=subject)
+            self.begin_exam(plan, subject)
             return True, f"recording {plan.name(0)}"
         if command.name == "stop":
             done = examiner.stop()
@@ -707,11 +829,30 @@ class Daemon:
         says = f"{now.monitor}{preset}, strength {now.strength:g}, gain {now.gain_db:g} dB"
         return says if now.output != "none" else f"{says}; but nobody listens: [listen] output is none"
 
+    def louder(self, steps: int) -> bool:
+        """So many steps of gain up or down."""
+        gain_db = self._listening.gain_db + steps * self.settings.listen.gain_step_db
+        self._listen_to(messages.Listen(gain_db=min(max(gain_db, -40.0), 40.0)))
+        return True
+
+    def shut_down(self) -> bool:
+        """End all safely, and then do what `[panel] shutdown` says."""
+        how = self.settings.panel.shutdown
+        if how == "none":
+            return False
+        log.info("asked by the button to shut down")
+        self._lamp.over(Light.SHUTTING_DOWN, True)
+        self._switch_off = how == "poweroff"
+        self.request_stop()
+        return True
+
     def _status(self) -> str:
         examiner, outbox = self.examiner, self.outbox
         phase = examiner.phase.value if examiner else "starting"
         waiting = outbox.backlog().exams if outbox else 0
         more = f"; no exam can be kept: {self._trouble}" if self._trouble else ""
+        if self._feedback.found is not None:
+            more += "; feedback: the microphone hears the loudspeaker"
         return f"source {self._state}, exam {phase}, {waiting} waiting in the outbox{more}"
 
     # ---- the main thread
@@ -727,6 +868,7 @@ class Daemon:
             if now >= next_look_s:
                 next_look_s = now + LOOK_EVERY_S
                 self._look_after_the_disk()
+                self._show_delivery()
                 self._tell_systemd()
             due = now >= next_health_s or self._health_soon.is_set()
             if self.uplink is not None and self.uplink.online and due:
@@ -734,6 +876,7 @@ class Daemon:
                 self._health_soon.clear()
                 self.uplink.health(self._health())
             self._watch_over_silence()
+            self._lamp.look()
             if not self._all_done():
                 continue
             done_s = now if done_s is None else done_s
@@ -741,6 +884,14 @@ class Daemon:
             patience_s = DELIVER_S if self.uplink is not None and self.uplink.online else CONNECT_S
             if self.uplink is None or now - done_s > patience_s or not self.outbox.backlog().exams:
                 return
+
+    def _show_delivery(self) -> None:
+        """While nothing else is to be said: whether exams are on their way."""
+        assert self.outbox is not None
+        if self._lamp.base not in (Light.READY, Light.DELIVERING) or self._trouble:
+            return
+        going = self.uplink is not None and self.uplink.online and self.outbox.backlog().exams > 0
+        self._show(Light.DELIVERING if going else Light.READY)
 
     def _signs(self) -> Signs:
         return Signs(

@@ -207,6 +207,14 @@ class Examination:
             site.limit, site.limit_why = length, why
         self.phase = Phase.SETTLING
 
+    def repeat(self, index: int) -> SiteRecord:
+        """The current site, or between sites the one before, is thrown away and begins again with sample
+        `index`."""
+        self._must_be(Phase.RECORDING, Phase.SETTLING, Phase.BETWEEN)
+        self.sites.pop()
+        self.phase = Phase.BETWEEN
+        return self.begin(index)
+
     def cancel(self) -> None:
         """Nothing of it is wanted."""
         self.phase = Phase.CANCELLED

@@ -58,6 +58,7 @@ _FAST_LAG_S = 5.0
 
 _PIECE = WORKING_RATE_HZ
 _RETRY_PUT_S = 5.0
+_WRITE_S = 5.0
 
 _QUALITY_S = 3.0
 
@@ -122,6 +123,10 @@ class _Running:
     sites: list[messages.Site] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     site_started: messages.Moment | None = None
+    take: int = 0
+    """How often a site was begun again."""
+    writing: bool = False
+    """A site's file is being written."""
 
 
 def ring_seconds(max_s: float) -> float:
@@ -278,6 +283,37 @@ class Examiner:
                 return False
             self._bell.notify_all()
             return True
+
+    def repeat_site(self) -> bool:
+        """Throw the site that is being heard away, between sites the one before, and hear it again from now
+        on. False when there is none.
+        """
+        with self._bell:
+            running = self._running
+            if running is not None:
+                self._bell.wait_for(lambda: not running.writing, _WRITE_S)
+            phases = (Phase.RECORDING, Phase.SETTLING, Phase.BETWEEN)
+            if running is None or self._running is not running or running.state.phase not in phases:
+                return False
+            name = running.state.current.name
+            self._drop_site(running, name)
+            running.state.repeat(self._ring.end)
+            log.info("exam %s: %s is heard again", running.id, name)
+            self._record(running, self._ring.end)
+            self._bell.notify_all()
+            return True
+
+    def _drop_site(self, running: _Running, name: str) -> None:
+        for recorder in (running.recorder, running.lead):
+            if recorder is not None:
+                recorder.discard()
+        running.recorder = running.lead = None
+        running.take += 1
+        running.sites = [site for site in running.sites if site.site != name]
+        for key in (name, messages.ecg_name(name)):
+            if (path := running.files.pop(key, None)) is not None:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def cancel(self) -> bool:
         """Throw the exam away. False when none is under way."""
@@ -483,8 +519,14 @@ class Examiner:
 
     def _begin_site(self, running: _Running, index: int) -> None:
         name = running.state.plan.name(len(running.state.sites))
-        running.recorder = Recorder(self._outbox.sounds, f"{running.id}-{name}")
+        recorder = Recorder(self._outbox.sounds, f"{running.id}-{name}")
         running.state.begin(index)
+        self._record(running, index, recorder)
+
+    def _record(self, running: _Running, index: int, recorder: Recorder | None = None) -> None:
+        """The site that has just begun, from sample `index` on."""
+        name = running.state.current.name
+        running.recorder = recorder or Recorder(self._outbox.sounds, f"{running.id}-{name}")
         if self.lead is not None:
             running.lead = self.lead.record(self._outbox.sounds, f"{running.id}-{name}-ecg", index)
         running.fed = running.judged = running.base = running.told = index
@@ -508,7 +550,7 @@ class Examiner:
             if running.fresh:
                 self._judge.flush()  # whatever it heard before is another site's
                 running.fresh = False
-            start, count = running.judged, min(end - running.judged, _PIECE)
+            start, count, take = running.judged, min(end - running.judged, _PIECE), running.take
             try:
                 x = self._ring.read(start, count)
             except LookupError:
@@ -521,6 +563,8 @@ class Examiner:
         with _timed(self.judging_times, count / WINDOW_EVERY):
             windows = self._judge.process(x)
         with self._bell:
+            if running.take != take:  # the site has begun again meanwhile
+                return True
             running.judged = start + count
             self._take(running, windows)
             self._bell.notify_all()
@@ -561,13 +605,22 @@ class Examiner:
 
     def _settle(self, running: _Running) -> None:
         """The classifier has heard the whole site: fix its end, write its file."""
+        try:
+            self._end_site(running)
+        finally:
+            with self._bell:
+                running.writing = False
+                self._bell.notify_all()
+
+    def _end_site(self, running: _Running) -> None:
         with _timed(self.judging_times, 1.0):
             windows = self._judge.flush()
         with self._bell:
-            if self._running is not running:
+            if self._running is not running or running.state.phase is not Phase.SETTLING:
                 return
             self._take(running, windows)
             site = running.state.settle()
+            running.writing = True
             recorder, running.recorder = running.recorder, None
             lead, running.lead = running.lead, None
             started = running.site_started

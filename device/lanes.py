@@ -1,7 +1,8 @@
 """The last steps before the ear: which of two sounds, what band, how loud, and the queue before a card.
 
 Blend    raw or clean of two aligned sounds; a change is a fade of 20 ms
-Shaper   preset, gain, soft limiter, fades where sound begins, ends or is torn
+Loudness what is loud for longer than a beat is turned down
+Shaper   preset, gain, loudness, soft limiter, fades where sound begins, ends or is torn
 Lane     shaped sound that waits for a card and leaves at its rate
 """
 
@@ -20,7 +21,7 @@ from device.rates import HOP, WORKING_RATE_HZ
 from device.resample import Interpolator
 from device.timing import StageTimer
 
-__all__ = ["BLOCK_BUDGET_S", "FADE", "Blend", "Lane", "Shaper"]
+__all__ = ["BLOCK_BUDGET_S", "FADE", "Blend", "Lane", "Loudness", "Shaper"]
 
 FADE = WORKING_RATE_HZ // 100
 """Working-rate samples of a fade: 10 ms."""
@@ -57,8 +58,59 @@ class Blend:
         return np.where(at == _BLEND, clean, raw + share * (clean - raw)).astype(np.float32)
 
 
+class Loudness:
+    """Keeps the running loudness at or below a limit: protection of the ear from sound that lasts.
+
+    The mean square is followed with 125 ms (the "fast" of sound level meters, IEC 61672-1); what it exceeds
+    the limit by is taken away, and given back by 20 dB a second. A single beat passes: the peak limiter
+    behind this one is for that. No look-ahead, no delay. Steps of 5 ms on the absolute grid, so that any
+    chopping gives the same sound.
+
+    loudest_db: rms of full scale; 0 or more: never.
+    """
+
+    def __init__(self, loudest_db: float, rate_hz: int = WORKING_RATE_HZ) -> None:
+        self._most = 10.0 ** (loudest_db / 20.0) if loudest_db < 0 else 0.0
+        self._step = max(rate_hz // 200, 1)
+        seconds = self._step / rate_hz
+        self._follow = 1.0 - float(np.exp(-seconds / 0.125))
+        self._release = 10.0 ** (20.0 * seconds / 20.0)
+        self.reset()
+
+    def reset(self) -> None:
+        """What comes next begins anew."""
+        self._mean = 0.0
+        self._from = self._to = 1.0
+        self._squares = np.zeros(0)
+
+    @property
+    def gain(self) -> float:
+        """By what the sound is multiplied now, at most 1."""
+        return self._to
+
+    def process(self, x: np.ndarray) -> np.ndarray:
+        """float32 (n,) → float32 (n,)."""
+        if not self._most:
+            return x
+        y = np.empty_like(x)
+        at = 0
+        while at < len(x):
+            done = len(self._squares)
+            piece = x[at : at + self._step - done]
+            share = np.arange(done + 1, done + 1 + len(piece)) / self._step
+            y[at : at + len(piece)] = piece * (self._from + share * (self._to - self._from))
+            self._squares = np.concatenate([self._squares, np.square(piece, dtype=np.float64)])
+            at += len(piece)
+            if len(self._squares) == self._step:
+                self._mean += self._follow * (float(np.mean(self._squares)) - self._mean)
+                self._squares = np.zeros(0)
+                wanted = min(self._most / max(np.sqrt(self._mean), 1e-12), 1.0)
+                self._from, self._to = self._to, float(min(wanted, self._to * self._release))
+        return y
+
+
 class Shaper:
-    """Preset, gain, soft limiter, fades; sample by sample, so that any chopping gives the same sound.
+    """Preset, gain, loudness, soft limiter, fades; any chopping gives the same sound.
 
     Up to 70 % of `limit` the sound is only amplified; above it bends, and never passes `limit`.
     """
@@ -69,8 +121,10 @@ class Shaper:
         limit: float = 1.0,
         preset: str = "none",
         rate_hz: int = WORKING_RATE_HZ,
+        loudest_db: float = 0.0,
     ) -> None:
         self.rate_hz = rate_hz
+        self._loudness = Loudness(loudest_db, rate_hz)
         self.fade = rate_hz // 100
         self._preset = Preset(preset, rate_hz)
         self._gain = 10.0 ** (gain_db / 20.0)
@@ -98,7 +152,7 @@ class Shaper:
         if target != self._gain:
             gain = np.linspace(self._gain, target, len(x), dtype=np.float32)
             self._gain = target
-        y = x * gain
+        y = self._loudness.process(x * gain)
         knee = np.float32(0.7 * self._limit)
         room = np.float32(self._limit) - knee
         over = np.maximum(np.abs(y) - knee, 0.0)

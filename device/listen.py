@@ -20,6 +20,7 @@ differ, comes from the working rate.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections import deque
@@ -34,9 +35,11 @@ from device.rates import HOP, WORKING_RATE_HZ
 from device.settings import ListenSettings
 from device.sources.base import Block
 from device.sources.files import wav_header
-from device.sources.portaudio import close_portaudio, find_device, open_portaudio, quiet
+from device.sources.portaudio import close_portaudio, find_device, hold, open_portaudio, quiet
 
 __all__ = ["FADE", "DeviceListener", "FileListener", "Listener", "NoListener", "Shaper", "open_listener"]
+
+log = logging.getLogger("listen")
 
 PREFILL_S = 0.04
 """Working-rate sound that waits before a device begins to play, against the unevenness of both sides."""
@@ -82,6 +85,9 @@ class Listener(Protocol):
     def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
         """The next working-rate sound, float32 (n,), both aligned with each other."""
 
+    def skip(self, n: int) -> None:
+        """A hole of `n` working-rate samples, too long to be played, lies before what comes next."""
+
     def stop(self) -> None:
         """Fade out and end. Safe to call twice."""
 
@@ -119,6 +125,9 @@ class NoListener:
     def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
         pass
 
+    def skip(self, n: int) -> None:
+        pass
+
     def stop(self) -> None:
         pass
 
@@ -134,10 +143,14 @@ class FileListener:
         self.parts: dict[str, float] = {}
         self.problem: str | None = None
         """Why writing ended early; None while all is well."""
+        self.left_out = 0
+        """Samples of holes that are not in the file."""
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         self._blend = Blend(settings.monitor == "raw")
-        self._shaper = Shaper(settings.gain_db, settings.limit, settings.preset)
+        self._shaper = Shaper(
+            settings.gain_db, settings.limit, settings.preset, loudest_db=settings.loudest_db
+        )
         self._queue: deque[tuple[int, np.ndarray]] = deque()  # (samples dropped before, sound)
         self._queued = 0
         self._dropped_now = 0
@@ -180,6 +193,13 @@ class FileListener:
             self._queued += len(x)
             self._dropped_now = 0
             self._more.notify()
+
+    def skip(self, n: int) -> None:
+        self.left_out += n
+        log.warning(
+            "%s: %.0f s without sound are left out; what follows stands so much too early in the file",
+            *(self._path, n / WORKING_RATE_HZ),
+        )
 
     def _write_all(self) -> None:
         ended = False
@@ -271,6 +291,11 @@ class DeviceListener:
         self._missed = 0  # samples that came while there was no card
         self._ending = False
         self._ended = threading.Event()
+        self._changing = threading.Lock()
+        self._mender: threading.Thread | None = None
+        self._away = False
+        self._wanted_once = False
+        self._since_look = 0
 
     @property
     def direct(self) -> Lane | None:
@@ -316,6 +341,11 @@ class DeviceListener:
             return None
 
     def start(self) -> None:
+        self._play()
+        self._wanted_once = True
+        hold(self)
+
+    def _play(self) -> None:
         self._audio = self._given_audio or open_portaudio("sound output")
         try:
             card = find_device(self._audio, self._wanted, "output")
@@ -362,7 +392,7 @@ class DeviceListener:
 
     def _make_lanes(self, rate_hz: int) -> None:
         def shaper(rate: int) -> Shaper:
-            return Shaper(self._gain_db, self._settings.limit, self._preset, rate)
+            return Shaper(self._gain_db, self._settings.limit, self._preset, rate, self._settings.loudest_db)
 
         prefill = round(PREFILL_S * WORKING_RATE_HZ)
         self._working = Lane(shaper(WORKING_RATE_HZ), rate_hz, prefill, _DEVICE_QUEUE)
@@ -389,8 +419,60 @@ class DeviceListener:
     def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
         if self._working is None or self._stream is None:
             self._missed += len(raw)
+            self._since_look += len(raw)
+            if self._since_look >= 2 * WORKING_RATE_HZ and self._wanted_once:
+                self._since_look = 0
+                self._look()
             return
         self._working.put(self._blend.process(raw, clean))
+        self._since_look += len(raw)
+        if self._since_look >= WORKING_RATE_HZ:
+            self._since_look = 0
+            self._look()
+
+    def skip(self, n: int) -> None:
+        pass
+
+    def _look(self) -> None:
+        """An output that is gone is told once and opened again by a thread of its own."""
+        try:
+            alive = bool(self._stream.is_active())
+        except (AttributeError, OSError):
+            alive = False
+        if alive or self._ending or (self._mender is not None and self._mender.is_alive()):
+            return
+        if not self._away:
+            self._away = True
+            log.warning("%s went away; it is opened again as soon as it is there", self.name)
+        self._mender = threading.Thread(target=self._mend, name="mend output", daemon=True)
+        self._mender.start()
+
+    def _mend(self) -> None:
+        with self._changing:
+            if not self._ending:
+                self._close()
+                self._come_back()
+
+    def step_aside(self) -> None:
+        """PortAudio is to look for cards anew: let go of it."""
+        with self._changing:
+            self._close()
+
+    def come_back(self) -> None:
+        """Play on, if the output is there."""
+        with self._changing:
+            if not self._ending:
+                self._come_back()
+
+    def _come_back(self) -> None:
+        try:
+            self._play()
+        except StethopiError as error:
+            log.debug("%s: still away: %s", self.name, error)
+            return
+        if self._away:
+            self._away = False
+            log.info("%s came back", self.name)
 
     def change(
         self, *, monitor: str | None = None, preset: str | None = None, gain_db: float | None = None
@@ -436,10 +518,12 @@ class DeviceListener:
         return lane.next(frames)
 
     def stop(self) -> None:
-        stream = self._stream
-        if stream is None:
-            return
+        hold(self, False)
         self._ending = True
+        if self._mender is not None:
+            self._mender.join(2.0)
+        if self._stream is None:
+            return
         for lane in self._lanes:
             lane.end()
         # what waits is played, and the fade after it; a card that is gone keeps nobody waiting

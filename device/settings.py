@@ -201,7 +201,11 @@ class ListenSettings:
         choices=("none", "bell", "diaphragm", "extended"),
     )
     gain_db: float = _key(0.0, "dB; a soft limiter keeps the sound within `limit`", low=-40, high=40)
+    gain_step_db: float = _key(3.0, "dB; a step of the keys + and -", low=1, high=12)
     limit: float = _key(0.8, "loudest sample that leaves, share of full scale", low=0.05, high=1)
+    loudest_db: float = _key(
+        -20.0, "dB of full scale; louder for longer than a beat is turned down; 0: never", low=-60, high=0
+    )
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,9 @@ class ExamSettings:
         8, "a site ends when so many windows of 5 s, one a second, were good", low=1, high=200
     )
     autostart: bool = _key(False, "begin an exam as soon as there is sound, without a button")
+    subjects: Path | None = _key(
+        None, "list of subject codes, one a line: each exam takes the next (stethopi subjects)", path=True
+    )
     exams: int = _key(0, "stop after so many exams; 0: go on for ever", low=0, high=1_000_000)
 
 
@@ -280,7 +287,20 @@ class PanelSettings:
     green_pin: int = _key(27, "green light", **_PIN)
     blue_pin: int = _key(23, "blue light", **_PIN)
     active_low: bool = _key(False, "the lights shine at 0 V (common anode)")
+    buzzer_pin: int = _key(-1, "buzzer that sounds at 3.3 V", **_PIN)
     long_s: float = _key(1.0, "s; a button held so long is a long press", low=0.3, high=4)
+    cancel_s: float = _key(5.0, "s; held so long in an exam, the light asks whether to cancel", low=2, high=9)
+    shutdown_s: float = _key(10.0, "s; held so long, all is ended safely", low=5, high=30)
+    shutdown: str = _key(
+        "poweroff",
+        "what that does: switch the machine off, end this program, or nothing",
+        choices=("poweroff", "stop", "none"),
+    )
+    keyboard: str = _key(
+        "none",
+        "QR reader or keypad for subject codes: none, evdev, evdev:PATH, text:PATH",
+        spec=("none", "evdev", "text"),
+    )
     double_s: float = _key(0.35, "s; a second press within it makes a double press", low=0.1, high=1)
 
 
@@ -393,6 +413,16 @@ def _consistent(settings: Settings, name: str) -> None:
     if exam.min_s > exam.max_s:
         given = f"{name}: [exam] min_s = {exam.min_s:g}"
         raise BadInput(f"{given}: more than max_s = {exam.max_s:g}. Lower one or raise the other.")
+    panel = settings.panel
+    for shorter, longer in (("long_s", "cancel_s"), ("cancel_s", "shutdown_s")):
+        if getattr(panel, shorter) >= getattr(panel, longer):
+            raise BadInput(
+                f"{name}: [panel] {longer} = {getattr(panel, longer):g}: not more than {shorter} = "
+                f"{getattr(panel, shorter):g}. Raise it or lower the other."
+            )
+    if panel.keyboard in ("text", "text:", "evdev:"):
+        kind = panel.keyboard.rstrip(":")
+        raise BadInput(f"{name}: [panel] keyboard = {_said(panel.keyboard)}: names no file. Use {kind}:PATH.")
     if (mqtt.cert_file is None) != (mqtt.key_file is None):
         there, missing = ("cert_file", "key_file") if mqtt.cert_file else ("key_file", "cert_file")
         raise BadInput(f"{name}: [mqtt] {missing}: is missing beside {there}. Name both or none.")

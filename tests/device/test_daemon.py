@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,12 @@ from device.settings import Settings
 from device.sources import Block
 from device.sources.files import read_sound, write_sound
 from device.sources.synthetic import HeartSettings, SyntheticSource
+from device.subjects import code
 from device.uplink import Pace
 from tests.brokers import Mosquitto, mosquitto
 from tests.device.fakes import META, FakeCleaner, FakeJudge
 from tests.device.hosts import Ingest, until
+from tests.device.leads import Through
 
 __all__ = ["mosquitto"]
 
@@ -333,19 +337,112 @@ def test_one_button_is_enough(tmp_path: Path) -> None:
         until(lambda: panel.light is Light.READY)
         panel.press(Press.SHORT)
         until(lambda: daemon.examiner and daemon.examiner.phase is Phase.RECORDING)
-        panel.press(Press.DOUBLE)
+        panel.press(Press.HELD)
+        until(lambda: panel.light is Light.ASK_CANCEL)
+        panel.press(Press.SHORT)
         until(lambda: daemon.examiner and daemon.examiner.phase is Phase.IDLE)
         panel.press(Press.SHORT)
         until(lambda: daemon.examiner and daemon.examiner._running and daemon.examiner._running.fed > 5000)
         panel.press(Press.LONG)
         until(lambda: daemon.examiner and daemon.examiner.phase is Phase.BETWEEN)
+        until(lambda: panel.light is Light.NEXT_SITE)
+        panel.press(Press.DOUBLE)
+        until(lambda: daemon.examiner and daemon.examiner.phase is Phase.RECORDING)
+        running_ = daemon.examiner._running if daemon.examiner else None
+        assert running_ is not None and (len(running_.state.sites), running_.files) == (1, {})
+        again = running_.state.current.start
+        until(lambda: running_.fed > again + 4000)
+        panel.press(Press.LONG)
+        until(lambda: daemon.examiner and daemon.examiner.phase is Phase.BETWEEN)
         panel.press(Press.SHORT)
-        until(lambda: daemon.examiner and daemon.examiner.exam_id and daemon.examiner._running)
         until(lambda: daemon.examiner and daemon.examiner.phase is Phase.RECORDING)
         panel.press(Press.SHORT)
         until(lambda: panel.light is Light.STORED)
-    assert [[s.site for s in exam.sites] for exam, _ in stored(settings)] == [["AV"]]
+    ((exam, files),) = stored(settings)
+    assert [s.site for s in exam.sites] == ["AV"] and exam.sites[0].start_index == again
+    assert len(read_sound(files["AV"]).samples) == exam.sites[0].samples
     assert {Light.READY, Light.LISTENING, Light.STORED, Light.OFF} <= set(panel.history)
+
+
+def test_codes_reach_exams_without_a_screen(tmp_path: Path) -> None:
+    """From the list, from the keypad, again for a second exam; a cancelled exam gives its code back."""
+    (tmp_path / "codes.txt").write_text("A-1\nA-2\nA-3\n")
+    os.mkfifo(tmp_path / "reader")
+    settings = settings_in(
+        tmp_path,
+        source={"pace": "real"},
+        exam={"autostart": False, "exams": 0, "max_s": 60, "subjects": str(tmp_path / "codes.txt")},
+        panel={"keyboard": f"text:{tmp_path / 'reader'}"},
+    )
+    panel, typed = FakePanel(), code("V3", 7)
+    with running(Daemon(settings, models=fakes(), source=synthetic(pace="real"), panel=panel)) as daemon:
+
+        def exam(first: Press, last: Press = Press.SHORT) -> None:
+            done = len(daemon.exams)
+            panel.press(first)
+            until(
+                lambda: daemon.examiner and daemon.examiner._running and daemon.examiner._running.fed
+                > daemon.examiner._running.state.current.start + 4000
+            )  # fmt: skip
+            if last is Press.HELD:
+                panel.press(Press.HELD)
+            panel.press(Press.SHORT)
+            until(lambda: daemon.examiner and daemon.examiner.phase is Phase.IDLE)
+            if last is not Press.HELD:
+                until(lambda: len(daemon.exams) > done)
+
+        until(lambda: panel.light is Light.READY)
+        exam(Press.SHORT)
+        exam(Press.DOUBLE)
+        exam(Press.SHORT, Press.HELD)
+        exam(Press.SHORT)
+        with (tmp_path / "reader").open("w") as reader:
+            reader.write(f"{typed}\n")
+        until(lambda: Light.CODE_TAKEN in panel.history)
+        exam(Press.SHORT)
+        exam(Press.SHORT)
+    assert [exam.subject for exam, _ in stored(settings)] == ["A-1", "A-1", "A-2", typed, "A-3"]
+
+
+@pytest.mark.parametrize(("how", "off"), [("poweroff", 1), ("stop", 0)])
+def test_a_very_long_press_ends_all_safely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, off: int
+) -> None:
+    switched: list[int] = []
+    monkeypatch.setattr(daemon_module, "switch_off", lambda: switched.append(1))
+    settings = settings_in(
+        tmp_path,
+        source={"pace": "real"},
+        exam={"autostart": False, "exams": 0, "max_s": 60},
+        panel={"shutdown": how},
+    )
+    panel = FakePanel()
+    daemon = Daemon(settings, models=fakes(), source=synthetic(pace="real"), panel=panel)
+    thread = threading.Thread(target=lambda: daemon.run(signals=False))
+    thread.start()
+    until(lambda: panel.light is Light.READY)
+    panel.press(Press.SHORT)
+    until(lambda: daemon.examiner and daemon.examiner._running and daemon.examiner._running.fed > 4000)
+    panel.press(Press.SHUTDOWN)
+    thread.join(60)
+    assert not thread.is_alive() and len(switched) == off and Light.SHUTTING_DOWN in panel.history
+    ((exam, _),) = stored(settings)
+    assert exam.ended == "stopped"
+
+
+def test_bad_contact_is_told_by_light_within_three_seconds_of_sound(tmp_path: Path) -> None:
+    settings = settings_in(
+        tmp_path, source={"pace": "real"}, exam={"autostart": False, "exams": 0, "max_s": 60}
+    )
+    panel = FakePanel()
+    with running(
+        Daemon(settings, models=fakes(), source=synthetic(pace="real", level=0.0), panel=panel)
+    ) as daemon:
+        until(lambda: panel.light is Light.READY)
+        panel.press(Press.SHORT)
+        until(lambda: panel.light is Light.BAD_CONTACT)
+        now = daemon.examiner._running if daemon.examiner else None
+        assert now is not None and now.told - now.state.current.start <= 3 * 2000
 
 
 # ---- sources that fail
@@ -545,3 +642,35 @@ def test_the_quota_of_the_settings_refuses_new_exams(
     with running(daemon):
         until(lambda: "the quota of 1 MB is used up" in caplog.text)
         assert daemon.outbox is not None and not daemon.outbox.keep_delivered
+
+
+# ---- the ECG beside it
+
+
+def test_sound_and_ecg_of_one_exam_from_the_device_to_the_host(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    settings = settings_in(
+        tmp_path,
+        mqtt={"host": mosquitto.host, "port": mosquitto.port},
+        source={"pace": "real"},
+        ecg={"spec": "synthetic:off_after_s=2,off_for_s=1"},
+        exam={"min_s": 5, "max_s": 5},
+    )
+    models = replace(fakes(), lead=Through(0.5))
+    with Ingest(mosquitto.host, mosquitto.port) as host:
+        daemon = Daemon(settings, models=models, source=synthetic(pace="real"), pace=HURRIED)
+        assert daemon.run(signals=False) == 0
+        assert host.wrong == [], "every published message fits its JSON Schema"
+        (exam_id,) = host.stored
+        exam = m.read(m.Exam, host.results[exam_id])
+        track = exam.sites[0].ecg
+        assert track is not None and exam.ecg_source == "synthetic lead, 70/min"
+        assert track.samples == pytest.approx(5 * 360, abs=40) and abs(track.start_s) < 0.06
+        assert track.reasons[0] == "lead off"
+        spans = [(track.start_s + a / 360, track.start_s + b / 360) for a, b in track.gaps]
+        assert pytest.approx((2.0, 3.2), abs=0.02) in spans
+        traces = [m.read(m.LiveEcg, p) for topic, p in host.payloads if topic.live == "ecg"]
+        assert len(traces) > 20 and {t.lead for t in traces} >= {"on", "lead off"}
+        assert all(abs(t.at - t.index * 2000 / 360) < 60 for t in traces if t.at is not None)
+        good = [t for t in traces if not t.clean_gaps and t.clean]
+        assert good and all(abs(r - 2 * c) <= 2 for t in good for r, c in zip(t.raw, t.clean, strict=True))
+    assert "denoise ecg" in {stage.stage for stage in exam.latency}

@@ -22,7 +22,7 @@ CODE = Path(device.__file__).parent
 
 ALLOWED = (
     r"(must be|must not be|must name|must rise|not from|not one of|none of) .+|"  # says what is allowed
-    r"(Did you mean|Use|Set|Put|Write|Name|Lower|Keys:|Keys of|It belongs to|Correct|Add|Give|Remove) .+[.?]"
+    r"(Did you mean|Raise|Use|Set|Put|Write|Name|Lower|Keys:|Keys of|It belongs to|Correct|Add|Give) .+[.?]"
 )
 """How a text of the settings ends: with what is allowed, or with what to do."""
 
@@ -41,7 +41,8 @@ VERBS = set(
 def has_remedy(remedy: str) -> bool:
     """Whether it tells to do something, or what there is to choose from."""
     words = re.findall(r"[a-z]+", remedy.lower())
-    return any(word in VERBS for word in words) or bool(re.search(r"(Keys|it has|here:|example)", remedy))
+    choices = re.search(r"(Keys|it has|here:|example|Did you mean)", remedy)
+    return any(word in VERBS for word in words) or choices is not None
 
 
 # ---- the settings: every key, every way to get it wrong
@@ -86,7 +87,9 @@ def mistakes() -> Iterator[tuple[dict[str, Any], str]]:
     yield from ((extra, named) for extra, named in EXTRA)
 
 
-EXTRA: list[tuple[dict[str, Any], str]] = []
+EXTRA: list[tuple[dict[str, Any], str]] = [
+    ({"panel": {"cancel_s": 6.0, "shutdown_s": 5.0}}, "[panel] shutdown_s"),
+]
 """What one key asks of another, where the enumeration above does not come by itself."""
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import builtins
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device.errors import StethopiError
-from device.panel import Button, FakePanel, GpioPanel, Light, NoPanel, Press, open_panel
+from device.panel import Button, FakePanel, GpioPanel, Light, NoPanel, Press, light_table, open_panel
 from device.settings import PanelSettings
 
 
@@ -41,7 +42,9 @@ def presses(
         ([(1.0, 1.1)], [Press.SHORT]),
         ([(1.0, 1.9)], [Press.SHORT]),
         ([(1.0, 2.5)], [Press.LONG]),
-        ([(1.0, 6.0)], [Press.LONG]),
+        ([(1.0, 5.9)], [Press.LONG]),
+        ([(1.0, 6.2)], [Press.HELD]),
+        ([(1.0, 11.5)], [Press.HELD, Press.SHUTDOWN]),
         ([(1.0, 1.1), (1.3, 1.4)], [Press.DOUBLE]),
         ([(1.0, 1.1), (1.3, 3.0)], [Press.DOUBLE]),
         ([(1.0, 1.1), (2.0, 2.1)], [Press.SHORT, Press.SHORT]),
@@ -51,13 +54,13 @@ def presses(
     ],
 )
 def test_what_a_press_means(spans: list[tuple[float, float]], meant: list[Press], bounce: bool) -> None:
-    assert [press for _, press in presses(spans, 8.0, bounce)] == meant
+    assert [press for _, press in presses(spans, 13.0, bounce)] == meant
 
 
 def test_a_press_is_told_in_time() -> None:
-    """Long while it is still held, double as it begins, short once no second press can follow."""
-    ((long, _),) = presses([(1.0, 5.0)], 6.0)
-    assert 2.0 <= long <= 2.1
+    """Long when it is let go, double as it begins, short once no second press can follow."""
+    ((long, _),) = presses([(1.0, 3.0)], 6.0)
+    assert 3.0 <= long <= 3.1
     ((double, _),) = presses([(1.0, 1.1), (1.3, 2.0)], 3.0)
     assert double < 1.4
     ((short, _),) = presses([(1.0, 1.1)], 3.0)
@@ -71,12 +74,13 @@ def test_a_spark_is_no_press() -> None:
 
 @given(st.lists(st.booleans(), max_size=600))
 def test_no_press_is_told_twice(levels: list[bool]) -> None:
-    """Whatever the contact does: not more presses than times it went down."""
-    button, told = Button(), 0
+    """Whatever the contact does: not more presses than times it went down, but for what holding on adds."""
+    button, told = Button(), []
     for tick, level in enumerate([*levels, *[False] * 100]):
-        told += button.feed(level, tick / 100) is not None
+        if press := button.feed(level, tick / 100):
+            told.append(press)
     downs = sum(a < b for a, b in zip([False, *levels], levels, strict=False))
-    assert told <= downs
+    assert len(told) - told.count(Press.SHUTDOWN) <= downs and button.at_rest
 
 
 class FakeGpio:
@@ -88,6 +92,8 @@ class FakeGpio:
         self.pins: dict[int, bool] = {}
         self.level: dict[int, int] = {}
         self.log: list[tuple[Any, ...]] = []
+        self.edges = ""
+        self.reads = 0
 
     def setmode(self, mode: str) -> None:
         self.log.append(("setmode", mode))
@@ -99,7 +105,21 @@ class FakeGpio:
         else:
             self.level[pin] = 1
 
+    BOTH = "both"
+
+    def add_event_detect(self, pin: int, edge: str, callback: Any) -> None:
+        if not self.edges:
+            raise RuntimeError("Failed to add edge detection")
+        self.on_edge = callback
+
+    def set(self, pin: int, level: int) -> None:
+        """The contact changes, and the kernel tells of it, if it does."""
+        self.level[pin] = level
+        if self.edges == "told":
+            self.on_edge(pin)
+
     def input(self, pin: int) -> int:
+        self.reads += 1
         return self.level[pin]
 
     def output(self, pin: int, value: bool) -> None:
@@ -155,21 +175,85 @@ def test_every_light_looks_different_and_only_a_stored_exam_is_green() -> None:
     assert steady_green == [Light.STORED]
 
 
-def test_the_button_at_its_pin() -> None:
+@pytest.mark.parametrize("edges", ["", "silent", "told"])
+def test_the_button_at_its_pin(edges: str) -> None:
+    """By edges, and by polling where they cannot be had, or never come."""
     gpio = FakeGpio()
     panel = GpioPanel(PanelSettings("gpio", red_pin=-1, green_pin=-1, blue_pin=-1, long_s=0.3), gpio=gpio)
+    gpio.edges = edges
     panel.start()
     panel.show(Light.READY)
-    gpio.level[BUTTON] = 0
+    gpio.set(BUTTON, 0)
+    time.sleep(0.5)
+    gpio.set(BUTTON, 1)
     assert panel.next_press(20) is Press.LONG
-    gpio.level[BUTTON] = 1
     time.sleep(0.1)
-    gpio.level[BUTTON] = 0
-    time.sleep(0.1)
-    gpio.level[BUTTON] = 1
+    gpio.set(BUTTON, 0)
+    time.sleep(0.25)
+    gpio.set(BUTTON, 1)
     assert panel.next_press(20) is Press.SHORT
     assert panel.next_press(0.0) is None
+    assert panel.by_edges == (edges == "told")
     panel.stop()
+
+
+def test_with_edges_it_sleeps_while_nothing_happens() -> None:
+    looked = {}
+    now = [10.0]
+    for edges in ("", "told"):
+        gpio = FakeGpio()
+        gpio.edges = edges
+        panel = GpioPanel(PanelSettings("gpio"), gpio=gpio, monotonic=lambda: now[0])
+        panel.start()
+        now[0] += 3.0  # no light has changed for long
+        looked[edges] = panel.poll()
+        panel.stop()
+    assert looked[""] == pytest.approx(0.01) and looked["told"] >= 0.1
+
+
+def test_the_buzzer_says_what_is_important_and_is_silent_while_a_heart_is_heard() -> None:
+    gpio, now, pin = FakeGpio(), [10.0], 5
+    panel = GpioPanel(PanelSettings("gpio", buzzer_pin=pin), gpio=gpio, monotonic=lambda: now[0])
+    panel.start()
+
+    def sounding(light: Light) -> list[bool]:
+        panel.show(light)
+        now[0] += 0.05
+        heard = []
+        for _ in range(10):
+            panel.poll()
+            heard.append(gpio.pins[pin])
+            now[0] += 0.1
+        return heard
+
+    assert sounding(Light.STORED) == [True] * 4 + [False] * 6
+    assert sounding(Light.ERROR) == [True, False] * 3 + [False] * 4
+    for light in (Light.LISTENING, Light.GOOD_CONTACT, Light.BAD_CONTACT, Light.FEEDBACK):
+        assert not any(sounding(light))
+    panel.stop()
+    assert gpio.pins[pin] is False and pin in gpio.log[-1]
+
+
+def test_the_light_winks_when_a_long_press_may_be_let_go() -> None:
+    gpio, now = FakeGpio(), [10.0]
+    panel = GpioPanel(PanelSettings("gpio"), gpio=gpio, monotonic=lambda: now[0])
+    gpio.setup(BUTTON, "in")
+    panel._gpio = gpio
+    panel.show(Light.STORED)
+    dark = []
+    gpio.level[BUTTON] = 0
+    for tick in range(600):
+        now[0] = 10.0 + tick / 100
+        panel.poll()
+        if not gpio.pins[GREEN]:
+            dark.append(tick / 100)
+    assert dark[0] == pytest.approx(1.0, abs=0.02) and dark[-1] == pytest.approx(5.1, abs=0.02)
+    assert len(dark) == pytest.approx(20, abs=2)
+
+
+def test_the_lights_are_written_down() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "panel.md").read_text()
+    assert light_table() in text, "print it: python -m device.panel"
 
 
 def importing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -194,7 +278,8 @@ def importing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
         (
             RuntimeError("This module can only be run on a Raspberry Pi!"),
             "the panel cannot reach the pins (This module can only be run on a Raspberry Pi!); "
-            'set [panel] kind = "none" on a machine without them',
+            "on a Raspberry Pi run: pip uninstall -y RPi.GPIO && pip install rpi-lgpio; "
+            'on a machine without pins set [panel] kind = "none"',
         ),
     ],
 )
@@ -227,9 +312,12 @@ def test_the_fake_is_pressed_and_questioned() -> None:
         Press.DOUBLE,
         None,
     ]
-    threading.Timer(
-        0.02, lambda: [panel.show(Light.READY), panel.show(Light.READY), panel.show(Light.STORED)]
-    ).start()
+
+    def later() -> None:
+        for light in (Light.READY, Light.READY, Light.STORED):
+            panel.show(light)
+
+    threading.Timer(0.02, later).start()
     assert panel.wait_for(Light.STORED, 20) and panel.light is Light.STORED
     assert not panel.wait_for(Light.ERROR, 0)
     assert panel.history == [Light.OFF, Light.READY, Light.STORED]

@@ -151,7 +151,7 @@ def test_the_defaults_are_safe(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings.load()
     assert settings == Settings() == Settings.from_toml("")
     assert settings.mqtt.host == "" and settings.listen.output == "none" and not settings.exam.autostart
-    assert settings.exam == ExamSettings(("AV", "PV", "TV", "MV"), 10.0, 60.0, 8, False, 0)
+    assert settings.exam == ExamSettings(("AV", "PV", "TV", "MV"), 10.0, 60.0, 8, False)
     assert settings.bundle.path is None and settings.device.state_dir.is_absolute()
     assert is_path_safe(settings.device.id) and is_path_safe(settings.device.fleet)
     with pytest.raises(FrozenInstanceError):
