@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from device import bundle as bundles
-from device.bundle import ModelEntry
+from device.bundle import ModelEntry, sha256_of
 from device.denoise import denoise
 from device.errors import BadInput, StethopiError
 from device.rates import WORKING_RATE_HZ
@@ -123,7 +123,10 @@ def table(result: Mapping[str, Any]) -> str:
         cells = [str(r["minute"]), cell(r["anew_db"]), cell(r["float_db"])]
         cells += [cell(r["improvement_db"], "+"), cell(r["float_improvement_db"], "+")]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Bundle {result['bundle']}, one stream of {len(result['rows'])} minutes, fold 0."]
+    lines += [
+        "",
+        f"One stream of {len(result['rows'])} minutes, fold 0; denoiser.tflite {result['sha256'][:12]}.",
+    ]
     return "\n".join(lines)
 
 
@@ -140,6 +143,17 @@ def _float_net(checkpoint: Path) -> Callable[[np.ndarray], np.ndarray] | None:
     return partial(denoise_whole, net, Removal(coefficients), coefficients)
 
 
+def _exported(part: Path) -> ModelEntry:
+    """The denoiser of an export's folder."""
+    about = part / "denoiser.json"
+    if not about.is_file():
+        raise BadInput(f"{about}: no such export; run: stethopi export denoiser --out {part.parent}")
+    with np.load(part / "denoiser.npz") as arrays:
+        return ModelEntry(
+            "denoiser", part / "denoiser.tflite", json.loads(about.read_text("utf-8")), dict(arrays)
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.benchmark_drift", description="Ten minutes of streaming, minute by minute."
@@ -147,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/stethopi"))
     parser.add_argument("--bundle", type=Path, help="folder of a bundle (default: the newest there is)")
+    parser.add_argument("--part", type=Path, help="an export that is not yet in a bundle, instead")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="run folder with denoiser-pruned.pt")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--minutes", type=int, default=10)
@@ -156,17 +171,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.minutes < 1:
             raise BadInput(f"--minutes {options.minutes}: wanted is 1 or more")
-        released = bundles.load(options.bundle)
+        entry = _exported(options.part) if options.part else bundles.load(options.bundle).model("denoiser")
         clean, noisy = ten_minutes(options.data, options.cache.expanduser(), options.minutes, options.seed)
         as_float = _float_net(options.out / "denoiser-pruned.pt")
-        rows = drift(released.model("denoiser"), clean, noisy, as_float)
+        rows = drift(entry, clean, noisy, as_float)
     except StethopiError as problem:
         print(f"stethopi: {problem}", file=sys.stderr)
         return problem.exit_code
     result = {
         "what": "drift of the denoiser's state in one long stream, fold 0",
         "command": f"python -m training.benchmark_drift --minutes {options.minutes} --seed {options.seed}",
-        "bundle": released.version,
+        "sha256": sha256_of(entry.tflite),
         "runtime": runtime_name(),
         "seed": options.seed,
         "took_minutes": round((time.monotonic() - started) / 60, 1),

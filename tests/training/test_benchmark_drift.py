@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -46,7 +48,7 @@ def test_a_state_that_drifts_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     against_float = [float(r["float_db"] or 0) for r in rows]
     assert against_anew[3] < against_anew[2] < 25
     assert against_float == sorted(against_float, reverse=True)
-    text = table({"rows": rows, "bundle": "x"})
+    text = table({"rows": rows, "sha256": "0123456789abcdef"})
     assert text.count("\n") == 7
     assert f"{against_anew[3]:.1f}" in text
 
@@ -54,3 +56,8 @@ def test_a_state_that_drifts_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_minutes_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--minutes", "0"]) == 2
     assert "--minutes 0" in capsys.readouterr().err
+
+
+def test_a_missing_export_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--part", str(tmp_path / "none")]) == 2
+    assert "stethopi export denoiser" in capsys.readouterr().err
