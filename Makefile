@@ -12,7 +12,7 @@ DEBIAN := mosquitto chromium pulseaudio pulseaudio-utils libasound2-plugins alsa
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-train lint train bench image clean debian results
+.PHONY: help setup demo test test-train test-arm64 soak lint train bench image clean debian results
 
 help:  ## this menu
 	@awk -F':.*##' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,13 @@ test: $(VENV)/.dev  ## every test that needs no training environment (installs t
 
 test-train: $(TRAIN)/.train  ## the tests that train, prune, convert and quantise (an environment of its own, 3.4 GB)
 	$(TRAIN)/bin/python -m pytest -m train tests/models tests/training $(PYTEST_ARGS)
+
+test-arm64: $(VENV)/.dev  ## the device's tests and every step of its models on an arm64 Python under qemu (an hour or more)
+	@for p in mmdebstrap qemu-aarch64-static; do command -v $$p >/dev/null || { echo "it needs mmdebstrap and qemu; type: sudo apt-get install -y mmdebstrap qemu-user-static" >&2; exit 2; }; done
+	nice -n 15 $(BIN)/python -m tests.arm64.emulate --write docs/results/arm64.json
+
+soak: $(VENV)/.dev  ## eight hours of sound, exam after exam, while the broker goes and comes (most of an hour)
+	nice -n 10 $(BIN)/python -m tests.soak.run --write docs/results/soak.json
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

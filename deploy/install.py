@@ -31,6 +31,7 @@ SETTINGS = Path("/etc/stethopi/device.toml")
 _FILES = {
     "sysusers.conf": Path("/etc/sysusers.d/stethopi.conf"),
     "tmpfiles.conf": Path("/etc/tmpfiles.d/stethopi.conf"),
+    "polkit.rules": Path("/etc/polkit-1/rules.d/50-stethopi.rules"),
     UNIT: Path("/etc/systemd/system") / UNIT,
 }
 _JOURNAL = Path("/etc/systemd/journald.conf.d/stethopi.conf")
@@ -104,6 +105,7 @@ def install_steps(
         yield Step(SETTINGS, _settings(), 0o640)
     yield Step(_FILES["tmpfiles.conf"], _shipped("tmpfiles.conf"))
     yield Step(command=("systemd-tmpfiles", "--create", str(_FILES["tmpfiles.conf"])))
+    yield Step(_FILES["polkit.rules"], _shipped("polkit.rules"))
     unit = _shipped(UNIT).replace("/opt/stethopi/bin/stethopi-device", str(program))
     yield Step(_FILES[UNIT], unit)
     if journal:
@@ -118,7 +120,7 @@ def install_steps(
 def remove_steps() -> Iterator[Step]:
     """What takes the service away. Settings, exams and the user stay: the exams are theirs."""
     yield Step(command=("systemctl", "disable", "--now", UNIT), may_fail=True)
-    for path in (_FILES[UNIT], _FILES["tmpfiles.conf"], _JOURNAL):
+    for path in (_FILES[UNIT], _FILES["tmpfiles.conf"], _FILES["polkit.rules"], _JOURNAL):
         yield Step(path)
     yield Step(command=("systemctl", "daemon-reload"), may_fail=True)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training import classify_tables
+from training import classify_tables, field_tables
 from training.classify_tables import figure as _figure
 from training.classify_tables import table as _table
 
@@ -356,6 +356,13 @@ def refresh(check: bool = False) -> list[str]:
         for name, table in _note_tables().items():
             text = fill_markers(text, table, name)
         wanted[note] = text
+    field = ROOT / "docs" / "field.md"
+    if field.is_file():
+        text = field.read_text("utf-8")
+        for name, file, table in field_tables.TABLES:
+            if (result := _read(None, file)) is not None:
+                text = fill_markers(text, table(result), name)
+        wanted[field] = text
     newest = bundle.find()
     index = json.loads((newest / "bundle.json").read_text("utf-8"))
     wanted[newest / "CARD.md"] = card(index)

@@ -43,6 +43,7 @@ def test_it_writes_the_service_below_a_root(
     root.mkdir()
     assert install.main(["--program", str(program), "--root", str(root), "--start"]) == 0
     assert sorted(written(root)) == [
+        "etc/polkit-1/rules.d/50-stethopi.rules",
         "etc/stethopi/device.toml",
         "etc/systemd/system/stethopi-device.service",
         "etc/sysusers.d/stethopi.conf",
