@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from training import denoiser_note
+from training.card import RESULTS
 
 __all__ = ["PICTURE", "brief", "draw", "goals", "goals_table", "note", "renew", "table", "written"]
 
@@ -69,10 +70,11 @@ def _known(result: Mapping[str, Any], names: Sequence[str] | None = None) -> lis
 # ── goals ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def goals(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def goals(result: Mapping[str, Any], results: Path = RESULTS) -> list[tuple[str, str, str, str]]:
     """(figure, goal, measured, "met", "missed" or "not measured") of all goals, from the int8 row.
 
-    A goal is met when the measured value meets it; its interval stands beside.
+    A goal is met when the measured value meets it; its interval stands beside. results: where the trials of
+    pruning lie (denoiser-tuned.json).
     """
     rows, ours = result["rows"], result["rows"]["int8"]
     found: list[tuple[str, str, str, str]] = []
@@ -198,7 +200,26 @@ def goals(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         )
     else:
         add("pruned: fewer operations; change", "≥ 2×; ≥ −0.3 dB", "–", None)
+    pair = _beside_scratch(results)
+    better = "pruned, beside the same size from scratch: fold 1, short trainings, plain; beyond volume"
+    if pair:
+        pruned, scratch = ([row["fold_1"][k] for k in ("all plain", "all beyond")] for row in pair)
+        words = "; ".join(f"{p:+.2f} against {s:+.2f}" for p, s in zip(pruned, scratch, strict=True))
+        add(better, "better", words, all(p > s for p, s in zip(pruned, scratch, strict=True)))
+    else:
+        add(better, "better", "–", None)
     return found
+
+
+def _beside_scratch(results: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """The trial of training from scratch and that of pruning which is nearest to it in operations."""
+    path = results / "denoiser-tuned.json"
+    rows = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
+    scratch = next((r for r in rows if r["kind"] == "scratch"), None)
+    pruned = [r for r in rows if r["kind"] == "pruned"]
+    if not scratch or not pruned:
+        return None
+    return min(pruned, key=lambda r: abs(r["mac_per_s"] - scratch["mac_per_s"])), scratch
 
 
 def goals_table(result: Mapping[str, Any]) -> str:
