@@ -359,9 +359,9 @@ def refresh(check: bool = False) -> list[str]:
     field = ROOT / "docs" / "field.md"
     if field.is_file():
         text = field.read_text("utf-8")
-        for name, file, table in field_tables.TABLES:
+        for name, file, written in field_tables.TABLES:
             if (result := _read(None, file)) is not None:
-                text = fill_markers(text, table(result), name)
+                text = fill_markers(text, written(result), name)
         wanted[field] = text
     newest = bundle.find()
     index = json.loads((newest / "bundle.json").read_text("utf-8"))
