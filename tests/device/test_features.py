@@ -91,3 +91,31 @@ def test_a_short_recording_is_repeated_to_a_window() -> None:
     assert len(repeated) == WINDOW
     assert (repeated[4000:8000] == x).all()
     assert features.at_least_a_window(np.zeros(12_000, np.float32)).shape == (12_000,)
+
+
+def test_what_lies_far_under_the_loud_frames_is_not_told_apart() -> None:
+    rng = np.random.default_rng(4)
+    power = np.full((features.FRAMES, features.BANDS), 1e-6, np.float32)
+    power[::6] = 1.0
+    quieter, louder = power.copy(), power.copy()
+    pause = np.arange(features.FRAMES) % 6 != 0
+    quieter[pause] *= rng.uniform(0.01, 1.0, (int(pause.sum()), features.BANDS)).astype(np.float32)
+    louder[pause] = 0.1
+    view = features.View(range_db=22.0)
+    plain, floored = features.network_input(power), features.network_input(power, view)
+    assert np.abs(features.network_input(quieter, view) - floored).max() < 0.01
+    assert np.abs(features.network_input(quieter) - plain).max() > 0.1
+    assert np.abs(features.network_input(louder, view) - floored).max() > 0.1
+    # with the level and the colour gone, too
+    assert np.abs(features.network_input(7.0 * power, view) - floored).max() < 1e-4
+
+
+def test_the_bundle_says_what_is_seen() -> None:
+    assert features.View.of({}) == features.WHOLE
+    view = features.View.of({"bands": 20, "range_db": 22})
+    power = np.random.default_rng(5).random((features.FRAMES, features.BANDS)).astype(np.float32)
+    got = features.network_input(power, view)
+    assert got.shape == (20, features.FRAMES) and got.flags["C_CONTIGUOUS"]
+    # what is above is not looked at
+    power[:, 20:] *= 100.0
+    assert (features.network_input(power, view) == got).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,36 @@ def test_a_batch_is_a_function_of_seed_and_step(data: Path, tmp_path: Path) -> N
     assert not (first[0] == other[0]).all()
     assert first[0].shape == (6, 1, 32, 248)
     assert np.isfinite(first[0]).all() and np.abs(first[0]).max() <= 2.0
+
+
+def test_an_extra_sound_lies_in_diastole_and_low() -> None:
+    from training.classifier import _with_extra_sound
+
+    codes = np.tile(np.repeat([0, 1, 2, 3], [5, 10, 5, 20]), 7)[:248].astype(np.uint8)
+    power = np.full((248, 32), 1e-6, np.float32)
+    power[(codes == 0) | (codes == 2)] = 1.0
+    kept = 0
+    for seed in range(20):
+        louder = _with_extra_sound(power, codes, np.random.default_rng(seed))
+        if louder is None:
+            continue
+        kept += 1
+        added = louder - power
+        assert (added[codes != 3] == 0).all() and added[codes == 3].max() > 1e-3
+        assert added[:, :12].sum() > 5 * added[:, 20:].sum()
+    assert kept > 15
+    assert _with_extra_sound(power, np.full(248, 255, np.uint8), np.random.default_rng(0)) is None
+
+
+def test_low_bands_are_taken_away_in_some_draws(data: Path, tmp_path: Path) -> None:
+    from training.classifier import Corpus, Recipe, _Drawer
+
+    corpus = Corpus(data, tmp_path)
+    plain = Recipe(batch=16, bands=20, range_db=22.0, time_masks=0, band_masks=0, extra_sounds=0.5)
+    assert (_Drawer(corpus, plain, (2, 3, 4)).batch(0)[0][:, 0, 0] != 0).any(axis=1).all()
+    cut = _Drawer(corpus, dataclasses.replace(plain, low_cut=0.5), (2, 3, 4)).batch(0)[0]
+    gone = (cut[:, 0] == 0).all(axis=2)
+    assert 2 <= gone[:, 0].sum() <= 14 and not gone[:, 4:].any()
 
 
 def test_states_follow_the_sound_when_it_repeats() -> None:
