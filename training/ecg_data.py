@@ -37,6 +37,7 @@ __all__ = [
     "NoiseTracks",
     "Piece",
     "beats",
+    "clear_enough",
     "ecg_hashes",
     "load_pieces",
     "read_record",
@@ -95,6 +96,8 @@ class Piece:
     """bool (seconds,): seconds that are known, not flat, not beyond the recorder's range."""
     noise: np.ndarray
     """float32 (seconds,): own noise above 40 Hz between the beats, mV; a floor of what can be measured."""
+    drift: np.ndarray
+    """float32 (seconds,): what is left of its own baseline, below 0.8 Hz over ten seconds, mV."""
 
 
 def ecg_folder(data: Path) -> Path:
@@ -207,6 +210,7 @@ def to_working_rate(x: np.ndarray, rate_hz: int) -> np.ndarray:
 
 
 _BASELINE = signal.butter(2, BASELINE_HZ, "highpass", fs=RATE_HZ, output="sos")
+_BELOW_1 = signal.butter(4, 0.8, "lowpass", fs=RATE_HZ, output="sos")
 _ABOVE_40 = signal.butter(4, 40.0, "highpass", fs=RATE_HZ, output="sos")
 
 
@@ -220,9 +224,11 @@ def reference(x: np.ndarray) -> np.ndarray:
     )
 
 
-def _judge(x: np.ndarray, raw: np.ndarray, raw_known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By second: usable, and own noise (root mean square above 40 Hz of the quieter half), of a reference at
-    360 Hz and the lead it was made from."""
+def _judge(
+    x: np.ndarray, raw: np.ndarray, raw_known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By second: usable, own noise (root mean square above 40 Hz of the quieter half) and own drift, of a
+    reference at 360 Hz and the lead it was made from."""
     seconds = len(x) // RATE_HZ
     grid = x[: seconds * RATE_HZ].reshape(seconds, RATE_HZ)
     known = raw_known[: seconds * RATE_HZ].reshape(seconds, RATE_HZ).all(1)
@@ -231,7 +237,17 @@ def _judge(x: np.ndarray, raw: np.ndarray, raw_known: np.ndarray) -> tuple[np.nd
     loud = np.abs(grid).max(1) > 8.0
     high = signal.sosfiltfilt(_ABOVE_40, x)[: seconds * RATE_HZ].reshape(seconds, 20, RATE_HZ // 20)
     noise = np.sqrt(np.median((high**2).mean(2), axis=1)).astype(np.float32)
-    return known & ~flat & ~loud, noise
+    slow = signal.sosfiltfilt(_BELOW_1, x)[: seconds * RATE_HZ].reshape(seconds, RATE_HZ)
+    drift = np.sqrt(_ten_seconds((slow**2).mean(1))).astype(np.float32)
+    return known & ~flat & ~loud, noise, drift
+
+
+def _ten_seconds(by_second: np.ndarray) -> np.ndarray:
+    """Running mean over ten seconds."""
+    if len(by_second) < 10:
+        return np.full(len(by_second), by_second.mean() if len(by_second) else 0.0)
+    padded = np.pad(by_second.astype(np.float64), (5, 4), mode="reflect")
+    return np.convolve(padded, np.ones(10) / 10, "valid")
 
 
 def load_pieces(data: Path, parts: Sequence[str], databases: Sequence[str] | None = None) -> list[Piece]:
@@ -257,8 +273,8 @@ def load_pieces(data: Path, parts: Sequence[str], databases: Sequence[str] | Non
             raw = to_working_rate(x, record.rate_hz)
             y = reference(raw)
             where = np.minimum((np.arange(len(y)) * (record.rate_hz / RATE_HZ)).astype(int), len(known) - 1)
-            usable, noise = _judge(y, raw, known[where])
-            found.append(Piece(s.record, lead, s.patient, s.part, s.benchmark, y, usable, noise))
+            usable, noise, drift = _judge(y, raw, known[where])
+            found.append(Piece(s.record, lead, s.patient, s.part, s.benchmark, y, usable, noise, drift))
     if not found:
         raise BadInput(f"{folder}: no record of part {' or '.join(parts)}; look at splits.csv")
     return found
@@ -441,6 +457,16 @@ def _clear(p: Piece, least_db: float) -> np.ndarray:
     grid = p.samples[: seconds * RATE_HZ].reshape(seconds, RATE_HZ).astype(np.float64)
     power = np.convolve((grid**2).mean(1), np.ones(10) / 10, "same")
     return np.sqrt(power) > p.noise * 10 ** (least_db / 20)
+
+
+def clear_enough(p: Piece, noise_db: float = 20.0, drift_db: float = 17.0) -> np.ndarray:
+    """By second: usable, and own noise and own drift that far under the reference's level over ten
+    seconds."""
+    seconds = len(p.usable)
+    grid = p.samples[: seconds * RATE_HZ].reshape(seconds, RATE_HZ).astype(np.float64)
+    level = np.sqrt(_ten_seconds((grid**2).mean(1)))
+    quiet = level > p.noise * 10 ** (noise_db / 20)
+    return p.usable & quiet & (level > p.drift * 10 ** (drift_db / 20))
 
 
 def ecg_hashes(data: Path) -> dict[str, str]:
