@@ -382,6 +382,22 @@ def _benchmark(options: argparse.Namespace) -> int:
             say=_say,
         )
         return 0
+    if options.model == "ecg":
+        from training.benchmark_ecg import benchmark as benchmark_ecg
+
+        _quiet_threads()
+        benchmark_ecg(
+            Path(options.data),
+            Path(options.cache).expanduser(),
+            bundle=bundle,
+            checkpoints=Path(options.out),
+            results=results,
+            limit=options.limit,
+            seed=options.seed,
+            command=_command(),
+            say=_say,
+        )
+        return 0
     if options.model == "quality":
         from training.benchmark_quality import benchmark_quality
 
@@ -551,7 +567,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure the released models on recordings they never saw",
         description="Measure the bundle on fold 0 and write docs/results/*.json, for the tables.",
     )
-    benchmark.add_argument("model", choices=("denoise", "classify", "quality"))
+    benchmark.add_argument("model", choices=("denoise", "classify", "quality", "ecg"))
     benchmark.add_argument("--bundle", metavar="DIR", help="model bundle (default: the released one)")
     benchmark.add_argument("--results", metavar="DIR", help="where the JSON goes (default: docs/results)")
     benchmark.add_argument("--seed", type=int, default=1, help="of the bootstrap (default 1)")
