@@ -475,11 +475,12 @@ TRAINED = {
 def _training_table(found: Mapping[str, Any]) -> str:
     head = ["fold 1, −6…6 dB", "steps", "minutes", "plain", "beyond volume", "clean in: mean, p5"]
     head += ["murmur, clean in", "10 dB", "0 dB", "after a jump"]
-    rows = [
-        (name, found[k]["steps"], found[k]["minutes"], found[k]["fold_1"])
-        for k, name in TRAINED.items()
-        if k in found
-    ]
+    rows = []
+    for k, name in TRAINED.items():
+        if k in found and found[k].get("blend") is not None:
+            rows.append((f"{found[k]['blend']:g} of the way there, {name}", "", "", found[k]["fold_1"]))
+        elif k in found:
+            rows.append((name, found[k]["steps"], found[k]["minutes"], found[k]["fold_1"]))
     if "export" in found:
         rows.append(("int8", "", "", found["export"]["fold_1_int8"]))
     lines = []

@@ -4,6 +4,7 @@
     python -m training.denoiser curve   --data ../shared/data --out RUN   what each pruning ratio would cost
     python -m training.denoiser prune   --data ../shared/data --out RUN   prune RUN's net, fine-tune
     python -m training.denoiser export  --data ../shared/data --out RUN   int8, parity gates, bundle part
+    python -m training.denoiser validate --data ../shared/data --out RUN  fold 1 anew for each of its nets
     python -m training.denoiser figures --out RUN                         what the run has shown
 
 All of it is in the recipe (TOML); a batch is a function of (seed, step), so a run can be stopped, resumed
@@ -712,10 +713,26 @@ def pruning_curve(
     }
 
 
+_CHECKPOINTS = ("full", "pruned-first", "pruned-polish", "pruned-settle", "pruned")
+
+
+def validate_anew(out: Path, data: Path, cache: Path) -> None:
+    """Fold 1 once more for every net in `out`, kept in its checkpoint: for figures that it was born without."""
+    for name in _CHECKPOINTS:
+        path = out / f"denoiser-{name}.pt"
+        if path.is_file():
+            net, kept = load_net(path)
+            coefficients = _tables(kept["recipe"])
+            validation = Validation(data, cache, int(kept["recipe"]["seed"]))
+            kept["validation"] = validation(partial(denoise_whole, net, Removal(coefficients), coefficients))
+            print(f"{path.name}: {_headline(kept['validation'])}", flush=True)
+            _save(path, kept)
+
+
 def training_figures(out: Path) -> dict[str, Any]:
     """What the run in `out` has shown: curve, validation on fold 1, minutes; full, pruned, exported."""
     found: dict[str, Any] = {"what": "training of the denoiser; fold 1 decides", "commit": commit_id()}
-    for name in ("full", "pruned-first", "pruned-polish", "pruned-settle", "pruned"):
+    for name in _CHECKPOINTS:
         path = out / f"denoiser-{name}.pt"
         if path.is_file():
             _, kept = load_net(path)
@@ -725,6 +742,7 @@ def training_figures(out: Path) -> dict[str, Any]:
                 "curve": [[step, round(loss, 3)] for step, loss in kept["curve"][4::5]],
                 "fold_1": kept.get("validation"),
                 "pruning": kept.get("pruning"),
+                "blend": kept.get("blend"),
                 "recipe": kept["recipe"],
             }
     part = out / "denoiser" / "denoiser.json"
@@ -886,7 +904,7 @@ def float_part_macs(coefficients: dict[str, np.ndarray]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.denoiser", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("train", "prune", "export", "curve", "figures"))
+    parser.add_argument("what", choices=("train", "prune", "export", "curve", "validate", "figures"))
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/denoiser"))
@@ -924,6 +942,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 recipe, options.net or options.out / "denoiser-full.pt", options.data, options.cache
             )
             print(json.dumps(curve, indent=1))
+        elif options.what == "validate":
+            validate_anew(options.out, options.data, options.cache)
         elif options.what == "figures":
             print(json.dumps(training_figures(options.out), indent=1))
         else:
