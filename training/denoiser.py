@@ -717,7 +717,7 @@ _CHECKPOINTS = ("full", "pruned-first", "pruned-polish", "pruned-settle", "prune
 
 
 def validate_anew(out: Path, data: Path, cache: Path) -> None:
-    """Fold 1 once more for every net in `out`, kept in its checkpoint: for figures that it was born without."""
+    """Fold 1 once more for every net in `out`, kept in its checkpoint: for figures it was born without."""
     for name in _CHECKPOINTS:
         path = out / f"denoiser-{name}.pt"
         if path.is_file():
