@@ -44,14 +44,12 @@ from device.runtime import runtime_name
 from training import ecg_data
 from training.ecg_data import RATE_HZ, NoiseTracks, Piece
 from training.ecg_metrics import cosine, mad, prd, ssd
+from training.ecg_tables import ANY, KINDS
 from training.metrics import bootstrap, improvement, snr_db
 
-__all__ = ["benchmark", "brief", "table", "tables"]
+__all__ = ["benchmark"]
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-KINDS = ("mixed", "bw", "em", "ma", "gaussian", "mains")
-ANY = "any"
-"""Mixed noise on every usable reference, clear or not."""
 LEVELS_DB = (-6.0, 0.0, 6.0, 12.0, 18.0)
 HEADLINE_DB = (-6.0, 0.0, 6.0, 12.0)
 LEAD_IN, MEASURED = 4 * RATE_HZ, 10 * RATE_HZ
@@ -563,146 +561,3 @@ def benchmark(
     )
     _whole((results or RESULTS) / "ecg.json", result)
     return result
-
-
-# ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-NAMES = {
-    "nothing": "nothing",
-    "high-pass and notch": "high-pass 0.5 Hz and notch (neurokit2)",
-    "band-pass": "band-pass 0.5–40 Hz, zero phase",
-    "wavelet": "wavelet, Daubechies 4",
-    "autoencoder": "convolutional autoencoder (seed)",
-    "cnn": "fast CNN (seed)",
-    "cnn-spectral": "fast CNN, spectral loss",
-    "deepfilter": "DeepFilter-like",
-    "fcn-dae": "FCN-DAE-like",
-    "tcdae": "TCDAE-like",
-    "diffusion": "**our refiner, offline**",
-    "float": "ours, float",
-    "int8": "**ours, int8, as on the device**",
-}
-
-
-def _cell(figure: Mapping[str, Any] | None, spec: str) -> str:
-    if figure is None or figure.get("value") is None:
-        return "–"
-    return f"{figure['value']:{spec}} [{figure['low']:{spec}}, {figure['high']:{spec}}]"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return lines + ["| " + " | ".join(row) + " |" for row in rows]
-
-
-def _size(row: Mapping[str, Any]) -> str:
-    return f"{row['parameters'] / 1000:.0f} K, {row['mac_per_s'] / 1e6:.1f}" if "parameters" in row else "–"
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """Mixed noise by row: the headline, for README and CARD."""
-    rows = []
-    for name, row in result["rows"].items():
-        mixed = row["kinds"]["mixed"]
-        rows.append(
-            [
-                NAMES.get(name, name),
-                _size(row),
-                _cell(mixed["plain"], "+.1f"),
-                _cell(mixed["beyond_volume"], "+.1f"),
-                _cell(mixed["cosine"], ".3f"),
-                f"{row['r_peaks']['relative']['value']:.3f}",
-                f"{row['clean_in']['percentile_5']['value']:.1f}" if name != "nothing" else "exact",
-                f"{row['clean_in']['st_shift_mv']['value']:.3f}",
-            ]
-        )
-    head = [
-        "bw + em + ma, −6…12 dB",
-        "parameters, MMAC/s",
-        "dB plain",
-        "dB beyond volume",
-        "cosine",
-        "R-peak F1 at 0 dB, of the clean one",
-        "clean in: SNR out, p5",
-        "ST shift, mV",
-    ]
-    return "\n".join(_table(head, rows))
-
-
-def brief(result: Mapping[str, Any]) -> str:
-    """The table and what it was made of."""
-    c = result["counts"]
-    return (
-        table(result)
-        + f"\n\n{c['records']} records of {c['patients']} patients and noise that no training met;"
-        + f" {c['each_kind_and_snr']} clear pieces of 10 s of each kind and level"
-        + f" ({100 * c['clear_share']:.0f} % of the material is clear). Intervals: 95 %, bootstrap over"
-        + " patients. The networks beside ours were trained for a few minutes each; see docs/ecg.md."
-    )
-
-
-def tables(result: Mapping[str, Any]) -> dict[str, str]:
-    """All tables of docs/ecg.md by name."""
-    kinds = []
-    for name, row in result["rows"].items():
-        cells = [f"{row['kinds'][k]['plain']['value']:+.1f}" for k in (*KINDS, ANY)]
-        kinds.append([NAMES.get(name, name), *cells])
-    levels = []
-    for name, row in result["rows"].items():
-        by = row["kinds"]["mixed"]["by_snr"]
-        levels.append([NAMES.get(name, name), *(f"{by[f'{v:g}']['plain']:+.1f}" for v in result["snr_db"])])
-    beats = []
-    for name, row in result["rows"].items():
-        b = row["beats"]
-        cells = [_cell(b["ssd"], ".2f"), _cell(b["mad"], ".3f"), _cell(b["prd"], ".1f")]
-        beats.append([NAMES.get(name, name), *cells, _cell(b["cosine"], ".3f")])
-    harm = []
-    for name, row in result["rows"].items():
-        c, r = row["clean_in"], row["r_peaks"]
-        harm.append(
-            [
-                NAMES.get(name, name),
-                _cell(r["f1"], ".3f"),
-                _cell(r["relative"], ".3f"),
-                "exact" if name == "nothing" else _cell(c["mean"], ".1f"),
-                "exact" if name == "nothing" else _cell(c["percentile_5"], ".1f"),
-                _cell(c["st_shift_mv"], ".3f"),
-                _cell(c["st_shift_mv_percentile_95"], ".3f"),
-                _cell(c["qrs_width_ms"], ".1f"),
-            ]
-        )
-    above = [
-        [NAMES.get(name, name), _cell(figure, "+.1f")]
-        for name, figure in result["ours_above"].items()
-        if isinstance(figure, Mapping)
-    ]
-    trained = [
-        [NAMES.get(name, name), f"{row['parameters']:,}", f"{row['steps']:,}", f"{row['minutes']:.1f}"]
-        for name, row in result["rows"].items()
-        if "steps" in row
-    ]
-    return {
-        "ecg": brief(result),
-        "ecg-kinds": "\n".join(_table(["dB plain, −6…12 dB", *KINDS, "mixed, any reference"], kinds)),
-        "ecg-levels": "\n".join(
-            _table(["mixed, dB plain", *(f"{v:g} dB in" for v in result["snr_db"])], levels)
-        ),
-        "ecg-beats": "\n".join(_table(["one beat, bw of 0.2–2", "SSD", "MAD", "PRD %", "cosine"], beats)),
-        "ecg-harm": "\n".join(
-            _table(
-                [
-                    "",
-                    "R-peak F1 at 0 dB",
-                    "of the clean one",
-                    "clean in: SNR out",
-                    "p5",
-                    "ST shift, mV",
-                    "p95",
-                    "QRS width, ms",
-                ],
-                harm,
-            )
-        ),
-        "ecg-above": "\n".join(_table(["ours (int8) above, mixed, dB plain, paired", "dB"], above)),
-        "ecg-training": "\n".join(_table(["network", "parameters", "steps", "minutes"], trained)),
-    }

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training import classify_tables, field_tables
+from training import classify_tables, ecg_tables, field_tables
 from training.classify_tables import figure as _figure
 from training.classify_tables import table as _table
 
@@ -268,6 +268,18 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
             lines += [denoise_table(result), "", _origin(result), ""]
         else:
             lines += ["Its figures are not measured yet: run `stethopi benchmark denoise`.", ""]
+    if "ecg" in index["models"]:
+        lines += ["## The ECG denoiser", ""]
+        lines += [
+            "Trained on the train part of the MIT-BIH Arrhythmia and QT Databases and the noise of the",
+            "MIT-BIH Noise Stress Test Database (PhysioNet, ODC-By 1.0): Holter leads of adults.",
+            "",
+        ]
+        result = _read(results, "ecg")
+        if result:
+            lines += [ecg_tables.brief(result), "", ecg_tables.goals(result), "", _origin(result), ""]
+        else:
+            lines += ["Its figures are not measured yet: run `stethopi benchmark ecg`.", ""]
     lines += [
         "## How it came about",
         "",
@@ -302,6 +314,8 @@ def _tables() -> str:
         parts += ["**Denoising**", brief(denoise)]
     if classify:
         parts += ["**Screening**", classify_table(classify)]
+    if ecg := _read(None, "ecg"):
+        parts += ["**ECG**", ecg_tables.brief(ecg)]
     return "\n\n".join(parts) + "\n" if parts else ""
 
 
@@ -356,6 +370,13 @@ def refresh(check: bool = False) -> list[str]:
         for name, table in _note_tables().items():
             text = fill_markers(text, table, name)
         wanted[note] = text
+    ecg = ROOT / "docs" / "ecg.md"
+    if ecg.is_file():
+        text = ecg.read_text("utf-8")
+        if (result := _read(None, "ecg")) is not None:
+            for name, table in ecg_tables.tables(result).items():
+                text = fill_markers(text, table + "\n", name)
+        wanted[ecg] = text
     field = ROOT / "docs" / "field.md"
     if field.is_file():
         text = field.read_text("utf-8")
