@@ -79,7 +79,7 @@ def models(result: Mapping[str, Any]) -> str:
         databases = out.get("databases", {})
         murmur = (out.get("murmur") or {}).get("by_abnormal")
         units = [u for p in ("folds", "left-out") for u in entry.get(p, {}).get("units", {}).values()]
-        cost = max((u["cost"] for u in units), key=len, default={})
+        cost: Mapping[str, Any] = max((u["cost"] for u in units), key=len, default={})
         steps = str(units[0]["steps"]) if units else _DASH
         rows.append(
             [
