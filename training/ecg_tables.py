@@ -79,7 +79,7 @@ def brief(result: Mapping[str, Any]) -> str:
     return (
         table(result)
         + f"\n\n{c['records']} records of {c['patients']} patients and noise that no training met;"
-        + f" {c['each_kind_and_snr']} clear pieces of 10 s of each kind and level"
+        + f" {2 * c['each_kind_and_snr']} clear pieces of 10 s at each level"
         + f" ({100 * c['clear_share']:.0f} % of the material is clear). Intervals: 95 %, bootstrap over"
         + " patients. The networks beside ours were trained for a few minutes each; see docs/ecg.md."
     )
