@@ -7,8 +7,9 @@ Four parts, all of part `test` of the split, the noise from the end of the track
 
 1. mixtures: bw, em, ma, mixed (the three with equal power), white noise and mains hum at −6 … 18 dB. Pieces
    of 14 s of which the last 10 count (a lead is not put on for each figure); `--limit` pieces of each kind
-   and level (default 12; of mixed noise twice as many), patients in turn. References are clear ones (own noise above 40 Hz 20 dB, own
-   drift 17 dB under them: a rule set on dev); `any` is mixed noise on whatever is not flat or torn.
+   and level (default 12; of mixed noise twice as many), patients in turn. References are clear ones (own
+   noise above 40 Hz 20 dB, own drift 17 dB under them: a rule set on dev); `any` is mixed noise on whatever
+   is not flat or torn.
 2. the protocol of DeepFilter (Romero et al. 2021) on the records marked `benchmark_test`: bw whose peak to
    peak is 0.2 to 2 times that of the beat, a window of 512 samples around a beat.
 3. R peaks: a minute of each record with mixed noise at 0 dB; neurokit2's detector, ±150 ms, against the
