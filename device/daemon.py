@@ -63,8 +63,10 @@ __all__ = ["Daemon", "Models", "broker_of", "load_models", "one_exam", "plan_of"
 log = logging.getLogger("daemon")
 
 HEALTH_EVERY_S = 10.0
-SILENT_AFTER_S = 10.0
-"""A source that is alive and gives nothing for so long is told of, and started again."""
+SILENT_AFTER_S = 8.0
+"""A source that is alive and gives nothing for so long is told of, and started again: within 10 s."""
+WATCH_S = 0.1
+"""How often the main thread looks after the others."""
 LOOK_EVERY_S = 2.0
 """How often room on the disk is looked after, and systemd told what is going on."""
 GONE_AFTER_S = 10.0
@@ -272,6 +274,7 @@ class Daemon:
         self._state = "starting"
         self._started_s = self._clock.monotonic()
         self._last_sample_s: float | None = None
+        self._reading_since_s: float | None = None
         self._gone_since: float | None = None
         self._gone_ended = False
         self._restart_source = False
@@ -464,6 +467,13 @@ class Daemon:
 
     def _copy(self, source: Source) -> None:
         """Copies, and nothing else."""
+        self._reading_since_s = self._clock.monotonic()
+        try:
+            self._copy_all(source)
+        finally:
+            self._reading_since_s = None
+
+    def _copy_all(self, source: Source) -> None:
         while not self._stop.is_set():
             block = source.read()
             if block is None:
@@ -500,6 +510,7 @@ class Daemon:
             self._gone_since = time.monotonic()
             self._gone_ended = False
             self._lamp.over(Light.NO_SOUND, True)
+            self._health_soon.set()
             log.warning("source went away: %s", why)
         else:
             log.debug("source still away: %s", why)
@@ -509,6 +520,7 @@ class Daemon:
         log.info("source came back after %.1f s: %s", time.monotonic() - self._gone_since, source.name)
         self._gone_since = None
         self._lamp.over(Light.NO_SOUND, False)
+        self._health_soon.set()
 
     # ---- wiring, once the source's rate is known
 
@@ -862,7 +874,7 @@ class Daemon:
         next_look_s = 0.0
         done_s: float | None = None
         self._notifier.say(READY=1)
-        while not self._stop.wait(0.1):
+        while not self._stop.wait(WATCH_S):
             now = time.monotonic()
             self._watchdog.look(self._signs())
             if now >= next_look_s:
@@ -935,11 +947,11 @@ class Daemon:
         return examiner.finished >= wanted.exams or (self._sound_over.is_set() and wanted.autostart)
 
     def _watch_over_silence(self) -> None:
-        """The silent stop: the source lives and gives nothing."""
-        last = self._last_sample_s
-        if self._state != "running" or last is None or self._restart_source or self._source is None:
+        """The silent stop: the source lives and gives nothing, be it from its start on."""
+        began = self._reading_since_s
+        if began is None or self._restart_source or self._source is None:
             return
-        age = self._clock.monotonic() - last
+        age = self._clock.monotonic() - max(self._last_sample_s or 0.0, began)
         if age > SILENT_AFTER_S and not self._queue.full():
             self._restart_source = True
             self._say_gone(f"no sound for {age:.0f} s, though it seems alive; it is started again")

@@ -80,17 +80,20 @@ class HeartSettings:
     rate_hz: int = 2000
     """Samples a second, 2000 to 192000."""
     gone_after_s: float = inf
-    """When the source unplugs itself, once."""
+    """When the source unplugs itself."""
+    gone_times: int = 1
+    """How often it does so: each time so long after it came back."""
     gone_for_s: float = 0.0
     """How long it cannot be started again after that."""
     freeze_after_s: float = inf
-    """From when on it lives but gives nothing: the silent stop."""
+    """From when on it lives but gives nothing, until it is started again: the silent stop."""
 
     def __post_init__(self) -> None:
         _within("rate", self.rate, 30, 220)
         _within("grade", self.grade, 1, 6)
         _within("level", self.level, 0.0, 1.0)
         _within("seed", self.seed, 0, 2**31)
+        _within("gone_times", self.gone_times, 0, 1_000_000)
         for name, value, known in (("murmur", self.murmur, MURMURS), ("noise", self.noise, NOISES)):
             if value not in known:
                 raise BadInput(f"synthetic: {name}={value}: not one of {', '.join(known)}")
@@ -323,7 +326,8 @@ class SyntheticSource:
         self._index = 0
         self._lost = 0
         self._end = _samples(settings.seconds, self.rate_hz)
-        self._gone = _samples(settings.gone_after_s, self.rate_hz)
+        self._gone_left = settings.gone_times
+        self._gone = _samples(settings.gone_after_s, self.rate_hz) if self._gone_left else inf
         self._freeze = _samples(settings.freeze_after_s, self.rate_hz)
         self._back_at = -inf
         self._piece = (0, np.zeros(0, np.float32))
@@ -340,8 +344,11 @@ class SyntheticSource:
             raise SourceGone(f"{self.name}: is unplugged; plug it in again")
         if self._back_at > -inf:
             self._back_at = -inf
-            self._lost = self._pacer.resumed(self._index)
-            self._index += self._lost
+            lost = self._pacer.resumed(self._index)
+            self._lost += lost
+            self._index += lost
+            if self._gone_left and self._gone == inf:
+                self._gone = self._index + _samples(self.settings.gone_after_s, self.rate_hz)
         else:
             self._pacer.begin(self._index)
         self._stopped.clear()
@@ -350,13 +357,14 @@ class SyntheticSource:
         size = self._sizes[self._reads % len(self._sizes)]
         end = int(min(self._index + size, self._end, self._gone if self._index < self._gone else inf))
         if self._index == self._gone:
-            self._gone = inf
+            self._gone, self._gone_left = inf, self._gone_left - 1
             self._back_at = self._pacer.monotonic() + self.settings.gone_for_s
             raise SourceGone(f"{self.name}: was unplugged; plug it in again")
         if end <= self._index:
             return None
         if end > self._freeze:
             self._stopped.wait()  # alive and silent, until somebody stops it
+            self._freeze, self._back_at = inf, self._pacer.monotonic()
             return None
         if self._stopped.is_set() or not self._pacer.wait(end, self._stopped):
             return None
