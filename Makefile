@@ -71,6 +71,7 @@ train: $(TRAIN)/.train  ## train, prune, export and release the models (hours; D
 bench: $(TRAIN)/.train  ## measure the released bundle; writes docs/results/*.json (DATA=folder)
 	$(TRAIN)/bin/stethopi benchmark denoise --data $(DATA)
 	$(TRAIN)/bin/stethopi benchmark classify --data $(DATA)
+	$(TRAIN)/bin/stethopi-device bench --instructions --write docs/results/device.json
 
 image:  ## the card image for a Raspberry Pi
 	@echo "make image: not in 0.1.0. On a Pi: python3 -m venv .venv && .venv/bin/pip install '.[pi]' && .venv/bin/stethopi-device run --config device.toml" >&2; exit 2
