@@ -378,6 +378,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             train=options.train,
             train_only=options.train_only,
             minutes=options.minutes,
+            noise=not options.no_noise,
             command=_command(),
             say=_say,
         )
@@ -583,6 +584,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     benchmark.add_argument(
         "--train-only", action="store_true", help="classify: train, and leave the figures to another run"
+    )
+    benchmark.add_argument(
+        "--no-noise", action="store_true", help="classify: leave out the recordings with noise put in"
     )
     benchmark.add_argument(
         "--minutes", type=float, metavar="M", help="classify: begin no training after M minutes; run again"
