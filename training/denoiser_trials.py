@@ -246,8 +246,8 @@ def figures(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path) -> d
     designs: list[dict[str, Any]] = []
     for name, table in trials.items():
         path = out / "trials" / f"{name}.pt"
-        if not path.is_file():
-            print(f"{name}: not run, left out", file=sys.stderr)
+        if not path.is_file() or load_net(path)[1]["step"] < int(table["steps"]):
+            print(f"{name}: not run to its end, left out", file=sys.stderr)
             continue
         row = {**_row(name, path), "kind": table["kind"], "about": table.get("about", "")}
         if table["kind"] == "pruned":
