@@ -4,7 +4,7 @@ An export leaves a *part* in a folder: `<name>.json` (the model's object in bund
 perhaps `<name>.npz` (coefficients) and `<name>.vectors.npz` (inputs with expected outputs, names without a
 prefix). `release` checks the parts and writes models/released/<version>/ at once or not at all:
 
-    stethopi release --denoiser runs/denoiser/denoiser --classifier runs/classifier/classifier
+    stethopi release --denoiser runs/denoiser/denoiser --classifier runs/classifier/classifier --ecg runs/ecg
 
 Checked: each file is the one that its export gated (sha256), no TRANSPOSE, each streaming state goes in and
 comes out with one scale, the stored vectors come out of the interpreter again, the whole is below 3 MB.
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from device.bundle import SCHEMA, ModelEntry, load, sha256_of
+from device.bundle import SCHEMA, Bundle, ModelEntry, load, sha256_of
 from device.errors import BadInput, StethopiError
 
 __all__ = ["LARGEST_BYTES", "RELEASED", "commit_id", "release", "write_part"]
@@ -109,6 +109,14 @@ def _check_classifier(entry: ModelEntry, vectors: Mapping[str, np.ndarray]) -> N
         )
 
 
+def _check_stream(bundle: Bundle, name: str) -> None:
+    from device.denoise import vector_difference_db
+
+    found = vector_difference_db(bundle, name)
+    if not found >= 30.0:
+        raise StethopiError(f"{name}: its vectors come out only {found:.1f} dB right; export it again")
+
+
 def commit_id() -> str | None:
     """The commit of the checkout this code stands in; None outside of one."""
     try:
@@ -185,6 +193,9 @@ def release(
         bundle = load(work)
         if "classifier" in models:
             _check_classifier(bundle.model("classifier"), vectors)
+        for name in ("denoiser", "ecg"):
+            if name in models:
+                _check_stream(bundle, name)
         size = sum(p.stat().st_size for p in work.iterdir())
         if size > LARGEST_BYTES:
             raise StethopiError(

@@ -59,6 +59,22 @@ def test_any_chopping_gives_the_same_bits(entry: ModelEntry, sizes: list[int]) -
     assert np.array_equal(chopped(entry, NOISY, sizes), whole)
 
 
+STREAMS = [name for name in bundle.load().models if name in ("denoiser", "ecg")]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_every_stream_of_the_bundle_proves_itself(name: str) -> None:
+    released = bundle.load()
+    entry = released.model(name)
+    assert vector_difference_db(released, name) >= 30.0
+    x = released.vectors()[f"{name}/x"][:1501]
+    assert np.array_equal(chopped(entry, x, [0, 1, 7, 200, 3, 45, 9, 500]), denoise(entry, x))
+    assert np.array_equal(denoise(entry, x, 0.0), x)
+    stage = Denoiser(entry)
+    assert stage.delay_s == pytest.approx(entry.meta["delay_ms"] / 1000)
+    assert stage.delay_s <= {"denoiser": 0.024, "ecg": 0.150}[name] + 1e-9
+
+
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 31, 32, 33, 48, 49, 1000])
 def test_as_many_samples_come_out_as_went_in(entry: ModelEntry, n: int) -> None:
     stage = Denoiser(entry)

@@ -41,13 +41,29 @@ def test_parts_become_a_bundle_that_loads(parts: dict[str, Path], tmp_path: Path
     target = release(parts, "9.9.9", out=tmp_path / "released", command="stethopi release")
     made = bundle.load(target)
     assert made.version == "9.9.9"
-    assert set(made.models) == {"denoiser", "classifier"}
+    assert set(made.models) == set(bundle.load().models)
     assert made.meta["command"] == "stethopi release"
     old, new = bundle.load().vectors(), made.vectors()
     assert old.keys() == new.keys()
     assert all((old[key] == new[key]).all() for key in old if old[key].dtype.kind != "f")
     assert "no medical device" in (target / "CARD.md").read_text()
     assert [p.name for p in target.parent.iterdir()] == ["9.9.9"]
+
+
+def test_a_bundle_without_the_ecg_is_whole(parts: dict[str, Path], tmp_path: Path) -> None:
+    parts.pop("ecg", None)
+    made = bundle.load(release(parts, "1", out=tmp_path / "released"))
+    assert set(made.models) == {"denoiser", "classifier"}
+    with pytest.raises(StethopiError, match="the bundle has no ecg; it has"):
+        made.model("ecg")
+
+
+def test_a_stream_whose_vectors_come_out_wrong_is_refused(parts: dict[str, Path], tmp_path: Path) -> None:
+    path = parts["denoiser"] / "denoiser.vectors.npz"
+    vectors = dict(np.load(path))
+    vectors["y"] = 0.7 * vectors["y"]
+    np.savez(path, **vectors)
+    refused(parts, tmp_path, StethopiError, "denoiser: its vectors come out only")
 
 
 def test_a_second_release_replaces_the_first(parts: dict[str, Path], tmp_path: Path) -> None:
