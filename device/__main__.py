@@ -1,5 +1,5 @@
 """`python -m device` is `stethopi-device`."""
 
-from device.cli import main
+from device.start import main
 
 raise SystemExit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -249,6 +250,8 @@ def run_command(
     """
     debug = bool(os.environ.get("DEBUG"))
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of device.start
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         arguments = build().parse_args(argv)
         return int(arguments.func(arguments) or 0)
     except StethopiError as error:

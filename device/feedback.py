@@ -30,7 +30,8 @@ _GROW_DB = 6.0
 _RISE_DB = 0.3
 _TOP_STEPS = 12
 _TOP_DB = -16.0
-_TOP_SHARE = 0.9
+_TOP_SHARE = 0.75
+"""A clipped tone has a fifth of its power in harmonics."""
 _CALM_STEPS = 16
 
 

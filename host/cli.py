@@ -22,6 +22,7 @@ _EXTRA_OF = {
     "jinja2": "host",
     "websockets": "host",
     "amqtt": "host",
+    "segno": "host",
     "paho": "host",
     "torch": "train",
     "torch_pruning": "train",
@@ -156,6 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
     import host.demo
     import host.doctor
     import host.serve
+    import host.subjects
     import training.cli
 
     parser = argparse.ArgumentParser(
@@ -169,6 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
     host.serve.add_parser(commands)
     host.demo.add_parser(commands)
     host.doctor.add_parser(commands)
+    host.subjects.add_parser(commands)
     training.cli.add_commands(commands)
     return parser
 
