@@ -137,7 +137,7 @@ def measure(microphone: str, output: str, seconds: float, back: str | None = Non
     """
     source = Microphone(microphone)
     listener = DeviceListener(
-        output, ListenSettings(monitor="raw", limit=1.0), capture_rate_hz=source.rate_hz
+        output, ListenSettings(monitor="raw", limit=1.0, loudest_db=0.0), capture_rate_hz=source.rate_hz
     )
     hears = Microphone(back, rate_hz=source.rate_hz) if back is not None else None
     listener.start()

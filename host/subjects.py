@@ -71,8 +71,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "subjects",
         help="pseudonymous codes for those who are examined: a list, a sheet to print",
-        description="Make codes that stand for people in exams: a list for the device ([exam] subjects), and a "
-        "sheet with QR codes to print. Without --list and --sheet they are printed, one a line.",
+        description="Make codes that stand for people in exams: a list for the device ([exam] subjects), and "
+        "a sheet with QR codes to print. Without --list and --sheet they are printed, one a line.",
         epilog="example: stethopi subjects --prefix V3 --count 200 --list codes.txt --sheet codes.html",
     )
     parser.add_argument(

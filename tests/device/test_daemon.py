@@ -260,7 +260,7 @@ def test_what_is_heard_changes_while_one_listens(mosquitto: Mosquitto, tmp_path:
         tmp_path,
         mqtt={"host": mosquitto.host, "port": mosquitto.port},
         source={"pace": "real"},
-        listen={"output": f"file:{heard}", "monitor": "clean", "limit": 1.0},
+        listen={"output": f"file:{heard}", "monitor": "clean", "limit": 1.0, "loudest_db": 0},
         exam={"autostart": False, "exams": 0},
     )
     address = m.Address("village", "stetho-1")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device.lanes import FADE, Blend, Lane, Shaper
+from device.lanes import FADE, Blend, Lane, Loudness, Shaper
+from device.sources.synthetic import HeartSettings, synthesise
 
 RATE = 48000
 PERIOD = 480
@@ -183,3 +184,62 @@ def test_a_parked_lane_takes_nothing_and_may_be_opened_again() -> None:
 
 def test_the_fade_is_ten_milliseconds() -> None:
     assert FADE == Shaper().fade == 20
+
+
+# ---- loudness
+
+
+def rms_db(x: np.ndarray) -> float:
+    return 10.0 * float(np.log10(np.mean(np.square(x, dtype=np.float64)) + 1e-20))
+
+
+@pytest.mark.parametrize("rate_hz", [2000, 48000])
+@pytest.mark.parametrize("level_db", [-30.0, -12.0, 0.0, 20.0])
+def test_what_lasts_is_never_louder_than_the_limit(rate_hz: int, level_db: float) -> None:
+    """Noise from soft to far beyond full scale: at most -20 dB of full scale after 0.3 s, untouched below."""
+    x = np.random.default_rng(1).standard_normal(3 * rate_hz).astype(np.float32)
+    x *= np.float32(10 ** (level_db / 20))
+    y = Loudness(-20.0, rate_hz).process(x)
+    settled = rms_db(y[rate_hz:])
+    if level_db <= -25:
+        assert settled == pytest.approx(level_db, abs=0.7)
+    else:
+        assert settled <= -19.5
+    begins = int(0.3 * rate_hz)
+    assert (
+        max(rms_db(y[at : at + rate_hz // 8]) for at in range(begins, len(y) - rate_hz // 8, rate_hz // 8))
+        < -18
+    )
+
+
+def test_a_heart_passes_as_it_is_and_off_is_off() -> None:
+    heart = synthesise(HeartSettings(level=0.3, noise_db=30), 6).samples
+    y = Loudness(-20.0).process(heart)
+    assert rms_db(y - heart) < rms_db(heart) - 20
+    assert np.array_equal(Loudness(0.0).process(heart), heart)
+    assert np.array_equal(Shaper(20.0).process(heart), Shaper(20.0, loudest_db=0.0).process(heart))
+
+
+def test_the_gain_comes_back_slowly_and_never_jumps() -> None:
+    loudness = Loudness(-20.0)
+    x = np.full(4000, 1e-3, np.float32)
+    x[500:1500] = 1.0
+    y = loudness.process(x)
+    gain = y / x
+    assert gain[:500].min() > 0.999 and gain[1490] == pytest.approx(0.1, abs=0.01)
+    steps = np.abs(np.diff(20 * np.log10(gain)))
+    assert steps.max() < 1.0  # dB a sample: 10 ms for 20 dB
+    assert 20 * np.log10(gain[3500] / gain[1600]) <= 20 * 0.95 + 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=12), st.sampled_from([2000, 44100]))
+def test_loudness_is_the_same_however_the_sound_is_chopped(sizes: list[int], rate_hz: int) -> None:
+    x = (np.random.default_rng(3).standard_normal(sum(sizes)) * 0.5).astype(np.float32)
+    whole = Loudness(-20.0, rate_hz).process(x)
+    chopped, at = Loudness(-20.0, rate_hz), 0
+    pieces = []
+    for size in sizes:
+        pieces.append(chopped.process(x[at : at + size]))
+        at += size
+    assert np.array_equal(np.concatenate(pieces), whole)

@@ -28,11 +28,12 @@ from device.settings import ListenSettings
 from device.sources.base import Block
 from device.sources.files import read_sound
 from device.sources.microphone import Microphone
+from device.sources.portaudio import alone
 from tests.audio_loop import MICROPHONE, SPEAKER, AudioLoop, audio_loop
 
 __all__ = ["audio_loop"]
 
-LOUD = ListenSettings(limit=1.0)
+LOUD = ListenSettings(limit=1.0, loudest_db=0.0)
 
 
 def noise(n: int, seed: int = 1, level: float = 0.3) -> np.ndarray:
@@ -93,7 +94,7 @@ def fed(listener: FileListener, x: np.ndarray, raw: np.ndarray | None = None) ->
 
 def test_a_file_holds_what_would_be_heard(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "out.wav"
-    listener = open_listener(ListenSettings(output=f"file:{path}", limit=1.0))
+    listener = open_listener(ListenSettings(output=f"file:{path}", limit=1.0, loudest_db=0.0))
     assert isinstance(listener, FileListener)
     x = noise(5008)
     fed(listener, x)
@@ -109,7 +110,7 @@ def test_a_file_holds_what_would_be_heard(tmp_path: Path) -> None:
 @pytest.mark.parametrize("monitor", ["raw", "clean"])
 def test_raw_or_clean(tmp_path: Path, monitor: str) -> None:
     path = tmp_path / "out.wav"
-    listener = FileListener(path, ListenSettings(monitor=monitor, limit=1.0))
+    listener = FileListener(path, ListenSettings(monitor=monitor, limit=1.0, loudest_db=0.0))
     fed(listener, noise(320, 1), raw=noise(320, 2))
     expected = noise(320, 2 if monitor == "raw" else 1)
     assert np.abs(read_sound(path).samples[FADE:320] - expected[FADE:]).max() < 2**-22
@@ -185,6 +186,15 @@ def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         FileListener(tmp_path / "file" / "out.wav", LOUD).start()
 
 
+def test_a_hole_too_long_to_be_played_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    listener = open_listener(ListenSettings(output=f"file:{tmp_path / 'h.wav'}"))
+    listener.start()
+    listener.skip(3600 * 2000)
+    listener.stop()
+    assert isinstance(listener, FileListener) and listener.left_out == 7_200_000
+    assert "h.wav: 3600 s without sound are left out; what follows stands so much too early" in caplog.text
+
+
 def test_nobody_listens_by_default() -> None:
     listener = open_listener(ListenSettings())
     assert isinstance(listener, NoListener)
@@ -201,9 +211,13 @@ class FakeAudio:
         self.rates, self.channels = rates, channels
         self.options: dict[str, Any] = {}
         self.log: list[str] = []
+        self.there = True
+
+    def is_active(self) -> bool:
+        return self.there
 
     def get_device_count(self) -> int:
-        return 1
+        return int(self.there)
 
     def get_device_info_by_index(self, index: int) -> dict[str, Any]:
         return {"index": 0, "name": "Headphones", "maxInputChannels": 0, "maxOutputChannels": 2}
@@ -330,7 +344,10 @@ def test_an_output_that_is_not_there_is_told() -> None:
 
 def direct_listener(audio: FakeAudio, capture_rate_hz: int = 48000, **settings: Any) -> DeviceListener:
     listener = DeviceListener(
-        "", ListenSettings(limit=1.0, **settings), capture_rate_hz=capture_rate_hz, audio=audio
+        "",
+        ListenSettings(limit=1.0, loudest_db=0.0, **settings),
+        capture_rate_hz=capture_rate_hz,
+        audio=audio,
     )
     listener.start()
     return listener
@@ -424,7 +441,7 @@ def test_preset_and_gain_change_while_it_plays() -> None:
 
 def test_a_file_hears_changes_too(tmp_path: Path) -> None:
     path = tmp_path / "out.wav"
-    listener = FileListener(path, ListenSettings(monitor="clean", limit=1.0))
+    listener = FileListener(path, ListenSettings(monitor="clean", limit=1.0, loudest_db=0.0))
     listener.start()
     raw, clean = np.full(1000, 0.5, np.float32), np.full(1000, 0.25, np.float32)
     listener.hear(raw, clean)
@@ -447,7 +464,7 @@ def test_nobody_hears_changes_either() -> None:
 @pytest.mark.audio
 def test_what_is_played_is_heard(audio_loop: AudioLoop) -> None:
     """From this program's output through a real driver to its own microphone."""
-    listener = open_listener(ListenSettings(output=f"device:{SPEAKER}", limit=1.0))
+    listener = open_listener(ListenSettings(output=f"device:{SPEAKER}", limit=1.0, loudest_db=0.0))
     source = Microphone(MICROPHONE, rate_hz=8000)
     listener.start()
     source.start()
@@ -477,3 +494,41 @@ def test_what_is_played_is_heard(audio_loop: AudioLoop) -> None:
     spectrum = np.abs(np.fft.rfft(y * np.hanning(len(y))))
     assert np.argmax(spectrum) / 2 == pytest.approx(125, abs=1)
     assert np.sqrt(2) * y.std() == pytest.approx(0.4, abs=0.12)
+
+
+# ---- an output that goes and comes back
+
+
+def test_portaudio_looks_for_cards_anew_only_when_nobody_holds_it() -> None:
+    audio = FakeAudio()
+    listener = device_listener(audio)
+    with alone():
+        assert listener._stream is None
+        listener.hear(np.zeros(100, np.float32), np.zeros(100, np.float32))
+    assert listener._stream is audio and audio.log.count("start") == 2 and listener.dropped == 100
+    listener.stop()
+    with alone():
+        pass
+    assert listener._stream is None and audio.log.count("start") == 2
+
+
+def test_an_output_that_is_gone_is_told_once_and_opened_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "listen")
+    audio = FakeAudio()
+    listener = device_listener(audio)
+    audio.there = False
+    second = np.zeros(2000, np.float32)
+    for _ in range(5):
+        listener.hear(second, second)
+        if listener._mender is not None:
+            listener._mender.join(20)
+    assert listener._stream is None and caplog.text.count("went away") == 1
+    audio.there = True
+    for _ in range(3):
+        listener.hear(second, second)
+        if listener._mender is not None:
+            listener._mender.join(20)
+    assert listener._stream is not None and caplog.text.count("came back") == 1
+    listener.stop()

@@ -42,7 +42,7 @@ def test_without_files_they_are_printed(capsys: pytest.CaptureFixture[str]) -> N
     [
         (
             ["--prefix", "v3"],
-            "stethopi: prefix v3: must be up to 8 capitals and digits; use for instance V3\n",
+            "stethopi: prefix v3: must be up to 8 capitals and digits; use",
             2,
         ),
         (["--count", "0"], "stethopi: codes 1 to 1: give 1 to 10000 codes, from 0 to 999999\n", 2),
