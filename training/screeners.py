@@ -657,6 +657,7 @@ def load(path: Path, inputs: Inputs) -> Trained:
 
 
 def _read_checkpoint(path: Path) -> tuple[Recipe, nn.Module, list[dict[str, float]]]:
+    torch.set_num_threads(1)
     try:
         kept = torch.load(path, weights_only=True)
     except FileNotFoundError:
