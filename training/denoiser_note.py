@@ -81,7 +81,7 @@ def plot(results: Path, target: Path) -> None:
     after = json.loads((results / "denoiser-tuned.json").read_text("utf-8"))["rows"]
     short = sorted((r for r in after if r["kind"] == "pruned"), key=lambda r: -r["mac_per_s"])
     with plt.rc_context({"svg.hashsalt": "stethopi", "svg.fonttype": "none", "font.size": 9}):
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharex=True)
+        figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained", sharex=True)
         for axis, key, title in (
             (axes[0], "all plain", "plain"),
             (axes[1], "all beyond", "beyond volume"),
@@ -110,7 +110,7 @@ def plot(results: Path, target: Path) -> None:
             axis.set_xlabel("MMAC a second")
             axis.set_ylabel("dB")
             axis.grid(alpha=0.3)
-        axes[0].legend(fontsize=7, loc="lower right")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
         temporary = target.with_name(target.name + ".tmp")
         figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
         plt.close(figure)
