@@ -376,6 +376,8 @@ def refresh(check: bool = False) -> list[str]:
         if (result := _read(None, "ecg")) is not None:
             for name, table in ecg_tables.tables(result).items():
                 text = fill_markers(text, table + "\n", name)
+        if (result := _read(None, "ecg-trials")) is not None:
+            text = fill_markers(text, ecg_tables.trials(result) + "\n", "ecg-trials")
         wanted[ecg] = text
     field = ROOT / "docs" / "field.md"
     if field.is_file():

@@ -6,6 +6,8 @@ python -m training.ecg_plots --out runs --to docs        → docs/ecg-curves.png
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 
 from device.errors import BadInput, StethopiError
 
-__all__ = ["before_after", "curves", "main"]
+__all__ = ["before_after", "curves", "main", "trials"]
 
 
 def _trained(out: Path, models: Sequence[str] | None = None) -> dict[str, tuple[Any, dict[str, Any]]]:
@@ -90,6 +92,33 @@ def before_after(out: Path, data: Path, to: Path, models: Sequence[str] | None =
     return to
 
 
+def trials(folder: Path, to: Path) -> Path:
+    """What trainings of ours in the subfolders of `folder` have shown, by the subfolder's name, as JSON."""
+    from training.ecg import checkpoint_path, load_system
+
+    rows = []
+    for path in sorted(checkpoint_path(p, "ours") for p in folder.iterdir() if p.is_dir()):
+        made, kept = load_system(path)
+        parameters, macs = made.parameters_and_macs()
+        rows.append(
+            {
+                "name": path.parent.name,
+                "parameters": parameters,
+                "mac_per_s": round(macs),
+                "steps": kept["step"],
+                "net": kept["of"]["net"],
+                "dev": kept["validations"][-1][1],
+            }
+        )
+    if not rows:
+        raise BadInput(f"{folder}: no folder with ecg-ours.pt in it; run: stethopi train ecg-denoiser")
+    content = {"what": "short trials of the ECG's network; dev decides", "rows": rows}
+    temporary = to.with_name(to.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    os.replace(temporary, to)
+    return to
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.ecg_plots", description="Loss curves; before and after."
@@ -98,8 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs"), help="run folder with the checkpoints")
     parser.add_argument("--to", type=Path, default=Path("docs"), help="folder for the pictures")
     parser.add_argument("--model", nargs="*", help="only these networks")
+    parser.add_argument("--trials", type=Path, metavar="DIR", help="write docs/results/ecg-trials.json")
     options = parser.parse_args(argv)
     try:
+        if options.trials:
+            print(trials(options.trials, options.to / "results" / "ecg-trials.json"))
+            return 0
         options.to.mkdir(parents=True, exist_ok=True)
         print(curves(options.out, options.to / "ecg-curves.png", options.model))
         print(before_after(options.out, options.data, options.to / "ecg-before-after.png", options.model))

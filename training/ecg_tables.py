@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["ANY", "KINDS", "brief", "goals", "table", "tables"]
+__all__ = ["ANY", "KINDS", "brief", "goals", "table", "tables", "trials"]
 
 KINDS = ("mixed", "bw", "em", "ma", "gaussian", "mains")
 ANY = "any"
@@ -185,3 +185,31 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
         "ecg-above": "\n".join(_table(["ours (int8) above, mixed, dB plain, paired", "dB"], above)),
         "ecg-training": "\n".join(_table(["network", "parameters", "steps", "minutes"], trained)),
     }
+
+
+def trials(result: Mapping[str, Any]) -> str:
+    """Markdown of docs/results/ecg-trials.json."""
+    rows = []
+    for row in result["rows"]:
+        v = row["dev"]
+        rows.append(
+            [
+                row["name"],
+                _size(row),
+                f"{row['steps']:,}",
+                f"{v['mixed plain']:+.1f}",
+                f"{v['mixed beyond']:+.1f}",
+                f"{v['mixed cosine']:.3f}",
+                f"{v['clean out']:.1f}",
+            ]
+        )
+    head = [
+        "trial",
+        "parameters, MMAC/s",
+        "steps",
+        "dB plain",
+        "beyond volume",
+        "cosine",
+        "clean in: SNR out",
+    ]
+    return "\n".join(_table(head, rows))
