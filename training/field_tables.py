@@ -106,8 +106,8 @@ def arm64_table(arm64: Mapping[str, Any]) -> str:
         ran = found.get("tests")
         if ran:
             tests.append(
-                f"{key}: {ran.get('passed', 0)} tests of the device passed, {ran.get('failed', 0)} failed, "
-                f"in {ran['minutes']:g} minutes"
+                f"{key}: {ran.get('passed', 0)} tests passed and {ran.get('failed', 0)} failed in "
+                f"{ran['minutes']:g} minutes ({', '.join(ran['of'])})"
             )
     return "\n".join(lines) + "\n" + (f"\n{'; '.join(tests)}.\n" if tests else "")
 

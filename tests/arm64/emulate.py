@@ -205,7 +205,19 @@ def _tests(machine: Arm64, tests: list[str], more: list[str]) -> dict[str, Any]:
         log = Path(folder) / "log"
         with log.open("w") as file:
             run = machine.run(
-                *("-m", "pytest", *tests, "-v", "--tb=short", "-m", _MARKS, "-p", "no:cacheprovider"),
+                *(
+                    "-m",
+                    "pytest",
+                    *tests,
+                    "-v",
+                    "--tb=short",
+                    "-m",
+                    _MARKS,
+                    "-p",
+                    "no:cacheprovider",
+                    "-p",
+                    "tests.arm64.slow",
+                ),
                 *("-o", "timeout=3600", *more),
                 stdout=file,
             )
@@ -214,6 +226,7 @@ def _tests(machine: Arm64, tests: list[str], more: list[str]) -> dict[str, Any]:
     last = (said.strip().splitlines() or [""])[-1]
     counts = {what: int(many) for many, what in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
     return {
+        "of": tests,
         **counts,
         "left_out": silent,
         "exit": run.returncode,
