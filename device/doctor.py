@@ -218,6 +218,29 @@ def _panel(settings: Settings) -> Iterator[Check]:
     yield Check("panel", GOOD, "button and lights answer at their pins")
 
 
+def _ecg(settings: Settings) -> Iterator[Check]:
+    """A second and a half of the lead: is it taken in time, and is it on."""
+    from device.lead import Watch
+    from device.sources.ecg import open_ecg
+
+    lead = open_ecg(settings.ecg)
+    if lead is None:
+        return
+    lead.start()
+    try:
+        watch, taken, missed = Watch(lead.rate_hz, lead.rails_mv), 0, 0
+        while taken < 1.5 * lead.rate_hz and (block := lead.read()) is not None:
+            watch.accept(block.samples, block.index, block.off)
+            taken, missed = taken + len(block.samples), missed + block.lost
+    finally:
+        lead.stop()
+    if watch.state != "on":
+        remedy = "fix the electrodes, then the wires: see docs/ecg-lead.md"
+        yield Check("ecg", NOTE, f"{lead.name}: {watch.state}", remedy)
+    else:
+        yield Check("ecg", GOOD, f"{lead.name} at {lead.rate_hz} Hz, {missed} samples missed")
+
+
 def _broker(settings: Settings) -> Iterator[Check]:
     from device.daemon import broker_of
     from device.uplink import broker_answers
@@ -323,6 +346,7 @@ def checks(config: Path | None = None) -> Iterator[Check]:
         ("source", lambda: _source(settings)),
         ("listen", lambda: _listen(settings)),
         ("panel", lambda: _panel(settings)),
+        ("ecg", lambda: _ecg(settings)),
         ("broker", lambda: _broker(settings)),
         ("clock", lambda: _clock(settings)),
         ("disk", lambda: _disk(settings)),

@@ -256,3 +256,31 @@ def test_the_synthetic_lead_beats_with_the_synthetic_heart() -> None:
     assert all(y[round(at * 360)] > 0.6 for at in peaks)
     off = np.concatenate([b.off for b in blocks if b.off is not None])
     assert off.sum() == 720 and off[15 * 360 : 17 * 360].all() and (y[15 * 360 : 17 * 360] == 5.0).all()
+
+
+# ---- what the doctor says of it
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "said"),
+    [
+        ("none", None, ""),
+        ("synthetic", "ok", "synthetic lead, 70/min at 360 Hz, 0 samples missed"),
+        ("synthetic:off_after_s=0", "note", "lead off"),
+        ("mcp3008", "bad", "spidev is missing"),
+    ],
+)
+def test_the_doctor_looks_at_the_lead(
+    monkeypatch: pytest.MonkeyPatch, spec: str, status: str | None, said: str
+) -> None:
+    from device import doctor
+    from device.settings import Settings
+
+    monkeypatch.setitem(sys.modules, "spidev", None)
+    settings = Settings.parse({"ecg": {"spec": spec, **PINLESS}})
+    try:
+        found = list(doctor._ecg(settings))
+    except StethopiError as error:
+        found = [doctor._bad("ecg", error)]
+    assert [check.state for check in found] == ([] if status is None else [status])
+    assert all(said in check.says for check in found)
