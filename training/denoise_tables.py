@@ -549,8 +549,10 @@ def renew(path: Path, results: Path) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, "utf-8")
     os.replace(temporary, path)
-    if (found := results / "denoise.json").is_file():
-        draw(json.loads(found.read_text("utf-8")), results / PICTURE)
+    found = results / "denoise.json"
+    result = json.loads(found.read_text("utf-8")) if found.is_file() else None
+    if result and not _older(result):
+        draw(result, results / PICTURE)
 
 
 # ── picture ─────────────────────────────────────────────────────────────────────────────────────────────────
