@@ -181,7 +181,7 @@ class _Run:
         self._overrun = False
         self._reader: threading.Thread | None = None
         arguments = [command, "-q", "-v", "-D", pcm, "-t", "raw", "-f", form, "-c", str(channels)]
-        arguments += ["-r", str(rate_hz), f"--period-time={round(PERIOD_S * 1e6)}", "--buffer-time=200000"]
+        arguments += ["-r", str(rate_hz), f"--period-time={round(PERIOD_S * 1e6)}", "--buffer-time=500000"]
         try:
             self._process = subprocess.Popen(
                 arguments,
