@@ -29,6 +29,9 @@ FINE = 1.0
 SPECTRUM_FLOOR = 1e-5
 SPECTRUM_CENTRE = -1.5
 SPECTRUM_WIDTH = 1.5
+FLAT_MV = 1e-4
+"""A hop of a lead, less its slow waves, with a lower root mean square counts as a flat line: a tenth of a
+microvolt, under the last bit of every converter and above the rounding of an offset."""
 
 
 class Hearing(Protocol):
@@ -170,7 +173,7 @@ class LeadHearing:
         self.reset()
 
     def _level(self) -> Level:
-        return Level(self._hop / self._rate_hz, float(self._front["time_constant_s"]))
+        return Level(self._hop / self._rate_hz, float(self._front["time_constant_s"]), FLAT_MV)
 
     def reset(self) -> None:
         self._tracker = self._level()
@@ -217,7 +220,7 @@ class LeadHearing:
         fast[0], fast[1] = quick[-1], passed[-1]
         self._last = hop[-1]
         level = self._tracker.step((float(quick @ quick) / self._hop) ** 0.5)
-        gain = np.float32(1.0 / level) if level > SILENCE else np.float32(0.0)
+        gain = np.float32(1.0 / level) if level > FLAT_MV else np.float32(0.0)
         wave = self._wave
         scaled = passed * gain
         wave[0, 0, :, 0] = scaled * self._ranges[0]
@@ -254,9 +257,12 @@ def hear_lead(
         b[:, 0], b[:, 1] = q[:, -1], p[:, -1]
         passed[:, t], quick[:, t] = p, q
     level = levels(
-        np.sqrt(np.mean(quick.astype(np.float64) ** 2, -1)), hop / rate_hz, float(front["time_constant_s"])
+        np.sqrt(np.mean(quick.astype(np.float64) ** 2, -1)),
+        hop / rate_hz,
+        float(front["time_constant_s"]),
+        FLAT_MV,
     )
-    gain = np.divide(1.0, level, out=np.zeros_like(level), where=level > SILENCE).astype(np.float32)
+    gain = np.divide(1.0, level, out=np.zeros_like(level), where=level > FLAT_MV).astype(np.float32)
     gain = gain[:, :, None]
     coarse, middle, fine = (np.float32(1.0 / r) for r in front["ranges"])
     scaled = passed * gain

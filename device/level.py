@@ -59,16 +59,19 @@ def high_pass_pole(rate_hz: int = WORKING_RATE_HZ, corner_hz: float = HIGH_PASS_
 class Level:
     """The tracker, one hop at a time. `value` is the level, 0.0 before the first sound."""
 
-    __slots__ = ("_forget", "hops", "value")
+    __slots__ = ("_forget", "_silence", "hops", "value")
 
-    def __init__(self, hop_s: float = HOP_S, time_constant_s: float = TIME_CONSTANT_S) -> None:
+    def __init__(
+        self, hop_s: float = HOP_S, time_constant_s: float = TIME_CONSTANT_S, silence: float = SILENCE
+    ) -> None:
         self.value = 0.0
         self.hops = 0
         self._forget = _share_of(hop_s, time_constant_s)
+        self._silence = silence
 
     def step(self, hop_rms: float) -> float:
         """Take one hop's root mean square and give the level, which includes that hop."""
-        if hop_rms > SILENCE:
+        if hop_rms > self._silence:
             if self.hops == 0:
                 self.value = hop_rms
             else:
@@ -78,7 +81,12 @@ class Level:
         return self.value
 
 
-def levels(hop_rms: np.ndarray, hop_s: float = HOP_S, time_constant_s: float = TIME_CONSTANT_S) -> np.ndarray:
+def levels(
+    hop_rms: np.ndarray,
+    hop_s: float = HOP_S,
+    time_constant_s: float = TIME_CONSTANT_S,
+    silence: float = SILENCE,
+) -> np.ndarray:
     """The same for many sounds at once: root mean squares (batch, hops) → levels (batch, hops)."""
     forget = _share_of(hop_s, time_constant_s)
     rms = np.asarray(hop_rms, dtype=np.float64)
@@ -87,7 +95,7 @@ def levels(hop_rms: np.ndarray, hop_s: float = HOP_S, time_constant_s: float = T
     out = np.empty_like(rms)
     for t in range(rms.shape[1]):
         r = rms[:, t]
-        heard = r > SILENCE
+        heard = r > silence
         share = np.maximum(1.0 / (count + 1.0), forget)
         limited = np.where(count == 0, r, np.minimum(r, LOUDEST * value))
         value = np.where(heard, value + share * (limited - value), value)

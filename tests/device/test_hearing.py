@@ -49,6 +49,19 @@ def test_neither_amplitude_nor_offset_is_heard() -> None:
     assert np.allclose(plain, moved, atol=2e-3)
 
 
+def test_a_lead_that_comes_after_a_flat_line_is_heard_at_once() -> None:
+    stage = LeadHearing(HOP, RATE, FRONT)
+    flat = np.full(HOP, 0.8, dtype=np.float32)
+    for _ in range(2400):
+        assert not stage.step(flat)["wave"].any()
+    x = lead() + np.float32(0.8)
+    fresh = LeadHearing(HOP, RATE, FRONT)
+    for k in range(0, len(x), HOP):
+        stage.step(x[k : k + HOP])
+        fresh.step(x[k : k + HOP])
+    assert stage.level == pytest.approx(fresh.level, rel=0.05)
+
+
 def test_unknown_samples_hold_the_one_before() -> None:
     stage = LeadHearing(HOP, RATE, FRONT)
     x = np.array([np.nan, 1, 2, np.nan, np.nan, 5, np.inf, 7, np.nan], dtype=np.float32)
