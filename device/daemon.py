@@ -243,7 +243,7 @@ class Daemon:
         pace: Pace | None = None,
     ) -> None:
         self.settings = settings
-        self.exams: deque[messages.Exam] = deque(maxlen=100)
+        self.exams: deque[messages.Exam] = deque(maxlen=16)
         """The last ones put in the outbox since the start."""
         self.delivered: set[str] = set()
         """Ids of those that the host had stored when `run` returned."""
