@@ -158,7 +158,10 @@ class Arecord(Capture):
 
     def _why_gone(self) -> str:
         run = self._run
-        why = f" ({run.said})" if run is not None and not run.alive and run.said else ""
+        why = ""
+        if run is not None and not run.alive:
+            run.hear_out()
+            why = f" ({run.said})" if run.said else ""
         return f"{self.name}: gives no sound any more{why}; plug it in again"
 
     def _let_go(self) -> None:
@@ -241,6 +244,10 @@ class _Run:
         with self._told:
             self._over = True
             self._told.notify_all()
+
+    def hear_out(self) -> None:
+        """It has ended: wait for its last words."""
+        self._listener.join(_END_S)
 
     def end(self) -> str:
         """End it; what it said last. Nothing of it is left behind."""

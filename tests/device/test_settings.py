@@ -33,12 +33,13 @@ def refused(text: str) -> str:
         (
             "[zzz]\n",
             "device.toml: [zzz]: no such section. "
-            "Use [device], [source], [ecg], [denoise], [listen], [exam], [outbox], [mqtt], [panel] or [bundle].",
+            "Use [device], [source], [ecg], [denoise], [listen], [exam], [outbox], [mqtt], [panel] "
+            "or [bundle].",
         ),
         (
             'host = "pi"',
-            "device.toml: host: stands in no section. Put it under [device], [source], [ecg], [denoise], [listen], "
-            "[exam], [outbox], [mqtt], [panel] or [bundle].",
+            "device.toml: host: stands in no section. Put it under [device], [source], [ecg], [denoise], "
+            "[listen], [exam], [outbox], [mqtt], [panel] or [bundle].",
         ),
         ("mqtt = 3", "device.toml: mqtt = 3: is a section. Write [mqtt] on a line of its own."),
         ("[denoise]\nport = 3", "device.toml: [denoise] port: no such key. It belongs to [mqtt]."),
