@@ -33,6 +33,7 @@ import torch
 from device import bundle as bundles
 from device import rhythm, screen
 from device.bundle import ModelEntry
+from device.errors import BadInput
 from device.rates import WORKING_RATE_HZ
 from device.runtime import runtime_name
 from device.screen import Findings, Label
@@ -224,6 +225,23 @@ def _age_group(age: str) -> str:
 # ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _write(target: Path, result: dict[str, Any]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    os.replace(temporary, target)
+
+
+def _of_this_bundle(target: Path, entry: ModelEntry, hashes: dict[str, str], seed: int) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(target.read_text("utf-8")) if target.is_file() else {}
+    said = (result.get("model_sha256"), result.get("data"), result.get("seed"))
+    if said != (entry.meta["sha256"], hashes, seed):
+        raise BadInput(
+            f"--only-models: {target} does not tell of this bundle, data and seed; run without --only-models"
+        )
+    return result
+
+
 def benchmark(
     data: Path,
     cache: Path,
@@ -237,6 +255,7 @@ def benchmark(
     train_only: bool = False,
     minutes: float | None = None,
     noise: bool = True,
+    only_models: bool = False,
     command: str | None = None,
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
@@ -246,6 +265,7 @@ def benchmark(
     minutes: begin no training after so many.
     train_only: nothing is measured or written; gives {}.
     noise: also measure the bundle with noise put in.
+    only_models: what the last result tells of this very bundle stays. BadInput when it tells of another.
     limit: recordings a source.
     """
     torch.set_num_threads(1)
@@ -275,6 +295,15 @@ def benchmark(
         say(f"after {minutes:g} minutes not begun: {', '.join(left)}; the same command goes on")
     if train_only:
         return {}
+    target = (results or RESULTS) / "classify.json"
+    if only_models:
+        kept = _of_this_bundle(target, entry, hashes, seed)
+        kept["models"] = assemble(data, cache, everything, seed, names())
+        kept["models_command"], kept["models_commit"] = command, commit_id()
+        kept["goals"] = goals(kept)
+        _write(target, kept)
+        say(f"written: {target}")
+        return kept
     rows: dict[str, Any] = {}
     say(f"int8, bundle {loaded.version}, {len(chosen)} recordings")
     rows["int8"], judged = _row(chosen, entry, screen.Int8Network(entry), seed, say)
@@ -323,11 +352,7 @@ def benchmark(
     result["models"] = assemble(data, cache, everything, seed, names())
     result["goals"] = goals(result)
     result["minutes"] = round((time.monotonic() - started) / 60, 1)
-    target = (results or RESULTS) / "classify.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    os.replace(temporary, target)
+    _write(target, result)
     say(f"written: {target}")
     return result
 

@@ -379,6 +379,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             train_only=options.train_only,
             minutes=options.minutes,
             noise=not options.no_noise,
+            only_models=options.only_models,
             command=_command(),
             say=_say,
         )
@@ -584,6 +585,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     benchmark.add_argument(
         "--train-only", action="store_true", help="classify: train, and leave the figures to another run"
+    )
+    benchmark.add_argument(
+        "--only-models",
+        action="store_true",
+        help="classify: put the comparison together anew; the bundle's figures stay as they were written",
     )
     benchmark.add_argument(
         "--no-noise", action="store_true", help="classify: leave out the recordings with noise put in"

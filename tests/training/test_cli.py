@@ -96,3 +96,16 @@ def test_units_that_do_not_exist_are_told_with_those_that_do(
     assert cli.main(command) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and "--train hers/folds/0: fits no unit" in lines[0] and "melcnn-light" in lines[0]
+
+
+@pytest.mark.train
+def test_the_comparison_alone_wants_a_result_of_the_same_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.training import folders
+
+    data = folders.make(tmp_path / "data", per_fold=2, seconds=2.5)
+    command = ["benchmark", "classify", "--data", str(data), "--cache", str(tmp_path), "--only-models"]
+    assert cli.main([*command, "--results", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'classify.json'} does not tell of this bundle" in error
