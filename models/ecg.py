@@ -4,7 +4,7 @@ Per hop of 9 samples (25 ms at 360 Hz) the net hears the lead at a steady level 
 part coarse and less coarse, and without slow waves fine. It answers for the hop that lies 125 ms behind: how
 far the baseline is off, an estimate of the clean signal, and in 0 … 1 how much of the estimate to take.
 
-    360 Hz  wave (3) ── conv 9/3 ── 120 Hz ── blocks ── conv 6/3 ── 40 Hz ─┬─ dilated blocks ─┬─ head ── answers
+    360 Hz  wave (3) ── conv 9/3 ── 120 Hz ── blocks ── conv 6/3 ── 40 Hz ─┬─ dilated blocks ─┬─ head
                                                                           └────── skip ──────┘
 
 The blocks are those of the heart sound's net (models/streaming.py).
