@@ -264,6 +264,8 @@ def _cost_table(result: Mapping[str, Any]) -> list[str]:
         if "parameters" not in row:
             continue
         trained = f"{row['steps']:,} steps, {row['minutes']:.0f} min" if "minutes" in row else ""
+        if name == "pruned":
+            trained = f"the float net, pruned; last fine-tuning {trained}"
         cells = [NAMES[name], f"{row['parameters']:,}", f"{row['kilobytes']:.0f}"]
         cells += [f"{row['mac_per_s'] / 1e6:.1f}", f"{row['delay_ms']:g} ms", trained]
         rows.append(cells)
