@@ -280,7 +280,7 @@ def benchmark(
         chosen = [r for name in DATABASES for r in [c for c in chosen if c.database == name][:limit]]
     noisy = None
     asked = not train_only or any((u.protocol, u.part) == ("folds", "0") for u in wanted)
-    if noise and asked and (Path(data) / "noise").is_dir():
+    if noise and asked and not only_models and (Path(data) / "noise").is_dir():
         noisy = NoisyRecordings(data, cache, chosen, loaded.model("denoiser"), seed, say)
     models: dict[str, Contender] = {}
     left = []
