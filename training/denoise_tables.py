@@ -602,7 +602,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
             axis.set_xlabel("input SNR, dB")
             axis.grid(alpha=0.3)
         axes[0].set_ylabel("SNR improvement, dB")
-        axes[0].legend(fontsize=8)
+        axes[1].legend(fontsize=8, loc="lower left")
         figure.tight_layout()
         temporary = path.with_name(path.name + ".tmp")
         figure.savefig(temporary, format="svg", metadata={"Date": None})
