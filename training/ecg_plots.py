@@ -64,6 +64,7 @@ def curves(out: Path, to: Path, models: Sequence[str] | None = None) -> Path:
 
 def before_after(out: Path, data: Path, to: Path, models: Sequence[str] | None = None) -> Path:
     """A dev lead with mixed noise at 0 dB: before and after each network, in time and in frequency."""
+    from PIL import Image
     from scipy import signal
 
     from training.ecg import LEAD_IN_S, Validation
@@ -89,6 +90,9 @@ def before_after(out: Path, data: Path, to: Path, models: Sequence[str] | None =
     axes[-1, 0].set(xlabel="s")
     axes[-1, 1].set(xlabel="Hz")
     figure.savefig(to, dpi=90)
+    with Image.open(to) as drawn:
+        few = drawn.convert("RGB").quantize(64)
+    few.save(to, optimize=True)
     return to
 
 
