@@ -245,7 +245,7 @@ def test_bench_measures_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--seconds", "7", "--rate", "8000", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     stages = {stage["stage"]: stage for stage in found["stages"]}
-    assert set(stages) == {"decimate", "denoise", "classify"}
+    assert set(stages) == {"decimate", "denoise", "quality", "rhythm", "classify"}
     for stage in stages.values():
         assert 0 < stage["p50_ms"] <= stage["p99_ms"] <= stage["p999_ms"]
         assert stage["steps"] > 0 and stage["missed"] >= 0 and stage["real_time_factor"] > 0
