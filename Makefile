@@ -50,7 +50,7 @@ debian:
 test: $(VENV)/.dev  ## every test that needs no training environment (installs the Debian packages they use)
 	$(BIN)/python -m pytest -m 'not train' $(PYTEST_ARGS)
 
-test-train: $(TRAIN)/.train  ## the tests that train, prune, convert and quantise (an environment of its own, 3.4 GB)
+test-train: $(TRAIN)/.train  ## the tests that train, prune, convert and quantise (an environment of its own, 3.8 GB)
 	$(TRAIN)/bin/python -m pytest -m train tests/models tests/training $(PYTEST_ARGS)
 
 test-arm64: $(VENV)/.dev  ## the device's tests and every step of its models on an arm64 Python under qemu (an hour or more)

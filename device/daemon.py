@@ -77,8 +77,8 @@ END_S = 20.0
 """How long a clean end may take before what is left of an exam becomes a partial."""
 DELIVER_S = 30.0
 """How long the last exam of `exams = N` may take to be delivered before the daemon ends all the same."""
-CONNECT_S = 5.0
-"""The same while there is no broker."""
+CONNECT_S = 15.0
+"""The same while there is no broker. A card that is cold, or a busy network, needs some of it."""
 STORED_S = 8.0
 """How long the light says that the exam is safe."""
 FEEDBACK_DB = 6.0
@@ -894,7 +894,11 @@ class Daemon:
             done_s = now if done_s is None else done_s
             assert self.outbox is not None
             patience_s = DELIVER_S if self.uplink is not None and self.uplink.online else CONNECT_S
-            if self.uplink is None or now - done_s > patience_s or not self.outbox.backlog().exams:
+            waiting = self.outbox.backlog().exams
+            if self.uplink is None or not waiting:
+                return
+            if now - done_s > patience_s:
+                log.warning("%d not delivered yet; the outbox keeps what waits for the next start", waiting)
                 return
 
     def _show_delivery(self) -> None:
