@@ -46,17 +46,24 @@ function row(exam, fresh) {
     h("span.chev", { "aria-hidden": "true" }, icon("chevron")));
 }
 
+/** How much of an exam an answer knows; answers may overtake each other. */
+function knownPieces(exam) {
+  return exam.status === "complete" ? Infinity : exam.sites.reduce((sum, site) => sum + site.have, 0);
+}
+
 function put(exam, { fresh = false, last = false } = {}) {
+  const shown = rows.get(exam.id);
+  if (shown && knownPieces(shown.exam) > knownPieces(exam)) return;
   const made = h("li", {}, row(exam, fresh));
   made.exam = exam;
-  const old = rows.get(exam.id);
-  if (old) old.replaceWith(made);
+  if (shown) shown.replaceWith(made);
   else if (last) examList.append(made);
   else examList.prepend(made);
   rows.set(exam.id, made);
 }
 
-function countExams(total) {
+function countExams(told) {
+  const total = Math.max(told, rows.size); // an older answer may come last
   const place = document.getElementById("exams-count");
   place.textContent = total === 0 ? "" : `${total} ${total === 1 ? "exam" : "exams"}`;
   const none = document.getElementById("no-exams");
