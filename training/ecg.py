@@ -390,13 +390,6 @@ def checkpoint_path(out: Path, model: str) -> Path:
     return out / f"ecg-{model}.pt"
 
 
-def _first(out: Path) -> Path:
-    """The streaming net that the refiner starts from: ours before it was polished, where there is such a
-    one."""
-    before = checkpoint_path(out, "ours-first")
-    return before if before.is_file() else checkpoint_path(out, "ours")
-
-
 def train_ecg(
     recipe: Mapping[str, Any],
     model: str,
@@ -438,7 +431,7 @@ def _fit(
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     table, seed = of["train"], of["seed"]
-    first = load_system(_first(path.parent)) if model == "diffusion" else None
+    first = load_system(checkpoint_path(path.parent, "ours")) if model == "diffusion" else None
     if first:
         of["first"] = first[1]["of"]
     torch.manual_seed(seed)
