@@ -16,43 +16,21 @@ import json
 import os
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from device.errors import BadInput, StethopiError
+from training.recipe import find, read, shipped
 
 __all__ = ["add_commands", "main"]
 
-_RECIPES = Path(__file__).resolve().parent / "recipes"
 _MODELS = ("denoiser", "classifier")
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _recipe_path(given: str | None, default: str) -> Path:
-    """A file, or the name of a recipe that ships (`smoke`)."""
-    if given is None:
-        return _RECIPES / f"{default}.toml"
-    path = Path(given)
-    if path.is_file():
-        return path
-    shipped = _RECIPES / f"{given}.toml"
-    if shipped.is_file():
-        return shipped
-    names = ", ".join(sorted(p.stem for p in _RECIPES.glob("*.toml")))
-    raise BadInput(f"{given}: no such recipe; give a TOML file or one of {names}")
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path}: not TOML ({error})") from None
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,25 +48,21 @@ class _Recipes:
     """
 
     def __init__(self, given: str | None, default: str = "all") -> None:
-        self.path = _recipe_path(given, default)
-        self.table = _read_toml(self.path)
+        self.path = find(given, default)
+        self.table = read(self.path)
 
     def denoiser(self) -> dict[str, Any]:
-        from training.denoiser import read_recipe
-
-        if self.path.parent == _RECIPES and self.path.name == "denoiser.toml":
-            return read_recipe(self.path)
         if "denoiser" in self.table or "classifier" in self.table:
-            return _merged(read_recipe(_RECIPES / "denoiser.toml"), self.table.get("denoiser", {}))
-        return read_recipe(self.path)
+            return _merged(read(shipped("denoiser")), self.table.get("denoiser", {}))
+        return self.table
 
     def classifier(self) -> Any:
         from training.classifier import load_recipe
 
         if "classifier" not in self.table:
             return load_recipe(None)
-        shipped = _read_toml(_RECIPES / "classifier.toml").get("classifier", {})
-        return load_recipe(None, **_merged(shipped, self.table["classifier"]))
+        defaults = read(shipped("classifier")).get("classifier", {})
+        return load_recipe(None, **_merged(defaults, self.table["classifier"]))
 
     def quality(self) -> Any:
         from training.quality import load_recipe
@@ -211,7 +185,7 @@ def _rival(options: argparse.Namespace, work: str) -> Path:
         raise BadInput(f"--model {options.net}: is for one network; leave it out, or name the network")
     if options.net not in rivals.RIVALS:
         raise BadInput(f"--model {options.net}: no such network; there are {', '.join(rivals.RIVALS)}")
-    recipe = _read_toml(_recipe_path(options.recipe, options.net))
+    recipe = read(find(options.recipe, options.net))
     out, data, cache = Path(options.out), Path(options.data), Path(options.cache).expanduser()
     _quiet_threads()
     if work == "train":
@@ -226,7 +200,7 @@ def _screener(options: argparse.Namespace, work: str) -> Path:
     """Train or export a network that our classifier is measured against."""
     from training import screeners
 
-    path = _recipe_path(options.recipe, options.net) if options.recipe else None
+    path = find(options.recipe, options.net) if options.recipe else None
     recipe = screeners.rotated(screeners.load_recipe(options.net, path), options.fold)
     folder = Path(options.out) / "screeners" / f"{options.net}-fold{options.fold}"
     cache = Path(options.cache).expanduser()
@@ -254,7 +228,7 @@ def _ecg(options: argparse.Namespace, work: str) -> Path:
     from training import ecg
 
     model = options.net or "ours"
-    recipe = ecg.read_recipe(_recipe_path(options.recipe, "ecg"))
+    recipe = read(find(options.recipe, "ecg"))
     out, data = Path(options.out), Path(options.data)
     _quiet_threads()
     if work == "train":

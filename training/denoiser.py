@@ -19,9 +19,8 @@ import json
 import os
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,11 @@ from device.rates import HOP, WORKING_RATE_HZ
 from models.denoiser import SYNTHESIS, TIMES, Denoiser, Shape, tables
 from training import data as data_room
 from training.export import Exported, count_macs
+from training.fake_int8 import EVERY, FakeInt8
 from training.metrics import band, improvement, murmur_excess_db, snr_db
 from training.mixing import Mixer, MixSettings, NoisePool, Reference, references
+from training.muon import Muon
+from training.recipe import read, settings, shipped
 from training.release import commit_id
 
 __all__ = [
@@ -48,37 +50,17 @@ __all__ = [
     "export_denoiser",
     "load_net",
     "prune_denoiser",
-    "read_recipe",
     "train_denoiser",
 ]
 
-RECIPE = Path(__file__).parent / "recipes" / "denoiser.toml"
+RECIPE = shipped("denoiser")
 BEHIND = LOOK_AHEAD // HOP
 HELD_BACK = 5
 """Each fifth noise segment of a kind is not trained on: it decides (fold 1), the test part reports."""
-STAGES_FROM = (10_000_000, 15_000_000, 17_000_000)
+STAGES_FROM = (10_000_000, 15_000_000, 17_000_000, 18_000_000)
 """Step numbers at which the stages after pruning begin, so that each draws its own batches."""
 PLACED_AT = 4 * WORKING_RATE_HZ
 """Where in a validation sound the chest piece is put down."""
-
-
-def read_recipe(path: Path | None = None) -> dict[str, Any]:
-    """The recipe as a dict. BadInput when it is missing or no TOML."""
-    path = path or RECIPE
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such recipe") from None
-    except tomllib.TOMLDecodeError as problem:
-        raise BadInput(f"{path}: not TOML ({problem})") from problem
-
-
-def _settings(kind: type, table: dict[str, Any], path: str) -> Any:
-    known = {f.name for f in fields(kind)}
-    for key in table:
-        if key not in known:
-            raise BadInput(f"recipe: [{path}] {key}: no such key; there are {', '.join(sorted(known))}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
 
 
 def _tables(recipe: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -88,8 +70,7 @@ def _tables(recipe: dict[str, Any]) -> dict[str, np.ndarray]:
 def _shape(recipe: dict[str, Any]) -> Shape:
     net = {k: v for k, v in recipe["net"].items() if k != "frame"}
     net["shares"] = _tables(recipe)["spread"].shape[1] + TIMES
-    shape: Shape = _settings(Shape, net, "net")
-    return shape
+    return settings(Shape, net, "net")
 
 
 # ── the float part, for whole sounds ────────────────────────────────────────────────────────────────────────
@@ -368,30 +349,27 @@ def _fit(
     offset: int,
     note: dict[str, Any],
     removal: nn.Module | None = None,
+    int8: bool = False,
 ) -> dict[str, float]:
     """Train `net` by `table` (steps, rate …) and keep it in `path`; returns the last validation of the
-    average. removal: what makes sound of the net's answer, instead of `Removal`."""
+    average. removal: what makes sound of the net's answer, instead of `Removal`. int8: the net is trained as
+    int8 computes it."""
     torch.set_num_threads(1)
     torch.manual_seed(recipe["seed"])
     torch.use_deterministic_algorithms(True, warn_only=True)
     seed = int(recipe["seed"])
-    settings: MixSettings = _settings(MixSettings, recipe["mix"] | table.get("mix", {}), "mix")
+    mixed = settings(MixSettings, recipe["mix"] | table.get("mix", {}), "mix")
     coefficients = _tables(recipe)
     refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
     pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
-    mixer = Mixer(refs, pool, settings, seed)
+    mixer = Mixer(refs, pool, mixed, seed)
     removal = removal or Removal(coefficients)
-    loss_of = Loss(settings.samples - 2 * LOOK_AHEAD, recipe.get("loss", {}) | table.get("loss", {}))
+    loss_of = Loss(mixed.samples - 2 * LOOK_AHEAD, recipe.get("loss", {}) | table.get("loss", {}))
     steps, rate = int(table["steps"]), float(table["rate"])
     validate_every = int(table.get("validate_every", recipe["train"].get("validate_every", 1000)))
     half = bool(recipe["train"].get("bfloat16", False))
     average_by = float(recipe["train"].get("average", 0.999))
-    optimizer = torch.optim.AdamW(
-        net.parameters(),
-        lr=rate,
-        betas=(0.9, 0.98),
-        weight_decay=float(recipe["train"].get("weight_decay", 0.0)),
-    )
+    optimizer = _optimizer(str(table.get("optimizer", "adamw")), net, rate, recipe["train"])
     warm = int(table.get("warm_up", recipe["train"].get("warm_up", 100)))
 
     def rate_at(step: int) -> float:
@@ -407,6 +385,11 @@ def _fit(
         net.load_state_dict(kept["net"])
         optimizer.load_state_dict(kept["optimizer"])
         average, start, curve, seconds = kept["average"], kept["step"], kept["curve"], kept["seconds"]
+    hearer: Denoiser | FakeInt8 = net
+    if int8:
+        hearer = FakeInt8(net, _sounds_for_ranges(recipe, data, cache), coefficients["window"])
+        if kept:
+            hearer.ranges = kept["ranges"]
     validation = Validation(data, cache, seed)
     print(
         f"{len(refs)} references, {sum(len(r.sound) for r in refs) / WORKING_RATE_HZ / 60:.0f} min; "
@@ -432,6 +415,7 @@ def _fit(
                 "recipe": recipe,
                 "steps": steps,
                 "because": because,
+                **({"ranges": hearer.ranges} if isinstance(hearer, FakeInt8) else {}),
                 **note,
             },
         )
@@ -442,8 +426,10 @@ def _fit(
         net.train()
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step)
+        if isinstance(hearer, FakeInt8) and step % 100 == 0:
+            hearer.measure()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            shares = net(
+            shares = hearer(
                 torch.from_numpy(wave)[:, :, None],
                 torch.from_numpy(spectrum)[:, :, None],
                 *net.initial_states(len(noisy)),
@@ -479,6 +465,15 @@ def _fit(
     return last
 
 
+def _optimizer(name: str, net: nn.Module, rate: float, train: dict[str, Any]) -> Any:
+    decay = float(train.get("weight_decay", 0.0))
+    if name == "muon":
+        return Muon(net.parameters(), rate, weight_decay=decay)
+    if name != "adamw":
+        raise BadInput(f"recipe: optimizer {name}: no such one; there are adamw, muon")
+    return torch.optim.AdamW(net.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=decay)
+
+
 def train_denoiser(
     recipe: dict[str, Any], data: Path, out: Path, cache: Path, *, resume: bool = False
 ) -> Path:
@@ -510,6 +505,13 @@ def _real_sounds(recipe: dict[str, Any], data: Path, cache: Path, *, jump: float
         refs, pool, MixSettings(batch=40, samples=12288, low_db=-8.0, jump=jump), int(recipe["seed"])
     )
     return mixer.batch(20_000_000)[1]
+
+
+def _sounds_for_ranges(recipe: dict[str, Any], data: Path, cache: Path) -> np.ndarray:
+    """What int8 ranges are taken from: clean and noisy. Loud and quiet is one, as the net hears all at a
+    steady level: only a jump differs."""
+    jump = float(recipe.get("settle", {}).get("mix", {}).get("jump", 0.0))
+    return _real_sounds(recipe, data, cache, jump=jump)
 
 
 def contributions(net: Denoiser, sounds: np.ndarray, window: np.ndarray) -> dict[nn.Module, torch.Tensor]:
@@ -600,7 +602,8 @@ def prune_denoiser(
 
     With a [polish] table in the recipe a second round of fine-tuning follows, from the average of the first
     (out/<name>-first.pt), and with [settle] another (out/<name>-polish.pt). [blend] settle: the result's
-    weights lie that share of the way from the round before to the last (out/<name>-settle.pt).
+    weights lie that share of the way from the round before to the last (out/<name>-settle.pt). With
+    [quantised] a last round follows in which the net computes as int8 does (before it: out/<name>-blend.pt).
     """
     from training.prune import prune
 
@@ -626,7 +629,8 @@ def prune_denoiser(
     about = {"kind": "pruned", "pruning": report, "full_validation": full.get("validation")}
     # each stage of fine-tuning goes on from the average of the one before; the last has the plain name
     stages = [("first", table), *((k, recipe[k]) for k in ("polish", "settle") if k in recipe)]
-    path = out / f"{name}.pt"
+    final = out / f"{name}.pt"
+    path = out / f"{name}-blend.pt" if "quantised" in recipe else final
     share = float(recipe.get("blend", {}).get("settle", 1.0)) if "settle" in recipe else 1.0
     if not 0.0 <= share <= 1.0:
         raise BadInput(f"recipe: [blend] settle = {share}: not in 0 to 1")
@@ -641,7 +645,14 @@ def prune_denoiser(
     if share != 1.0:
         before = out / f"{name}-{stages[-2][0]}.pt"
         _blend(recipe, before, out / f"{name}-settle.pt", share, data, cache, path)
-    return path
+    if path != final:
+        net, _ = load_net(path)
+        equalise(
+            net, sounds, _tables(recipe)["window"], float(recipe.get("export", {}).get("equalise", 0.75))
+        )
+        about["int8_aware"] = True
+        _fit(net, recipe, recipe["quantised"], data, cache, final, resume, STAGES_FROM[3], about, int8=True)
+    return final
 
 
 def _blend(
@@ -713,7 +724,7 @@ def pruning_curve(
     }
 
 
-_CHECKPOINTS = ("full", "pruned-first", "pruned-polish", "pruned-settle", "pruned")
+_CHECKPOINTS = ("full", "pruned-first", "pruned-polish", "pruned-settle", "pruned-blend", "pruned")
 
 
 def validate_anew(out: Path, data: Path, cache: Path) -> None:
@@ -755,7 +766,7 @@ def training_figures(out: Path) -> dict[str, Any]:
 
 
 def calibration_stream(
-    net: Denoiser, sounds: np.ndarray, window: np.ndarray, every: int = 29
+    net: Denoiser, sounds: np.ndarray, window: np.ndarray, every: int = EVERY
 ) -> dict[str, np.ndarray]:
     """Inputs of the net, states included, from sounds (batch, n) streamed hop by hop in PyTorch; each 29th
     hop kept."""
@@ -825,10 +836,9 @@ def export_denoiser(
     gate = recipe["export"]
     coefficients = _tables(recipe)
     seed = int(recipe["seed"])
-    # clean and noisy; loud and quiet is one, as the net hears all at a steady level: only a jump differs
-    jump = float(recipe.get("settle", {}).get("mix", {}).get("jump", 0.0))
-    sounds = _real_sounds(recipe, data, cache, jump=jump)
-    equalise(net, sounds, coefficients["window"], float(gate.get("equalise", 0.75)))
+    sounds = _sounds_for_ranges(recipe, data, cache)
+    if not kept.get("int8_aware"):  # such a net has learned with the channels as they are
+        equalise(net, sounds, coefficients["window"], float(gate.get("equalise", 0.75)))
     calibration = calibration_stream(net, sounds, coefficients["window"])
     states = [(f"state_{k:02d}", f"new_{k:02d}") for k in range(len(net.looking_back()))]
     least = float(gate.get("least_db", 12.0))
@@ -920,7 +930,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        recipe = read_recipe(options.recipe)
+        recipe = read(options.recipe)
         if options.what == "train":
             if options.steps:
                 recipe["train"]["steps"] = options.steps

@@ -7,7 +7,8 @@ The trials stand in recipes/denoiser-trials.toml, each with its own steps and ra
 recipe's. Each is repeatable and goes on from its checkpoint with --resume, like any training here. Kinds:
 
 - pruned: RUN/denoiser-full.pt less `ratio` of its channels, fine-tuned (the recipe's [prune] otherwise);
-- scratch: the shape of RUN/denoiser-pruned-first.pt (or denoiser-pruned.pt), anew;
+- scratch: the shape of RUN/denoiser-pruned-first.pt (or denoiser-pruned.pt), anew: `before` steps by the
+  recipe's [train], as the full net had them, the same batches, too; then tuned as a pruned one is;
 - design: a net of the sizes in [NAME.net], anew. `ahead`: its shares wait so many hops more than on the
   device (a teacher). output = "sound": it gives out the sound itself instead of what to remove.
 
@@ -36,21 +37,23 @@ from models.denoiser import Denoiser, Shape
 from training import data as data_room
 from training.denoiser import (
     RECIPE,
+    STAGES_FROM,
     Removal,
+    _because,
     _fit,
-    _settings,
+    _kept,
     _shape,
     _tables,
     load_net,
     prune_denoiser,
-    read_recipe,
 )
 from training.export import count_macs
+from training.recipe import read, settings, shipped
 from training.release import commit_id
 
 __all__ = ["Ahead", "Direct", "begin_anew", "figures", "main", "read_trials", "run_trial"]
 
-TRIALS = Path(__file__).parent / "recipes" / "denoiser-trials.toml"
+TRIALS = shipped("denoiser-trials")
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 STAGES = (
     ("full", "full"),
@@ -66,6 +69,7 @@ _KEYS = {
     "steps": "a number",
     "rate": "a number",
     "warm_up": "a number",
+    "before": "a number",
     "ratio": "a share",
     "ahead": "hops",
     "output": '"shares" or "sound"',
@@ -144,7 +148,7 @@ def begin_anew(net: Denoiser) -> Denoiser:
 
 def read_trials(path: Path | None = None) -> dict[str, dict[str, Any]]:
     """The trials by name. BadInput for a wrong key or kind."""
-    found = read_recipe(path or TRIALS)
+    found = read(path or TRIALS)
     for name, table in found.items():
         if not isinstance(table, dict) or table.get("kind") not in KINDS:
             raise BadInput(f"{path or TRIALS}: [{name}] kind: wanted is {', '.join(KINDS)}")
@@ -193,17 +197,25 @@ def run_trial(
         )
     torch.manual_seed(recipe["seed"])
     removal: nn.Module | None = None
+    path, offset = folder / f"{name}.pt", 30_000_000
     if table["kind"] == "scratch":
-        # what the pruned net was fine-tuned on is what this one learns from, for as many steps
+        # what a pruned net has behind it, and was fine-tuned on, is what this one learns from, in that order
         fit = {**recipe["prune"], **{k: table[k] for k in ("steps", "rate", "warm_up") if k in table}}
         net = begin_anew(Denoiser.from_layout(load_net(_first_pruned(out))[1]["layout"]))
+        if table.get("before"):
+            first = {**recipe["train"], "steps": int(table["before"])}
+            here = folder / f"{name}-before.pt"
+            kept = _kept(here, _because(recipe, first)) if resume else None
+            if not (kept and kept["step"] >= first["steps"]):
+                _fit(net, recipe, first, data, cache, here, resume, 0, {"kind": "scratch"})
+            net, offset = load_net(here)[0], STAGES_FROM[0]
     else:
         fit = {k: table[k] for k in ("steps", "rate", "warm_up") if k in table}
         recipe["net"] = {**recipe["net"], **table.get("net", {})}
         shape = _shape(recipe)
         removal = Removal(_tables(recipe))
         if table.get("output") == "sound":
-            shape = _settings(Shape, {**vars(shape), "shares": HOP}, f"{name}.net")
+            shape = settings(Shape, {**vars(shape), "shares": HOP}, f"{name}.net")
             removal = Direct()
         net = Denoiser(shape)
         if table.get("output") == "sound":
@@ -211,9 +223,8 @@ def run_trial(
         if table.get("ahead"):
             removal = Ahead(Removal(_tables(recipe)), int(table["ahead"]))
     fit["validate_every"] = int(table["steps"])
-    path = folder / f"{name}.pt"
     about = {"kind": table["kind"], "trial": dict(table)}
-    _fit(net, recipe, fit, data, cache, path, resume, 30_000_000, about, removal=removal)
+    _fit(net, recipe, fit, data, cache, path, resume, offset, about, removal=removal)
     return path
 
 
@@ -226,7 +237,7 @@ def _row(name: str, path: Path) -> dict[str, Any]:
         "name": name,
         "parameters": int(sum(p.numel() for p in net.parameters())),
         "mac_per_s": count_macs(net, tuple(net.examples().values())) * (WORKING_RATE_HZ // HOP),
-        "steps": kept["step"],
+        "steps": kept["step"] + int(kept.get("trial", {}).get("before", 0)),
         "minutes": round(kept["seconds"] / 60, 1),
         "fold_1": kept["validation"],
     }
@@ -237,7 +248,7 @@ def figures(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path) -> d
 
     Trials that were not run are left out. The unpruned net and the released chain's own steps stand beside.
     """
-    about = {"seed": read_recipe()["seed"], "commit": commit_id(), "data": data_room.data_hashes(data)}
+    about = {"seed": read(RECIPE)["seed"], "commit": commit_id(), "data": data_room.data_hashes(data)}
     tuned: list[dict[str, Any]] = []
     for name, file in STAGES:
         path = out / f"denoiser-{file}.pt"
@@ -283,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if name not in trials:
                 raise BadInput(f"{options.trials}: no trial {name}; there are {', '.join(trials)}")
         if options.what == "run":
-            recipe = read_recipe(options.recipe)
+            recipe = read(options.recipe)
             for name in options.names or trials:
                 print(f"== {name}", flush=True)
                 run_trial(

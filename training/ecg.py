@@ -15,9 +15,7 @@ from __future__ import annotations
 import json
 import os
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +39,7 @@ from training.ecg_metrics import cosine
 from training.export import Exported, ExportRefused, Limits, export
 from training.metrics import improvement, snr_db
 from training.muon import Muon
+from training.recipe import settings, shipped
 from training.release import write_part
 
 __all__ = [
@@ -48,35 +47,14 @@ __all__ = [
     "Validation",
     "export_ecg",
     "load_system",
-    "read_recipe",
     "system",
     "train_ecg",
 ]
 
-RECIPE = Path(__file__).parent / "recipes" / "ecg.toml"
+RECIPE = shipped("ecg")
 BEHIND = LOOK_AHEAD // HOP
 MODELS = ("ours", "autoencoder", "cnn", "cnn-spectral", "diffusion", "deepfilter", "fcn-dae", "tcdae")
 DEFAULT_FRONT = {"kind": "lead", "slow_hz": 0.3, "fast_hz": 3.0, "time_constant_s": 4.0, "ranges": [16, 4, 4]}
-
-
-def read_recipe(path: Path | None = None) -> dict[str, Any]:
-    """The recipe as a dict: shared tables, and one table for each model. BadInput when it is missing or no
-    TOML."""
-    path = path or RECIPE
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such recipe") from None
-    except tomllib.TOMLDecodeError as problem:
-        raise BadInput(f"{path}: not TOML ({problem})") from problem
-
-
-def _settings(kind: type, table: Mapping[str, Any], path: str) -> Any:
-    known = {f.name for f in fields(kind)}
-    for key in table:
-        if key not in known:
-            raise BadInput(f"recipe: [{path}] {key}: no such key; there are {', '.join(sorted(known))}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
 
 
 def _of(recipe: Mapping[str, Any], model: str) -> dict[str, Any]:
@@ -271,7 +249,7 @@ def system(tables_of: Mapping[str, Any]) -> System:
         return Refined(first, ecg_rivals.Refiner(first.net, **net), samples)
     if model == "ours":
         front = {**DEFAULT_FRONT, **tables_of["front"]}
-        return Stream(EcgDenoiser(_settings(EcgShape, net, "ours.net")), front)
+        return Stream(EcgDenoiser(settings(EcgShape, net, "ours.net")), front)
     return Windows(ecg_rivals.build(model, net), samples)
 
 
@@ -446,7 +424,7 @@ def _fit(
     mixer = Mixtures(
         pieces,
         NoiseTracks(data, "train"),
-        _settings(MixSettings, of["mix"], "mix"),
+        settings(MixSettings, of["mix"], "mix"),
         seed + 1000 if start_from else seed,
     )
     steps = int(table["steps"])
@@ -557,11 +535,11 @@ def load_system(path: Path) -> tuple[System, dict[str, Any]]:
 def _real_leads(of: Mapping[str, Any], data: Path, pieces: Sequence[Piece] | None = None) -> np.ndarray:
     """Forty-eight training mixtures of 16 s that no step ever sees, (48, 5760): for ranges and
     calibration."""
-    settings: MixSettings = _settings(MixSettings, {**of["mix"], "batch": 48, "samples": 640 * HOP}, "mix")
+    mixed = settings(MixSettings, {**of["mix"], "batch": 48, "samples": 640 * HOP}, "mix")
     mixer = Mixtures(
         pieces if pieces is not None else load_pieces(data, ("train",)),
         NoiseTracks(data, "train"),
-        settings,
+        mixed,
         int(of["seed"]),
     )
     return mixer.batch(20_000_000)[1]

@@ -217,9 +217,10 @@ def add_murmur(
     phase: str | None = None,
     low_hz: float | None = None,
     width_hz: float | None = None,
+    diastolic: float = 0.25,
 ) -> np.ndarray:
     """The sound with a synthetic murmur in every systole (or diastole); chosen at random where nothing is
-    given.
+    given, diastole for a share of `diastolic`.
 
     under_db: its power at full strength below that of the beats (median of S1 and S2), 4 to 28 dB.
     Shapes: crescendo-decrescendo, decrescendo, crescendo, plateau, holosystolic; early, mid, late.
@@ -233,7 +234,7 @@ def add_murmur(
     ]
     if not beats:
         return sound
-    phase = phase or ("systole" if rng.random() < 0.75 else "diastole")
+    phase = phase or ("systole" if rng.random() < 1 - diastolic else "diastole")
     under_db = float(rng.uniform(4, 28)) if under_db is None else under_db
     low = float(rng.uniform(40, 300)) if low_hz is None else low_hz
     width = float(rng.uniform(60, 250)) if width_hz is None else width_hz
@@ -477,6 +478,8 @@ class MixSettings:
     """Share of examples from recordings with a murmur."""
     synthetic_murmur: float = 0.55
     """Share of the others that get a synthetic one."""
+    diastolic: float = 0.25
+    """Share of the synthetic ones that sound in diastole."""
     two_kinds: float = 0.5
     synthetic_heart: float = 0.0
     """Share of examples whose beats are drawn, with nothing or next to nothing between them."""
@@ -523,7 +526,9 @@ class Mixer:
         n = self.settings.samples
         if self.settings.synthetic_heart and rng.random() < self.settings.synthetic_heart:
             x, spans = drawn_heart(rng, n)
-            return add_murmur(rng, x, spans) if rng.random() < self.settings.synthetic_murmur else x
+            if rng.random() < self.settings.synthetic_murmur:
+                x = add_murmur(rng, x, spans, diastolic=self.settings.diastolic)
+            return x
         if "murmur" in self.pools and rng.random() < self.settings.murmur:
             pool = self.pools["murmur"]
         else:
@@ -545,7 +550,7 @@ class Mixer:
                 for a, b, s in r.spans
                 if b > s0 and a < s0 + n * factor / RATE
             ]
-            x = add_murmur(rng, x, spans)
+            x = add_murmur(rng, x, spans, diastolic=self.settings.diastolic)
         return x
 
     def _curve(self, rng: np.random.Generator, spread_db: float) -> np.ndarray:

@@ -32,8 +32,9 @@ from device.resample import resample
 from device.windowed import denoise_windowed
 from models import lu_net, unet_classic
 from training import data as data_room
-from training.denoiser import HELD_BACK, Validation, _save, _settings
+from training.denoiser import HELD_BACK, Validation, _save
 from training.mixing import Mixer, MixSettings, NoisePool, references
+from training.recipe import settings
 
 __all__ = ["RIVALS", "Rival", "export_classic", "load_rival", "mac_per_s", "rival_cleaner", "train_rival"]
 
@@ -117,14 +118,14 @@ def train_rival(
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    settings: MixSettings = _settings(MixSettings, recipe["mix"], "mix")
-    if settings.samples < rival.window_s * WORKING_RATE_HZ:
+    mixed = settings(MixSettings, recipe["mix"], "mix")
+    if mixed.samples < rival.window_s * WORKING_RATE_HZ:
         raise BadInput(
-            f"recipe: [mix] samples = {settings.samples}: too few for a window of {rival.window_s:g} s;"
+            f"recipe: [mix] samples = {mixed.samples}: too few for a window of {rival.window_s:g} s;"
             f" set {round(rival.window_s * WORKING_RATE_HZ)} or more"
         )
     refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
-    mixer = Mixer(refs, NoisePool.load(data, "train", free_only=True, every=HELD_BACK), settings, seed)
+    mixer = Mixer(refs, NoisePool.load(data, "train", free_only=True, every=HELD_BACK), mixed, seed)
     net = _make(name, recipe)
     table = recipe["train"]
     steps, rate, warm = int(table["steps"]), float(table["rate"]), int(table.get("warm_up", 50))
@@ -263,10 +264,10 @@ def export_classic(
     rival = RIVALS["unet-classic"]
     recipe = kept["recipe"] | {"export": recipe.get("export", {})}
     table = recipe["export"]
-    settings: MixSettings = _settings(MixSettings, recipe["mix"], "mix")
+    mixed = settings(MixSettings, recipe["mix"], "mix")
     refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
     pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
-    mixer = Mixer(refs, pool, settings, int(recipe["seed"]))
+    mixer = Mixer(refs, pool, mixed, int(recipe["seed"]))
     windows: list[np.ndarray] = []
     wanted = int(table.get("windows", 32))
     while len(windows) < wanted:
