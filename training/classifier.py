@@ -282,6 +282,17 @@ def targets(recording: Recording, recipe: Recipe) -> tuple[float, float, float, 
     return murmur, murmur_weight, abnormal, abnormal_weight
 
 
+class _Chances:
+    """Numbers drawn with given weights, as `Generator.choice` draws them, the sums made once."""
+
+    def __init__(self, weights: np.ndarray) -> None:
+        self._below = np.cumsum(weights / np.sum(weights))
+        self._below /= self._below[-1]
+
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(self._below.searchsorted(rng.random(), side="right"))
+
+
 class _Drawer:
     """Batches as a pure function of (seed, step)."""
 
@@ -310,15 +321,16 @@ class _Drawer:
             kinds = {c: (2.0 if c == "murmur" else 1.0) for d, c in cells if d == database}
             weights.append(recipe.shares.get(database, 0.1) * kinds[cell] / sum(kinds.values()))
         self.weights = np.array(weights) / np.sum(weights)
+        self._of_cell = _Chances(self.weights)
+        # by group first, damped: a subject of sixty recordings counts more than one of a single, but not
+        # sixty times
+        self._of_group = [_Chances(np.sqrt([len(group) for group in cell])) for cell in self.cells]
         self.database_of = {r.record: self.databases.index(r.database) for r in corpus.recordings}
         self.labels = np.array([targets(r, recipe) for r in corpus.recordings], np.float32)
 
     def _pick(self, rng: np.random.Generator) -> int:
-        groups = self.cells[rng.choice(len(self.cells), p=self.weights)]
-        # by group first, damped: a subject of sixty recordings counts more than one of a single, but not
-        # sixty times
-        sizes = np.sqrt([len(g) for g in groups])
-        group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
+        cell = self._of_cell.draw(rng)
+        group = self.cells[cell][self._of_group[cell].draw(rng)]
         return group[rng.integers(len(group))]
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -406,11 +418,12 @@ class _Drawer:
         if rng.random() < r.floor_share:
             # a stationary floor: the power of noise in a band of a few independent bins is gamma distributed
             level = mean * 10.0 ** (rng.uniform(*r.floor_db) / 10.0)
-            shape = np.linspace(2.0, 5.0, features.BANDS)
-            floor = rng.standard_gamma(shape, (features.FRAMES, features.BANDS)) / shape
+            floor = rng.standard_gamma(_FLOOR_SHAPE, (features.FRAMES, features.BANDS)) / _FLOOR_SHAPE
             power = power + (level * floor * _curve(rng, 2 * r.filter_db)).astype(np.float32)
         return features.network_input(np.ascontiguousarray(power, np.float32), r.view)
 
+
+_FLOOR_SHAPE = np.linspace(2.0, 5.0, features.BANDS)
 
 _MURMUR_SHAPES = (
     lambda u: np.sin(np.pi * u),  # crescendo-decrescendo, as of a narrow valve
@@ -495,10 +508,14 @@ def _with_extra_sound(power: np.ndarray, codes: np.ndarray, rng: np.random.Gener
     return power + (level * swell[:, None] * bands * grain).astype(np.float32)
 
 
+_KNOTS_AT = np.arange(6)
+_CURVE_AT = np.linspace(0, 5, features.BANDS)
+
+
 def _curve(rng: np.random.Generator, swing_db: float) -> np.ndarray:
     """A smooth random power gain over the bands, float32 (32,)."""
     knots = np.cumsum(rng.normal(0.0, swing_db / 2.0, 6))
-    db = np.interp(np.linspace(0, 5, features.BANDS), np.arange(6), knots - knots.mean())
+    db = np.interp(_CURVE_AT, _KNOTS_AT, knots - knots.mean())
     return (10.0 ** (db / 10.0)).astype(np.float32)
 
 

@@ -1,7 +1,7 @@
 """The models that `stethopi benchmark classify` compares, each behind one face: learn a unit, give logits.
 
-`ours` is the released network's recipe, narrow and with few steps, for there are a dozen units; the others
-are the networks of training.screeners by their shipped recipes. All give two logits a window, murmur and
+`ours` is the released network's recipe, not pruned; the others are the networks of training.screeners by
+their shipped recipes. All give two logits a window, murmur and
 abnormal; a recording's are the means over its windows.
 """
 
@@ -27,14 +27,12 @@ from models.classifier import Classifier
 from training import classifier, screeners
 from training.classifier import Corpus
 from training.data import Recording
+from training.heard import HeardWindows, batched, one_by_one
 from training.protocols import Unit
 
-__all__ = ["Contender", "Learned", "Ours", "Scorer", "UNIT_STEPS", "contender", "names", "torch_network"]
+__all__ = ["Contender", "Learned", "Ours", "Scorer", "contender", "names", "torch_network"]
 
 Say = Callable[[str], None]
-
-UNIT_STEPS = 1000
-"""Of one training of `ours` in the benchmark."""
 
 Scorer = Callable[[Sequence[Recording]], np.ndarray]
 """Recordings → logits (n, 2), murmur and abnormal; nan where nothing can be heard."""
@@ -77,7 +75,7 @@ def torch_network(net: nn.Module) -> screen.Network:
 
 
 class Ours:
-    """The shipped recipe in its small width and with few steps, not pruned; heard through device.screen."""
+    """The shipped recipe, not pruned; the windows that count as by device.screen."""
 
     name = "ours"
 
@@ -90,19 +88,17 @@ class Ours:
         say: Say = lambda text: None,
     ) -> None:
         self.data, self.cache, self.entry, self.say = data, cache, entry, say
-        shipped = classifier.load_recipe(None)
-        self.recipe = recipe or dataclasses.replace(
-            shipped,
-            steps=min(shipped.steps, UNIT_STEPS),
-            channels=classifier.Recipe().channels,
-            average=0.995,
-        )
+        self.recipe = recipe or _of_the_weights(classifier.load_recipe(None))
 
     @cached_property
     def _corpus(self) -> Corpus:
         corpus = Corpus(self.data, self.cache, self.say)
         corpus.into_memory()
         return corpus
+
+    @cached_property
+    def _heard(self) -> HeardWindows:
+        return HeardWindows(self.data, self.cache, self.entry, self.say)
 
     def key(self) -> str:
         return self.recipe.digest()
@@ -118,10 +114,10 @@ class Ours:
         bare = _without_states(net)
         network = torch_network(bare)
         cost: dict[str, Any] = {"parameters": sum(p.numel() for p in bare.parameters())}
-        rows = {"float": self._scorer(network)}
+        rows = {"float": self._scorer(corpus, batched(bare))}
         if int8:
             entry, more = self._int8(bare, corpus, out, say)
-            rows["int8"] = self._scorer(screen.Int8Network(entry))
+            rows["int8"] = self._scorer(corpus, one_by_one(screen.Int8Network(entry)))
             cost |= more
         return Learned(rows, self.recipe.steps, cost, lambda x: self._of_sound(x, network))
 
@@ -130,8 +126,8 @@ class Ours:
         view = {"bands": self.recipe.bands, "range_db": self.recipe.range_db}
         return dataclasses.replace(self.entry, meta={**self.entry.meta, **view})
 
-    def _scorer(self, network: screen.Network) -> Scorer:
-        return lambda chosen: classifier.screen_logits(chosen, self._entry, network)
+    def _scorer(self, corpus: Corpus, network: Callable[[np.ndarray], np.ndarray]) -> Scorer:
+        return lambda chosen: self._heard.logits(corpus, chosen, self.recipe.view, network)
 
     def _of_sound(self, x: np.ndarray, network: screen.Network) -> np.ndarray:
         return classifier.sound_logits(x, self._entry, network)
@@ -165,6 +161,12 @@ class Ours:
         meta = json.loads(kept.read_text("utf-8"))
         cost = {key: meta[key] for key in ("mac_per_window", "kilobytes")}
         return ModelEntry("classifier", made, {**self.entry.meta, **meta}), cost
+
+
+def _of_the_weights(recipe: classifier.Recipe) -> classifier.Recipe:
+    """The recipe without what is only decided after training, so that a unit outlives a change of it."""
+    plain = classifier.Recipe()
+    return dataclasses.replace(recipe, murmur_share=plain.murmur_share, undecided=plain.undecided)
 
 
 def _without_states(net: Classifier) -> Classifier:
