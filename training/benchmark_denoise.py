@@ -166,7 +166,11 @@ def _synthetic_figures(items: Sequence[Item], material: Material) -> dict[str, A
 
 
 def _classifier_figures(items: Sequence[Item], material: Material, threshold: float) -> dict[str, Any]:
-    """MAcc of abnormal and AUC of murmurs, cleaned against raw, the same recordings and noise: paired."""
+    """MAcc of abnormal and AUC of murmurs, cleaned against raw, the same recordings and noise: paired.
+
+    Where a recording was heard in several draws of noise, a figure is the mean of those of each draw, in
+    each round of the bootstrap over subjects, too.
+    """
     from training.classifier import auc, macc
 
     judged = material.judged
@@ -181,6 +185,7 @@ def _classifier_figures(items: Sequence[Item], material: Material, threshold: fl
         "murmur_recordings": int(at_circor.sum()),
         "murmurs": int(here[at_circor].sum()),
         "threshold": threshold,
+        "draws": dict(HEARD_LEVELS),
         "levels": {},
     }
 
@@ -200,7 +205,7 @@ def _classifier_figures(items: Sequence[Item], material: Material, threshold: fl
         ) -> dict[str, Any]:
             rows = np.flatnonzero(where)
             pair = paired_bootstrap(
-                lambda x, k: measure(x[k], rows[k]),
+                lambda x, k: float(np.mean([measure(draw, rows[k]) for draw in x[k].T])),
                 cleaned[rows],
                 raw[rows],
                 [groups[k] for k in rows],
@@ -210,15 +215,15 @@ def _classifier_figures(items: Sequence[Item], material: Material, threshold: fl
 
         found["levels"][level] = {
             "macc": compare(
-                v[:, 0],
-                v[:, 2],
+                v[:, :, 0],
+                v[:, :, 2],
                 lambda p, k: macc(p, abnormal[k], threshold),
                 np.ones(len(judged), dtype=bool),
             ),
             "abnormal_auc": compare(
-                v[:, 0], v[:, 2], lambda p, k: auc(p, abnormal[k]), np.ones(len(judged), dtype=bool)
+                v[:, :, 0], v[:, :, 2], lambda p, k: auc(p, abnormal[k]), np.ones(len(judged), dtype=bool)
             ),
-            "murmur_auc": compare(v[:, 1], v[:, 3], lambda p, k: auc(p, here[k]), at_circor),
+            "murmur_auc": compare(v[:, :, 1], v[:, :, 3], lambda p, k: auc(p, here[k]), at_circor),
         }
     return found
 
@@ -272,7 +277,8 @@ def _how(material: Material) -> dict[str, Any]:
         "synthetic murmurs": _first_words(known_murmur),
         "shift": _first_words(beat_shifts_ms),
         "classifier": f"{_first_words(Material.judged)} The first {HEARD // WORKING_RATE_HZ} s; kinds of"
-        " noise in turn; difference: cleaned minus raw of the same sound, subjects drawn for both at once.",
+        f" noise in turn; at 0 dB {HEARD_LEVELS['0']} draws a recording, whose figures are averaged."
+        " Difference: cleaned minus raw of the same sound, subjects drawn for both at once.",
         "limit": f"{material.each} mixtures for each kind and SNR; default 10",
     }
 

@@ -60,8 +60,8 @@ PIECE = 6 * WORKING_RATE_HZ
 LEAST_CONTRAST_DB = 14.0
 MOST_OF_A_DATABASE = 20
 MURMUR_LEVELS = (CLEAN, "10", "0")
-HEARD_LEVELS = ("0", "10", CLEAN)
-"""Of the classifier's comparison."""
+HEARD_LEVELS = {"0": 2, "10": 1, CLEAN: 1}
+"""Of the classifier's comparison: how often each recording is heard there, each time in another noise."""
 HEARD = 8 * WORKING_RATE_HZ
 Spans = tuple[tuple[float, float, str], ...]
 
@@ -282,24 +282,16 @@ class Material:
 
     @cached_property
     def judged(self) -> list[data_room.Recording]:
-        """For the classifier: fold 0, not of poor quality, 5 s or more; of each PhysioNet database and
-        label up to twice the limit, of CirCor with and without a murmur here up to six times.
+        """For the classifier: all of fold 0 that are not of poor quality, 5 s or longer, with a label, and of
+        CirCor with or surely without a murmur here; at a limit below ten each so many-th.
         """
-        rng = np.random.default_rng([self.seed, 5])
-        pools: dict[tuple[str, str], list[data_room.Recording]] = {}
+        found = []
         for r in data_room.recordings(self.data):
             if r.fold != 0 or not r.reportable or r.label is None or r.quality == "poor" or r.seconds < 5:
                 continue
-            if r.database == "circor":
-                if r.murmur_here in ("yes", "no"):
-                    pools.setdefault(("circor", r.murmur_here), []).append(r)
-            else:
-                pools.setdefault((r.database, r.label), []).append(r)
-        found = []
-        for (database, _), members in sorted(pools.items()):
-            most = (6 if database == "circor" else 2) * self.each
-            found += [members[k] for k in sorted(rng.permutation(len(members))[:most])]
-        return found
+            if r.database != "circor" or r.murmur_here in ("yes", "no"):
+                found.append(r)
+        return found[:: max(1, 10 // self.each)]
 
     def rng(self, section: int, k: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, section, k])

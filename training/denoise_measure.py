@@ -63,7 +63,7 @@ __all__ = [
     "say",
 ]
 
-PARTS = {"mixtures": 8, "murmur": 2, "synthetic": 4, "classifier": 6}
+PARTS = {"mixtures": 8, "murmur": 2, "synthetic": 4, "classifier": 12}
 """Pieces of work a section is cut into; one for the others."""
 
 
@@ -254,21 +254,25 @@ def _level(m: Material, k: int, clean_up: Cleaner) -> Item:
 
 
 def _classifier(m: Material, k: int, clean_up: Cleaner) -> Item:
-    """What the released classifier says of the raw and of the cleaned sound: (abnormal, murmur) of both."""
+    """What the released classifier says of the raw and of the cleaned sound: (abnormal, murmur) of both, for
+    each draw of noise."""
     from device.screen import Int8Network, screen_recording
 
     entry = bundles.load(_CLASSIFIER_OF[0]).model("classifier")
     network = Int8Network(entry)
     sound = m.heard(m.judged[k])
     found: Item = {}
-    for n, level in enumerate(HEARD_LEVELS):
-        rng = m.rng(7, k * len(HEARD_LEVELS) + n)
-        x = sound if level == CLEAN else m.noises.mix(rng, sound, m.kind(k + 3 * n), float(level))
-        values: list[float] = []
-        for heard in (x, clean_up(x, sound)):
-            said = screen_recording(heard, entry, network=network)
-            values += [said.probability or 0.0, said.murmur or 0.0]  # silence is neither
-        found[level] = values
+    for n, (level, draws) in enumerate(HEARD_LEVELS.items()):
+        found[level] = []
+        for draw in range(draws):
+            rng = np.random.default_rng([m.seed, 7, k, n, draw])
+            kind = m.kind(k + 3 * n + 5 * draw)
+            x = sound if level == CLEAN else m.noises.mix(rng, sound, kind, float(level))
+            values: list[float] = []
+            for heard in (x, clean_up(x, sound)):
+                said = screen_recording(heard, entry, network=network)
+                values += [said.probability or 0.0, said.murmur or 0.0]  # silence is neither
+            found[level].append(values)
     return found
 
 
@@ -357,13 +361,29 @@ def _decided_by(material: Material) -> str:
         digest.update(x.noisy.tobytes())
     for clip in material.clips:
         digest.update(clip.murmur.tobytes())
-    digest.update(" ".join(r.record for r in material.judged).encode())
-    for maker in (mixing.taps, mixing.hum, mixing.coloured, mixing.NoisePool, Noises, known_murmur):
+    makers = (mixing.taps, mixing.hum, mixing.coloured, mixing.NoisePool, Noises, known_murmur)
+    for maker in (*makers, Row, _our_net):
         digest.update(inspect.getsource(maker).encode())
-    for path in (__file__, inspect.getfile(classical), inspect.getfile(metrics)):
+    for path in (inspect.getfile(classical), inspect.getfile(metrics)):
         digest.update(Path(path).read_bytes())
-    digest.update(json.dumps([material.each, material.seed, runtime_name()]).encode())
+    digest.update(
+        json.dumps([material.each, material.seed, runtime_name(), PIECE, PEAKS, MURMUR_LEVELS]).encode()
+    )
     return digest.hexdigest()
+
+
+def _section_by(name: str, material: Material, bundle: Path) -> list[str]:
+    """What decides the figures of one section beside all that is common: how it measures, and who listens."""
+    section = SECTIONS[name]
+    found = [inspect.getsource(section.measure)]
+    if name == "classifier":
+        judged = " ".join(r.record for r in material.judged)
+        found += [judged, json.dumps(HEARD_LEVELS), _sha256(bundle / "bundle.json")]
+    return found
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def say(text: str) -> None:
@@ -373,17 +393,16 @@ def say(text: str) -> None:
 def jobs_of(rows: Sequence[Row], material: Material, bundle: Path) -> list[Job]:
     """All jobs, section by section. bundle: the folder whose classifier listens."""
     common = _decided_by(material)
-    classifier = hashlib.sha256((bundle / "bundle.json").read_bytes()).hexdigest()
     folder = material.cache / "benchmark-denoise"
     found = []
     for name, section in SECTIONS.items():
+        here = _section_by(name, material, bundle)
         for row in rows:
             if section.only and row.name not in section.only:
                 continue
             parts = PARTS.get(name, 1)
             for part in range(parts):
-                because = [common, row.name, row.way, row.key, name, part, parts]
-                because += [classifier] if name == "classifier" else []
+                because = [common, row.name, row.way, row.key, name, part, parts, *here]
                 key = hashlib.sha256(json.dumps(because).encode()).hexdigest()[:20]
                 file = f"{row.name.replace(' ', '-')}-{name}-{part}-{key}.json"
                 found.append(Job(row, name, part, parts, folder / file))

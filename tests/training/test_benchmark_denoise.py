@@ -175,6 +175,49 @@ def test_other_sounds_are_measured_anew(tmp_path: Path) -> None:
     assert not {j.kept for j in one} & {j.kept for j in other}
 
 
+def test_what_the_classifier_hears_decides_its_figures_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = _bundle(tmp_path)
+    rows = [denoise_measure.Row("int8", "bundle", bundle / "bundle.json")]
+    one = denoise_measure.jobs_of(rows, _Small(tmp_path), bundle)
+    monkeypatch.setattr(denoise_measure, "HEARD_LEVELS", {"0": 3})
+    other = denoise_measure.jobs_of(rows, _Small(tmp_path), bundle)
+    changed = {a.section for a, b in zip(one, other, strict=True) if a.kept != b.kept}
+    assert changed == {"classifier"}
+
+
+def test_draws_of_noise_are_averaged_within_the_bootstrap_over_subjects(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from training.benchmark_denoise import _classifier_figures
+
+    judged = [
+        SimpleNamespace(
+            group=f"g{k // 2}",
+            label=("normal", "abnormal")[k % 2],
+            database="circor",
+            murmur_here=("no", "yes")[k % 2],
+        )
+        for k in range(12)
+    ]
+    said = [0.9 * (k % 2) + 0.05 for k in range(12)]  # right; the other draw is wrong throughout
+    items = [
+        {
+            level: [[p, p, p, p]] + ([[1 - p, 1 - p, p, p]] if level == "0" else [])
+            for level in denoise_measure.HEARD_LEVELS
+        }
+        for p in said
+    ]
+    found = _classifier_figures(items, SimpleNamespace(judged=judged, seed=1), 0.5)  # type: ignore[arg-type]
+    at_0 = found["levels"]["0"]
+    for what in ("macc", "abnormal_auc", "murmur_auc"):
+        assert at_0[what]["raw"]["value"] == pytest.approx(0.5)
+        assert at_0[what]["cleaned"]["value"] == pytest.approx(1.0)
+        assert at_0[what]["difference"]["low"] == pytest.approx(0.5)
+        assert found["levels"]["10"][what]["difference"]["value"] == pytest.approx(0.0)
+
+
 def test_rows_whose_file_is_missing_are_told(tmp_path: Path) -> None:
     rows, left_out = denoise_measure.rows_of(_bundle(tmp_path), tmp_path / "runs", tmp_path / "rivals")
     assert {"nothing", "oracle", "int8"} <= {r.name for r in rows}
