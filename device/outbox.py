@@ -9,6 +9,9 @@ the next start moves them to `sound/partial` and says so. A crash after it chang
     waiting ──claim──▶ (claimed, in memory only) ──receipt──▶ delivered | refused
     torn: a sound file is missing or damaged; what is left of it is in quarantine
 
+A card wears by what is written, and SQLite writes whole rows in whole pages, twice. So what an exam says is
+packed and lies in a table of its own, which no change of state touches, and pages are small.
+
 Nothing is deleted that was not delivered. When space runs short, sounds of delivered exams go first, the
 oldest before the others; after that new exams are refused, before they begin.
 """
@@ -21,6 +24,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import zlib
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +44,6 @@ CREATE TABLE IF NOT EXISTS exams (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     sha256 TEXT NOT NULL,                        -- of the result's bytes: what a receipt must name
-    result BLOB,                                 -- NULL once delivered and forgotten
     bytes INTEGER NOT NULL,                      -- of all its sounds
     state TEXT NOT NULL CHECK (state IN ('waiting', 'delivered', 'refused', 'torn')),
     pushed INTEGER NOT NULL DEFAULT 0,           -- 1: every chunk has reached the broker once
@@ -49,7 +52,11 @@ CREATE TABLE IF NOT EXISTS exams (
     monotonic_s REAL NOT NULL,
     wall_s REAL NOT NULL
 );
-CREATE INDEX IF NOT EXISTS exams_by_state ON exams (state, seq);
+CREATE INDEX IF NOT EXISTS exams_here ON exams (seq) WHERE state <> 'delivered';
+CREATE TABLE IF NOT EXISTS results (             -- no row once delivered and forgotten
+    seq INTEGER PRIMARY KEY REFERENCES exams (seq),
+    packed BLOB NOT NULL                         -- zlib of the result's bytes
+);
 CREATE TABLE IF NOT EXISTS sounds (
     exam TEXT NOT NULL REFERENCES exams (id),
     site TEXT NOT NULL,
@@ -60,6 +67,15 @@ CREATE TABLE IF NOT EXISTS sounds (
     PRIMARY KEY (exam, site)
 );
 """
+
+_FORMAT = 2
+"""Of the database (PRAGMA user_version). 0 and 1 had each result in the row of its exam."""
+
+_CACHE_KB = 256
+"""Of pages that SQLite keeps in memory; left alone it takes eight times as much, bit by bit over weeks."""
+
+_WAITING = "state <> 'delivered' AND state = 'waiting'"
+"""In the words of the index, so that it is used: the exams of former months are many."""
 
 _SPARE_BYTES = 32 * 1024 * 1024
 """Left free on the disk beside the exam that is about to be recorded."""
@@ -141,6 +157,7 @@ class Outbox:
     # ---- opening
 
     def _open(self) -> sqlite3.Connection:
+        """The database, made or brought to this format where need be; a damaged one is set aside."""
         path = self.folder / "outbox.sqlite"
         try:
             return self._connect(path)
@@ -159,14 +176,14 @@ class Outbox:
     def _connect(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
         try:
-            # a transaction changes a few bytes of a few pages, and a card wears by what is written
             db.execute("PRAGMA page_size = 1024")
+            db.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
             if (state := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise sqlite3.DatabaseError(f"malformed: {state}")
-            db.executescript(_TABLES)
+            _bring_to_format(db, path)
         except BaseException:
             db.close()
             raise
@@ -179,7 +196,7 @@ class Outbox:
         for partial in self.partials:
             log.warning("%s", partial)
         waiting = self._db.execute(
-            "SELECT id, name, size FROM exams JOIN sounds ON exam = id WHERE state = 'waiting'"
+            f"SELECT id, name, size FROM exams JOIN sounds ON exam = id WHERE {_WAITING}"
         ).fetchall()
         for exam, name, size in waiting:
             path = self.sounds / name
@@ -189,7 +206,7 @@ class Outbox:
                 self._mark_torn(exam, f"{name} has {path.stat().st_size} bytes, must have {size}")
         if not self.keep_delivered:
             for (exam,) in self._db.execute(
-                "SELECT id FROM exams WHERE state = 'delivered' AND result IS NOT NULL"
+                "SELECT id FROM results JOIN exams USING (seq) WHERE state = 'delivered'"
             ).fetchall():
                 self._forget(exam)
 
@@ -227,7 +244,7 @@ class Outbox:
         with self._mutex:
             while (trouble := self._shortage(size)) is not None:
                 oldest = self._db.execute(
-                    "SELECT id FROM exams WHERE state = 'delivered' AND result IS NOT NULL"
+                    "SELECT id FROM results JOIN exams USING (seq) WHERE state = 'delivered'"
                     " ORDER BY seq LIMIT 1"
                 ).fetchone()
                 if oldest is None:
@@ -251,7 +268,7 @@ class Outbox:
     def _shortage(self, size: int, spare_delivered: bool = True) -> str | None:
         """Why there is no room; spare_delivered: as if sounds of delivered exams had to stay."""
         kept, delivered = self._db.execute(
-            "SELECT total(bytes), total(bytes * (state = 'delivered')) FROM exams WHERE result IS NOT NULL"
+            "SELECT total(bytes), total(bytes * (state = 'delivered')) FROM results JOIN exams USING (seq)"
         ).fetchone()
         if spare_delivered:
             delivered = 0
@@ -283,19 +300,19 @@ class Outbox:
                     rows.append((exam.id, name, path.name, *_promise(sound)))
                 fsync_folder(self.sounds)
             with self._told(f"exam {exam.id} cannot be written"), self._transaction():
-                self._db.execute(
-                    "INSERT INTO exams (id, sha256, result, bytes, state, boot_id, monotonic_s, wall_s)"
-                    " VALUES (?, ?, ?, ?, 'waiting', ?, ?, ?)",
+                row = self._db.execute(
+                    "INSERT INTO exams (id, sha256, bytes, state, boot_id, monotonic_s, wall_s)"
+                    " VALUES (?, ?, ?, 'waiting', ?, ?, ?)",
                     (
                         exam.id,
                         digest,
-                        result,
                         sum(sound.size for sound in messages.files_of(exam).values()),
                         exam.finished.boot_id,
                         exam.finished.monotonic_s,
                         exam.finished.wall_s,
                     ),
                 )
+                self._db.execute("INSERT INTO results VALUES (?, ?)", (row.lastrowid, zlib.compress(result)))
                 self._db.executemany("INSERT INTO sounds VALUES (?, ?, ?, ?, ?, ?)", rows)
         return digest
 
@@ -325,11 +342,10 @@ class Outbox:
         A claim lives in memory: after a crash the exam simply waits again.
         """
         with self._mutex:
-            for exam, result, digest, pushed in self._db.execute(
-                "SELECT id, result, sha256, pushed FROM exams WHERE state = 'waiting' ORDER BY seq"
-            ).fetchall():
-                if exam in self._claimed or exam in skip:
-                    continue
+            while (exam := self._oldest(skip)) is not None:
+                packed, digest, pushed = self._db.execute(
+                    "SELECT packed, sha256, pushed FROM exams JOIN results USING (seq) WHERE id = ?", (exam,)
+                ).fetchone()
                 sounds = tuple(
                     StoredSound(site, self.sounds / name, size, sha256, chunk_size)
                     for site, name, size, sha256, chunk_size in self._db.execute(
@@ -342,18 +358,30 @@ class Outbox:
                     self._mark_torn(exam, f"{torn.path.name} is damaged")
                     continue
                 self._claimed.add(exam)
-                return Parcel(exam, result, digest, sounds, bool(pushed))
+                return Parcel(exam, zlib.decompress(packed), digest, sounds, bool(pushed))
             return None
+
+    def _oldest(self, skip: Container[str]) -> str | None:
+        """The oldest waiting exam that is neither claimed nor in `skip`. Reads no further than that: what
+        waits may be a season's.
+        """
+        cursor = self._db.execute(f"SELECT id FROM exams WHERE {_WAITING} ORDER BY seq")
+        try:
+            return next((id for (id,) in cursor if id not in self._claimed and id not in skip), None)
+        finally:
+            cursor.close()
 
     def release(self, exam: str) -> None:
         """Give a claim back; the exam waits again."""
         with self._mutex:
             self._claimed.discard(exam)
 
-    def pushed(self, exam: str) -> None:
-        """Note that every chunk has reached the broker once."""
-        with self._mutex, self._told(f"exam {exam} cannot be noted as sent"):
-            self._db.execute("UPDATE exams SET pushed = 1 WHERE id = ? AND pushed = 0", (exam,))
+    def pushed(self, *exams: str) -> None:
+        """Note that every chunk of these has reached the broker once."""
+        with self._mutex, self._told("exams cannot be noted as sent"), self._transaction():
+            self._db.executemany(
+                "UPDATE exams SET pushed = 1 WHERE id = ? AND pushed = 0", [(exam,) for exam in exams]
+            )
 
     def torn(self, exam: str, why: str) -> None:
         """A sound file turned out to be missing or damaged: the exam is set aside, and told."""
@@ -391,7 +419,7 @@ class Outbox:
         fsync_folder(self.sounds)
         with self._transaction():
             self._db.execute("DELETE FROM sounds WHERE exam = ?", (exam,))
-            self._db.execute("UPDATE exams SET result = NULL WHERE id = ?", (exam,))
+            self._db.execute("DELETE FROM results WHERE seq = (SELECT seq FROM exams WHERE id = ?)", (exam,))
 
     # ---- looking
 
@@ -410,13 +438,13 @@ class Outbox:
         """What waits. The age of the oldest is null where no clock can tell it."""
         with self._mutex:
             count, size = self._db.execute(
-                "SELECT count(*), total(bytes) FROM exams WHERE state = 'waiting'"
+                f"SELECT count(*), total(bytes) FROM exams WHERE {_WAITING}"
             ).fetchone()
             (refused,) = self._db.execute(
-                "SELECT count(*) FROM exams WHERE state IN ('refused', 'torn')"
+                "SELECT count(*) FROM exams WHERE state <> 'delivered' AND state IN ('refused', 'torn')"
             ).fetchone()
             oldest = self._db.execute(
-                "SELECT boot_id, monotonic_s, wall_s FROM exams WHERE state = 'waiting' ORDER BY seq LIMIT 1"
+                f"SELECT boot_id, monotonic_s, wall_s FROM exams WHERE {_WAITING} ORDER BY seq LIMIT 1"
             ).fetchone()
         age = None
         if oldest and now:
@@ -449,6 +477,28 @@ class Outbox:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+
+def _bring_to_format(db: sqlite3.Connection, path: Path) -> None:
+    """Make the tables, or move an older outbox into them, in one transaction."""
+    (found,) = db.execute("PRAGMA user_version").fetchone()
+    if found > _FORMAT:
+        raise StethopiError(
+            f"{path}: written by a newer stethopi (format {found}, here {_FORMAT}); install that one again"
+        )
+    if found == _FORMAT:
+        return
+    old = db.execute("SELECT 1 FROM pragma_table_info('exams') WHERE name = 'result'").fetchone()
+    db.execute("BEGIN IMMEDIATE")
+    for statement in _TABLES.split(";"):
+        db.execute(statement)
+    if old:
+        for seq, result in db.execute("SELECT seq, result FROM exams WHERE result IS NOT NULL"):
+            db.execute("INSERT INTO results VALUES (?, ?)", (seq, zlib.compress(result)))
+        db.execute("DROP INDEX IF EXISTS exams_by_state")
+        db.execute("ALTER TABLE exams DROP COLUMN result")
+    db.execute(f"PRAGMA user_version = {_FORMAT}")
+    db.execute("COMMIT")
 
 
 def _promise(sound: messages.SoundFile) -> tuple[int, str, int]:

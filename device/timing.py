@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from array import array
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -57,7 +58,7 @@ class StageTimer:
 
     def reset(self) -> None:
         """Forget everything seen so far."""
-        self._bins = [0] * _BINS
+        self._bins = array("q", bytes(8 * _BINS))  # a list would grow by an int for each bin past 256
         self.count = 0
         self.missed = 0
         self.total_s = 0.0
@@ -66,7 +67,7 @@ class StageTimer:
     def copy(self) -> StageTimer:
         """What it has seen until now, to be compared with later: `since`."""
         twin = StageTimer(self.name, self.budget_s)
-        twin._bins = list(self._bins)
+        twin._bins = self._bins[:]
         twin.count, twin.missed = self.count, self.missed
         twin.total_s, twin.worst_s = self.total_s, self.worst_s
         return twin
@@ -74,7 +75,7 @@ class StageTimer:
     def since(self, earlier: StageTimer) -> StageTimer:
         """What it has seen after `earlier`, a copy of it. The worst is known to 1 % only."""
         rest = self.copy()
-        rest._bins = [now - then for now, then in zip(rest._bins, earlier._bins, strict=True)]
+        rest._bins = array("q", (now - then for now, then in zip(rest._bins, earlier._bins, strict=True)))
         rest.count -= earlier.count
         rest.missed -= earlier.missed
         rest.total_s -= earlier.total_s
@@ -109,7 +110,7 @@ class StageTimer:
     def quantile(self, share: float) -> float | None:
         """The time in seconds that `share` (0…1) of the steps stayed within, to 1 %; None before the first
         step."""
-        bins = list(self._bins)
+        bins = self._bins[:]
         count = sum(bins)
         if not count:
             return None

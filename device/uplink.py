@@ -45,6 +45,7 @@ _MOST_LIVE = 64
 _MOST_INBOX = 1000
 _MOST_AWAITING = 16
 _REMEMBERED_COMMANDS = 100
+_NOTE_AFTER_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class _Job:
     """Chunks to send, (site, number)."""
     announce: bool = True
     pushing: bool = False
+    pushed_s: float | None = None
+    """Since when the broker has had every chunk; None before that, and once the outbox knows of it."""
     settled: bool = False
 
 
@@ -314,6 +317,7 @@ class Uplink:
         """A clean end: the retained state says that we stopped."""
         assert self._client is not None
         self._drain(commands=False)
+        self._note_pushed(0.0)
         stopped = replace(self._state, online=False, why="stopped")
         self._outstanding.append(
             self._client.publish(self.address.state, messages.encode(stopped), qos=1, retain=True)
@@ -351,6 +355,7 @@ class Uplink:
         while not self._stopping:
             self.loop_monotonic_s = time.monotonic()
             self._drain()
+            self._note_pushed()
             next_job = self._next_job()
             if next_job is None:
                 self._wait()
@@ -360,6 +365,17 @@ class Uplink:
             except OSError as error:
                 self._jobs.pop(next_job.parcel.id, None)
                 self._outbox.torn(next_job.parcel.id, f"its sound cannot be read ({error})")
+
+    def _note_pushed(self, after_s: float = _NOTE_AFTER_S) -> None:
+        """Let the outbox know which exams need only be announced. Most get their receipt at once, and need
+        no such note, which spares the card a write.
+        """
+        late = time.monotonic() - after_s
+        jobs = [job for job in self._jobs.values() if job.pushed_s is not None and job.pushed_s <= late]
+        if jobs:
+            self._outbox.pushed(*(job.parcel.id for job in jobs))
+        for job in jobs:
+            job.pushed_s = None
 
     def _wait(self) -> None:
         due = min((job.due_s for job in self._jobs.values()), default=time.monotonic() + 1.0)
@@ -398,8 +414,9 @@ class Uplink:
             self._publish(self.address.sound(parcel.id, site, n), chunk)
         self._settle(0)
         job.pushing = False
+        if not parcel.pushed and not job.rounds:
+            job.pushed_s = time.monotonic()
         if not job.settled and not self._stopping:
-            self._outbox.pushed(parcel.id)
             job.announce = True
             job.rounds += 1
             job.due_s = time.monotonic() + self._patience(job.rounds)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,46 @@ def test_what_was_put_is_claimed_whole(box: Outbox) -> None:
     assert box.claim() is None
     box.release(exam.id)
     assert box.claim() == parcel
+
+
+def test_a_change_of_state_does_not_write_the_result_again(box: Outbox) -> None:
+    exam, files = record(box, windows=60)
+    digest = box.put(exam, files)
+    log = box.folder / "outbox.sqlite-wal"
+    before = log.stat().st_size
+    box.pushed(exam.id)
+    assert box.delivered(exam.id, digest)
+    # frames of a page and its head; the row of the exam, and where it stood among those that wait
+    assert 0 < log.stat().st_size - before <= 4 * (1024 + 24)
+
+
+def test_the_outbox_of_an_older_version_is_taken_over(box: Outbox) -> None:
+    sent, waits = record(box), record(box, {"AV": b"old"})
+    hashes = [box.put(*sent), box.put(*waits)]
+    box.delivered(sent[0].id, hashes[0])
+    db = box._db
+    db.execute("ALTER TABLE exams ADD COLUMN result BLOB")
+    for seq, packed in db.execute("SELECT seq, packed FROM results").fetchall():
+        db.execute("UPDATE exams SET result = ? WHERE seq = ?", (zlib.decompress(packed), seq))
+    db.executescript(
+        "DROP TABLE results; DROP INDEX exams_here; CREATE INDEX exams_by_state ON exams (state, seq);"
+        "PRAGMA user_version = 0;"
+    )
+    new = reopened(box)
+    parcel = new.claim()
+    assert parcel is not None and parcel.id == waits[0].id and parcel.sha256 == hashes[1]
+    assert messages.exam_hash(parcel.result) == hashes[1]
+    assert new.claim() is None and new.state(sent[0].id) == "delivered"
+    assert "result" not in {row[1] for row in new._db.execute("PRAGMA table_info(exams)")}
+    again = reopened(new, keep_delivered=False)
+    assert again._db.execute("SELECT count(*) FROM results").fetchone() == (1,)
+    again.close()
+
+
+def test_the_outbox_of_a_newer_version_is_left_alone(box: Outbox) -> None:
+    box._db.execute("PRAGMA user_version = 9")
+    with pytest.raises(StethopiError, match="outbox.sqlite: written by a newer stethopi .*; install that"):
+        reopened(box)
 
 
 def test_a_sound_from_elsewhere_is_taken_in_and_the_original_stays(box: Outbox, tmp_path: Path) -> None:
