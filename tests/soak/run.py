@@ -2,8 +2,15 @@
 
     python -m tests.soak.run [--hours 8] [--write docs/results/soak.json]
 
-The sound comes as fast as the daemon takes it. What would grow with the months is looked at: resident memory,
-threads, descriptors, what lies in the outbox, and what is written to the card besides recordings.
+The sound comes as fast as the daemon takes it, in the environment that its unit gives it. What would grow
+with the months is looked at: resident memory, threads, descriptors, what lies in the outbox, and what is
+written to the card besides recordings.
+
+How memory's slope is told: a value each minute of sound; the first 30 % are warm-up and do not count. Until
+then things fill that are made to fill: the last sixteen exams, the ring and its times, SQLite's pages, and
+the heap up to the mark of the longest time without a broker. Over the rest the slope is Theil's and Sen's,
+the median over all pairs; its interval (95 %) comes from drawing half hours of what is left beside the line
+anew, because neighbouring minutes are not independent.
 """
 
 from __future__ import annotations
@@ -23,7 +30,7 @@ import numpy as np
 from tests.brokers import Mosquitto
 from tests.device.hosts import Ingest
 
-__all__ = ["MOST_WRITTEN_MB", "figures", "soak", "wrong"]
+__all__ = ["MOST_WRITTEN_MB", "figures", "soak", "unit_environment", "wrong"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MOST_SLOPE_MB = 1.0
@@ -32,6 +39,10 @@ MOST_WRITTEN_MB = 50.0
 """A day, besides recordings."""
 _WARM = 0.3
 """Of the time: until then caches and pools fill."""
+_BLOCK = 30
+"""Minutes that stay together when the slope's interval is drawn."""
+_DRAWS = 400
+_UNIT = ROOT / "deploy/systemd/stethopi-device.service"
 
 
 def soak(
@@ -47,7 +58,7 @@ def soak(
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.soak.stethoscope", folder / "state", str(broker.port), str(minutes)],
         cwd=ROOT,
-        env={**os.environ, "MALLOC_ARENA_MAX": "2"},
+        env={**os.environ, **unit_environment()},
         stdout=subprocess.PIPE,
         stderr=(folder / "log").open("w"),
         text=True,
@@ -82,6 +93,13 @@ def soak(
     return found
 
 
+def unit_environment() -> dict[str, str]:
+    """What systemd puts into the environment of the daemon."""
+    lines = _UNIT.read_text("utf-8").splitlines()
+    words = [word for line in lines if line.startswith("Environment=") for word in line[12:].split()]
+    return dict(word.split("=", 1) for word in words)
+
+
 def figures(found: list[dict[str, Any]]) -> dict[str, Any]:
     """What it says of weeks."""
     minutes = np.array([one["minute"] for one in found], float)
@@ -98,7 +116,9 @@ def figures(found: list[dict[str, Any]]) -> dict[str, Any]:
         "resident_mb_after_warm_up": round(first["resident"] / 1e6, 2),
         "resident_mb_at_the_end": round(last["resident"] / 1e6, 2),
         "resident_mb_most": round(float(resident.max()) / 1e6, 2),
+        "warm_up_minutes_of_sound": round(float(minutes[int(np.argmax(late))])),
         "resident_slope_mb_a_day": round(_slope(minutes[late], resident[late]) * 1440 / 1e6, 3),
+        "resident_slope_95": [round(end * 1440 / 1e6, 3) for end in _interval(minutes[late], resident[late])],
         "threads": [min(o["threads"] for o in found), max(o["threads"] for o in found), last["threads"]],
         "descriptors": [
             min(o["descriptors"] for o in found),
@@ -119,6 +139,23 @@ def _slope(x: np.ndarray, y: np.ndarray) -> float:
         return 0.0
     a, b = np.triu_indices(len(x), 1)
     return float(np.median((y[b] - y[a]) / (x[b] - x[a])))
+
+
+def _interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """95 % of the slope, by a bootstrap of blocks of what the line leaves over."""
+    slope = _slope(x, y)
+    left = y - slope * x
+    left -= np.median(left)
+    block = min(_BLOCK, max(len(x) // 4, 1))
+    chance = np.random.default_rng(16)
+    step = max(len(x) // 100, 1)
+    drawn = []
+    for _ in range(_DRAWS):
+        starts = chance.integers(0, max(len(x) - block, 0) + 1, -(-len(x) // block))
+        again = np.concatenate([left[start : start + block] for start in starts])[: len(x)]
+        drawn.append(slope + _slope(x[: len(again)][::step], again[::step]))
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def wrong(found: dict[str, Any], *, long: bool = True) -> list[str]:
