@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from device.errors import StethopiError
+from device.figures import one_line_errors
 
 __all__ = ["SCHEMA", "Bundle", "ModelEntry", "find", "load", "sha256_of"]
 
@@ -126,15 +127,12 @@ def load(path: Path | None = None, state_dir: Path | None = None) -> Bundle:
     return Bundle(folder, str(version), meta)
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     import sys
 
     arguments = sys.argv[1:] if argv is None else argv
-    try:
-        bundle = load(Path(arguments[0]) if arguments else None)
-    except StethopiError as error:
-        print(f"stethopi: {error}", file=sys.stderr)
-        return error.exit_code
+    bundle = load(Path(arguments[0]) if arguments else None)
     print(f"bundle {bundle.version}  {bundle.folder}  all hashes fit")
     for name in bundle.models:
         entry = bundle.model(name)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device.errors import StethopiError
+from device.figures import one_line_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,13 +151,10 @@ def _total(dump: Path) -> int:
     return int(found[1])
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
-    try:
-        found = instructions(int(arguments[0]) if arguments else 3)
-    except StethopiError as error:
-        print(f"stethopi: {error}", file=sys.stderr)
-        return error.exit_code
+    found = instructions(int(arguments[0]) if arguments else 3)
     print(where())
     for stage, count in {**found, "all": sum(found.values())}.items():
         print(f"{stage:<10}{count / 1e6:>10.1f} million instructions for a second of sound")

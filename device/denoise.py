@@ -28,6 +28,7 @@ import numpy as np
 
 from device.bundle import Bundle, ModelEntry
 from device.errors import StethopiError
+from device.figures import one_line_errors
 from device.hearing import hear, hearing
 from device.rates import HOP, WORKING_RATE_HZ
 from device.removal import removal, widen
@@ -249,9 +250,9 @@ def _figures(path: str, folder: Path | None) -> tuple[str, bool]:
     return text, fine
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     import argparse
-    import sys
 
     parser = argparse.ArgumentParser(
         prog="python -m device.denoise", description="Check the denoiser on a recording."
@@ -259,11 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("file", help="WAV or FLAC")
     parser.add_argument("--bundle", type=Path, help="folder of a bundle (default: the newest there is)")
     options = parser.parse_args(argv)
-    try:
-        text, fine = _figures(options.file, options.bundle)
-    except StethopiError as error:
-        print(f"stethopi: {error}", file=sys.stderr)
-        return error.exit_code
+    text, fine = _figures(options.file, options.bundle)
     print(text)
     return 0 if fine else 1
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from device import mel
+from device.figures import of_a_file
 from device.mel import MelGrid
 from device.rates import WINDOW, WINDOW_EVERY, WORKING_RATE_HZ
 
@@ -125,22 +126,13 @@ def network_input(power: np.ndarray, view: View = WHOLE) -> np.ndarray:
     return np.ascontiguousarray(np.clip(log, -_RANGE, _RANGE).T) * np.float32(1.0 / 3.0)
 
 
-def main(argv: list[str] | None = None) -> int:
-    import sys
+@of_a_file("features")
+def main(path: str) -> int:
     import time
 
-    from device.errors import StethopiError
     from device.screen import read_working_rate
 
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1:
-        print("usage: python -m device.features FILE", file=sys.stderr)
-        return 2
-    try:
-        x, _ = read_working_rate(arguments[0])
-    except StethopiError as error:
-        print(f"stethopi: {error}", file=sys.stderr)
-        return error.exit_code
+    x, _ = read_working_rate(path)
     started = time.perf_counter()
     whole = frames_of(x)
     seconds = time.perf_counter() - started

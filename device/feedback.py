@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from device.figures import of_a_file
 from device.rates import WORKING_RATE_HZ
 
 __all__ = ["FeedbackWatch"]
@@ -114,21 +115,11 @@ class FeedbackWatch:
         return looks is not None and all(look.db >= _TOP_DB for look in looks)
 
 
-def main(argv: list[str] | None = None) -> int:
-    import sys
-
-    from device.errors import StethopiError
+@of_a_file("feedback")
+def main(path: str) -> int:
     from device.screen import read_working_rate
 
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1:
-        print("usage: python -m device.feedback FILE", file=sys.stderr)
-        return 2
-    try:
-        x, _ = read_working_rate(arguments[0])
-    except StethopiError as error:
-        print(f"stethopi: {error}", file=sys.stderr)
-        return error.exit_code
+    x, _ = read_working_rate(path)
     watch = FeedbackWatch()
     for at in range(0, len(x), _STEP):
         if watch.process(x[at : at + _STEP], x[at : at + _STEP]):

@@ -13,7 +13,7 @@ out and makes it what the network sees. `windows` does both: the way of a single
 from __future__ import annotations
 
 import functools
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def band_pass(x: np.ndarray) -> np.ndarray:
     return Cascade(_sections()).process(x)
 
 
-class FrontEnd(Protocol):
+class FrontEnd(ABC):
     """How a network hears a recording. Lengths are in samples at 2 kHz."""
 
     name: str
@@ -75,44 +75,25 @@ class FrontEnd(Protocol):
     """From one window to the next."""
     shape: tuple[int, int]
     """Of a window as the network sees it: (height, width), one channel."""
-
-    def whole(self, x: np.ndarray) -> np.ndarray:
-        """What all windows of a sound share, float16 (m, …). Sound shorter than a window is repeated."""
-        ...
-
-    def count(self, whole: np.ndarray) -> int:
-        """Windows on the grid."""
-        ...
-
-    def window(self, whole: np.ndarray, index: int) -> np.ndarray:
-        """What the network sees of one window: float32 `shape`."""
-        ...
-
-    def windows(self, x: np.ndarray) -> np.ndarray:
-        """All windows of a sound at 2 kHz, float32 (windows, height, width)."""
-        ...
-
-
-class _Grid:
-    name: str
-    length: int
-    every: int
-    shape: tuple[int, int]
     _steps: int
     """Rows of `whole` from one window to the next."""
     _rows: int
     """Rows of `whole` in a window."""
 
+    @abstractmethod
+    def whole(self, x: np.ndarray) -> np.ndarray:
+        """What all windows of a sound share, float16 (m, …). Sound shorter than a window is repeated."""
+
+    @abstractmethod
+    def window(self, whole: np.ndarray, index: int) -> np.ndarray:
+        """What the network sees of one window: float32 `shape`."""
+
     def count(self, whole: np.ndarray) -> int:
+        """Windows on the grid."""
         return max(0, (len(whole) - self._rows) // self._steps + 1)
 
-    def whole(self, x: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
-
-    def window(self, whole: np.ndarray, index: int) -> np.ndarray:
-        raise NotImplementedError
-
     def windows(self, x: np.ndarray) -> np.ndarray:
+        """All windows of a sound at 2 kHz, float32 (windows, height, width)."""
         whole = self.whole(x)
         return np.stack([self.window(whole, k) for k in range(self.count(whole))])
 
@@ -125,7 +106,7 @@ class _Grid:
         return np.resize(x, self.length) if len(x) < self.length else x
 
 
-class Mel(_Grid):
+class Mel(FrontEnd):
     """128 mel bands from 25 to 400 Hz in dB; each window from its loudest point down, mean 0 and spread 1."""
 
     name = "mel"
@@ -150,7 +131,7 @@ class Mel(_Grid):
         return np.ascontiguousarray(level / (level.std() + np.float32(1e-3)), np.float32)
 
 
-class Segments(_Grid):
+class Segments(FrontEnd):
     """The waveform at 1 kHz; each segment of mean 0 and spread 1, cut off at ±8."""
 
     name = "segments"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from device.figures import of_a_file
 from device.rates import HOP, HOP_S, WORKING_RATE_HZ
 
 __all__ = ["HIGH_PASS_HZ", "Level", "hop_high_pass", "levels"]
@@ -104,24 +105,11 @@ def levels(
     return out
 
 
-def main(argv: list[str] | None = None) -> int:
-    import sys
+@of_a_file("level")
+def main(path: str) -> int:
+    from device.screen import read_working_rate
 
-    from device.errors import StethopiError
-    from device.resample import Decimator
-    from device.sources.files import read_sound
-
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1:
-        print("usage: python -m device.level FILE", file=sys.stderr)
-        return 2
-    try:
-        sound = read_sound(arguments[0])
-    except StethopiError as error:
-        print(f"stethopi: {error}", file=sys.stderr)
-        return error.exit_code
-    decimator = Decimator(sound.rate_hz)
-    x = np.concatenate([decimator.process(sound.samples), decimator.flush()])
+    x, _ = read_working_rate(path)
     tracker = Level()
     for t in range(len(x) // HOP):
         value = tracker.step(float(np.sqrt(np.mean(x[t * HOP : (t + 1) * HOP] ** 2))))

@@ -30,6 +30,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from device.errors import StethopiError
+from device.figures import one_line_errors
 from device.lanes import FADE, Blend, Lane, Shaper
 from device.rates import HOP, WORKING_RATE_HZ
 from device.settings import ListenSettings
@@ -537,9 +538,9 @@ class DeviceListener:
             close_portaudio(stream, audio if audio is not self._given_audio else None, drain=True)
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     import argparse
-    import sys
 
     parser = argparse.ArgumentParser(
         prog="python -m device.listen",
@@ -557,14 +558,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give a FILE, or --microphone NAME and --output NAME")
     from device import monitor
 
-    try:
-        if not live:
-            print(monitor.of_recording(options.file))
-            return 0
-        found = monitor.measure(options.microphone, options.output, options.seconds, options.back)
-    except StethopiError as error:
-        print(f"stethopi: {error}", file=sys.stderr)
-        return error.exit_code
+    if not live:
+        print(monitor.of_recording(options.file))
+        return 0
+    found = monitor.measure(options.microphone, options.output, options.seconds, options.back)
     print(found.told)
     return 0 if found.block_p50_s is not None and found.block_p50_s <= monitor.LIMIT_S else 1
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from device import features, rhythm
+from device.figures import of_a_file
 from device.rates import WINDOW, WINDOW_EVERY, WORKING_RATE_HZ
 
 __all__ = ["CAUSES", "GOOD", "Judge", "Quality", "Trouble", "assess", "measures", "troubles"]
@@ -259,23 +260,13 @@ def _db(ratio: float) -> float:
     return 10.0 * float(np.log10(max(ratio, 1e-12)))
 
 
-def main(argv: list[str] | None = None) -> int:
-    import sys
-
+@of_a_file("quality")
+def main(path: str) -> int:
     from device import bundle as bundles
-    from device.errors import StethopiError
     from device.screen import read_working_rate
 
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1:
-        print("usage: python -m device.quality FILE", file=sys.stderr)
-        return 2
-    try:
-        x, gaps = read_working_rate(arguments[0])
-        judge = Judge.of(bundles.load().model("classifier").arrays)
-    except StethopiError as error:
-        print(f"stethopi: {error}", file=sys.stderr)
-        return error.exit_code
+    x, gaps = read_working_rate(path)
+    judge = Judge.of(bundles.load().model("classifier").arrays)
     heard: list[tuple[int, tuple[str, ...]]] = []
     for start in range(0, max(1, len(x) - WINDOW + 1), WINDOW_EVERY):
         piece = x[start : start + WINDOW]

@@ -21,6 +21,7 @@ from math import ceil, gcd, inf
 import numpy as np
 
 from device.errors import BadInput
+from device.figures import of_a_file
 from device.rates import HOP, WORKING_RATE_HZ
 
 __all__ = [
@@ -401,15 +402,11 @@ def response(rate_hz: int) -> tuple[float, float]:
     return float(ripple), float(stop)
 
 
+@of_a_file("resample")
+def main(path: str) -> int:
+    print(_figures(path))
+    return 0
+
+
 if __name__ == "__main__":
-    import sys
-
-    from device.errors import StethopiError
-
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m device.resample FILE")
-    try:
-        print(_figures(sys.argv[1]))
-    except StethopiError as error:
-        print(f"stethopi: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    raise SystemExit(main())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from device import features
+from device.figures import of_a_file
 from device.rates import WORKING_RATE_HZ
 
 __all__ = ["HIGHEST_BPM", "LOWEST_BPM", "beat", "envelope", "heart_rate"]
@@ -82,21 +83,11 @@ def heart_rate(x: np.ndarray) -> float | None:
     return rate if sure >= SURE else None
 
 
-def main(argv: list[str] | None = None) -> int:
-    import sys
-
-    from device.errors import StethopiError
+@of_a_file("rhythm")
+def main(path: str) -> int:
     from device.screen import read_working_rate
 
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1:
-        print("usage: python -m device.rhythm FILE", file=sys.stderr)
-        return 2
-    try:
-        x, _ = read_working_rate(arguments[0])
-    except StethopiError as error:
-        print(f"stethopi: {error}", file=sys.stderr)
-        return error.exit_code
+    x, _ = read_working_rate(path)
     rate, sure = beat(features.frames_of(x))
     told = f"{rate:.0f} beats/min" if rate is not None and sure >= SURE else "unknown"
     print(f"heart rate {told} (repetition {sure:.2f}, believed from {SURE})")

@@ -17,6 +17,8 @@ from enum import StrEnum
 
 import numpy as np
 
+from device.figures import of_a_file
+
 __all__ = ["HARDWARE", "LEAST_S", "Fault", "Finding", "Hardware", "examine", "hardware_of", "lines_in"]
 
 LEAST_S = 2.0
@@ -386,21 +388,11 @@ def _on_its_own(
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    import sys
-
-    from device.errors import StethopiError
+@of_a_file("soundcheck")
+def main(path: str) -> int:
     from device.sources.files import read_sound
 
-    arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1:
-        print("usage: python -m device.soundcheck FILE", file=sys.stderr)
-        return 2
-    try:
-        sound = read_sound(arguments[0])
-    except StethopiError as error:
-        print(f"stethopi: {error}", file=sys.stderr)
-        return error.exit_code
+    sound = read_sound(path)
     found = examine(sound.samples, sound.rate_hz, words=f"S{sound.bits}_LE")
     for finding in found:
         print(f"{finding.fault}: {finding.says}; {finding.remedy}")

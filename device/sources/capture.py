@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from math import exp, inf
@@ -113,7 +114,7 @@ class OffsetRemover:
         return (x - ramp).astype(np.float32), full if full.any() else None
 
 
-class Capture:
+class Capture(ABC):
     """A microphone as a source of sound. Started again after SourceGone it goes on counting: the time between
     is lost.
 
@@ -159,21 +160,21 @@ class Capture:
 
     # ---- what the card's reader fills in
 
+    @abstractmethod
     def _open(self) -> None:
         """Find the card and open it, stopped. Raises StethopiError with the remedy."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _begin(self) -> None:
         """Let the card run. Raises SourceGone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _runs(self) -> bool:
         """Whether sound can still be expected."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _let_go(self) -> None:
         """Close the card."""
-        raise NotImplementedError
 
     # ---- the same for all
 

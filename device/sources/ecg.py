@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -75,7 +76,7 @@ class EcgSource(Protocol):
         """End. Safe to call twice, and from another thread."""
 
 
-class _Played:
+class _Played(ABC):
     """What recording and synthetic lead share: samples by index, in time or as fast as they are read."""
 
     played = True
@@ -109,11 +110,13 @@ class _Played:
     def stop(self) -> None:
         self._stopped.set()
 
+    @abstractmethod
     def _end(self) -> int:
-        raise NotImplementedError
+        """Samples that there are."""
 
+    @abstractmethod
     def _samples(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray | None]:
-        raise NotImplementedError
+        """Those from `start` to `end`, as in EcgBlock: what was measured, and where an electrode was off."""
 
 
 class EcgReplay(_Played):
