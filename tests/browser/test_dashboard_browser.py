@@ -22,10 +22,20 @@ from device import messages as m
 from device.daemon import Daemon as DeviceDaemon
 from device.settings import Settings
 from device.sources.files import read_sound, write_sound
-from host.broker import EmbeddedBroker
 from host.demo import Stethoscope
 from host.serve import Host
-from tests.browser.chromium import chromium, watched  # noqa: F401
+from tests.browser.pages import (
+    WAIT_MS,
+    changes,
+    fits,
+    inked,
+    moves,
+    new_page,
+    painted,
+    unnamed,
+    until,
+    watched,
+)
 from tests.device.exams import make_exam
 from tests.host.arrivals import beats, flac, put
 from tests.process.programs import Daemon
@@ -33,7 +43,6 @@ from tests.process.programs import Daemon
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_MS = 90_000
 
 
 @contextmanager
@@ -55,13 +64,6 @@ def tended(stethoscope: Stethoscope) -> Iterator[None]:
         stethoscope.stop()
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with Host(tmp_path / "store", embedded=EmbeddedBroker(), http_port=0) as made:
-        assert made.ingest is not None and made.ingest.connected.wait(20)
-        yield made
-
-
 def in_noise(recording: Path, target: Path) -> Path:
     """The recording 8 dB over noise of a waiting room's kind: falling by 6 dB an octave from 100 Hz."""
     heard = read_sound(recording)
@@ -72,38 +74,6 @@ def in_noise(recording: Path, target: Path) -> Path:
     mixed = (heard.samples + noise).astype(np.float32)
     write_sound(target, mixed * np.float32(0.9 / np.abs(mixed).max()), heard.rate_hz, heard)
     return target
-
-
-def inked(page: Any, canvas: str) -> tuple[int, int]:
-    """(how many pixels of a canvas are painted, a checksum of them)."""
-    found = page.evaluate(
-        """selector => {
-            const canvas = document.querySelector(selector);
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            let [count, sum] = [0, 0];
-            for (let i = 3; i < data.length; i += 4) if (data[i]) { count++; sum = (sum * 31 + i) % 1000003; }
-            return [count, sum];
-        }""",
-        canvas,
-    )
-    return found[0], found[1]
-
-
-def fits(page: Any) -> bool:
-    """Whether nothing sticks out sideways."""
-    return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
-
-
-def unnamed(page: Any) -> list[str]:
-    """Controls and pictures that have no name for a screen reader."""
-    return list(
-        page.evaluate(
-            """() => [...document.querySelectorAll("button, a, input, [role=img]")]
-                .filter(e => !e.closest("[hidden]"))
-                .filter(e => !(e.ariaLabel || e.textContent.trim() || e.title || e.ariaHidden))
-                .map(e => e.outerHTML.slice(0, 120))"""
-        )
-    )
 
 
 def audio(page: Any, kind: str) -> dict[str, Any]:
@@ -132,7 +102,7 @@ def hears(page: Any, kind: str, after: float) -> None:
 
 def test_an_exam_runs_before_the_eyes_and_can_be_heard(
     host: Host,
-    chromium: Any,  # noqa: F811
+    chromium: Any,
     murmur_recording: Path,
     normal_recording: Path,
     tmp_path: Path,
@@ -140,9 +110,7 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
     noisy = in_noise(normal_recording, tmp_path / "noisy.wav")
     hears_in_turn = itertools.cycle([f"file:{murmur_recording}", f"file:{noisy}"])
     stethoscope = Stethoscope(hears_in_turn, host.broker_address, tmp_path / "stethoscope", pause_s=1.0)
-    context = chromium.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
-    page = context.new_page()
-    page.set_default_timeout(WAIT_MS)
+    page = new_page(chromium)
     wrong = watched(page, host.url)
     page.goto(host.url)
     page.get_by_text("No exams yet").wait_for()
@@ -163,23 +131,7 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
         page.locator(".live").wait_for()
         page.wait_for_function("() => document.querySelector('.live h3').textContent === 'demo-stethoscope'")
         for lane in (".live .lane:nth-child(1) canvas", ".live .lane:nth-child(2) canvas"):
-            page.wait_for_function(
-                """selector => {
-                    const canvas = document.querySelector(selector);
-                    if (!canvas || !canvas.width) return false;
-                    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-                    let count = 0;
-                    for (let i = 3; i < data.length; i += 4) if (data[i]) count++;
-                    return count > 5000;
-                }""",
-                arg=lane,
-            )
-            before = inked(page, lane)
-            moved = 0
-            while inked(page, lane) == before:
-                page.wait_for_timeout(200)
-                moved += 200
-                assert moved < WAIT_MS, "the waveform stands still"
+            moves(page, lane)
         page.locator(".device[data-online=true]").wait_for()
 
         # then the exam is in the list, whole, with a verdict in words
@@ -214,7 +166,7 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
     page.locator(".site-foot").get_by_text("Denoised with bundle").wait_for()
     for name in ("raw-wave", "clean-wave", "raw-spec", "clean-spec"):
         kind, what = name.split("-")
-        assert inked(page, f".lane[data-kind={kind}][data-what={what}] canvas")[0] > 3000, name
+        painted(page, f".lane[data-kind={kind}][data-what={what}] canvas")
 
     # both sounds play, and the switch keeps the place
     page.get_by_role("button", name="Play").click()
@@ -248,13 +200,12 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
     assert abs(audio(page, "clean")["at"] - 1.0) < 0.05
-    whole = inked(page, ".lane[data-kind=raw][data-what=wave] canvas")
+    wave = ".lane[data-kind=raw][data-what=wave] canvas"
+    whole = inked(page, wave)
     page.keyboard.press("+")
-    page.wait_for_timeout(200)
-    assert inked(page, ".lane[data-kind=raw][data-what=wave] canvas") != whole, "zoomed in"
+    changes(page, wave, whole)
     page.keyboard.press("0")
-    page.wait_for_timeout(200)
-    assert inked(page, ".lane[data-kind=raw][data-what=wave] canvas") == whole
+    until(page, lambda: inked(page, wave) == whole, "the whole site again")
     page.keyboard.press(" ")
     hears(page, "clean", 1.2)
 
@@ -264,10 +215,10 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
     with urllib.request.urlopen(f"{host.url}/sounds/{exam}/MV.flac") as answer:
         assert Path(download.value.path()).read_bytes() == answer.read()
     assert wrong == []
-    context.close()
+    page.close()
 
 
-def test_what_is_not_known_or_not_here_is_said(host: Host, chromium: Any) -> None:  # noqa: F811
+def test_what_is_not_known_or_not_here_is_said(host: Host, chromium: Any) -> None:
     assert host.store is not None and host.hub is not None
     sounds = {"AV": flac(beats()), "MV": flac(beats(seconds=30, seed=2))}
     # the store is ingest's; nothing else is on the way while this test puts an exam there
@@ -279,8 +230,7 @@ def test_what_is_not_known_or_not_here_is_said(host: Host, chromium: Any) -> Non
         heart_rate_bpm=None,
         bundle="0.0.1-elsewhere",
     )
-    page = chromium.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
-    page.set_default_timeout(WAIT_MS)
+    page = new_page(chromium, 390, 844, "dark")
     wrong = watched(page, host.url)
     page.goto(host.url)
     page.get_by_text("pieces of sound are here").wait_for()
@@ -309,8 +259,8 @@ def test_what_is_not_known_or_not_here_is_said(host: Host, chromium: Any) -> Non
     page.close()
 
 
-def test_colours_follow_the_system_and_the_button(host: Host, chromium: Any) -> None:  # noqa: F811
-    page = chromium.new_page(color_scheme="dark")
+def test_colours_follow_the_system_and_the_button(host: Host, chromium: Any) -> None:
+    page = new_page(chromium, colours="dark")
     background = "getComputedStyle(document.body).backgroundColor"
     page.goto(host.url)
     dark = page.evaluate(background)
@@ -324,8 +274,8 @@ def test_colours_follow_the_system_and_the_button(host: Host, chromium: Any) -> 
     page.close()
 
 
-def test_an_address_that_leads_nowhere_says_so(host: Host, chromium: Any) -> None:  # noqa: F811
-    page = chromium.new_page()
+def test_an_address_that_leads_nowhere_says_so(host: Host, chromium: Any) -> None:
+    page = new_page(chromium)
     page.goto(f"{host.url}/exams/{make_exam().id}")
     page.get_by_role("heading", name="Not here").wait_for()
     page.get_by_role("link", name="All exams", exact=True).click()
@@ -333,10 +283,9 @@ def test_an_address_that_leads_nowhere_says_so(host: Host, chromium: Any) -> Non
     page.close()
 
 
-def test_what_is_heard_at_a_stethoscope_can_be_chosen(host: Host, chromium: Any) -> None:  # noqa: F811
+def test_what_is_heard_at_a_stethoscope_can_be_chosen(host: Host, chromium: Any) -> None:
     """A real daemon without an end; each change is shown when the device has answered."""
-    page = chromium.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light")
-    page.set_default_timeout(WAIT_MS)
+    page = new_page(chromium)
     wrong = watched(page, host.url)
     page.goto(host.url)
     settings = Settings.parse(
@@ -371,10 +320,22 @@ def test_what_is_heard_at_a_stethoscope_can_be_chosen(host: Host, chromium: Any)
         said.get_by_text("raw, bell, strength 0.8, gain 0 dB", exact=True).wait_for()
         assert ear.locator(".num").inner_text() == "80 %"
         assert daemon._listening.strength == 0.8
+
+        # whose the next exam is
+        field = page.get_by_label("Subject code of the next exam", exact=True)
+        told = page.locator(".subject .ear-says")
+        field.fill("V3-0042-8")
+        page.keyboard.press("Enter")
+        told.get_by_text("'V3-0042-8' is no subject code, or one of its characters is wrong").wait_for()
+        assert field.input_value() == "V3-0042-8"
+        field.fill("V3-0042-9")
+        page.locator(".subject button").click()
+        told.get_by_text("the next exam is V3-0042-9", exact=True).wait_for()
+        assert field.input_value() == "" and daemon._subjects.next == "V3-0042-9"
         assert unnamed(page) == [] and fits(page)
 
         # another page sees the same, from what the device tells of itself
-        other = chromium.new_page(viewport={"width": 390, "height": 844})
+        other = new_page(chromium, 390, 844)
         other.goto(host.url)
         other.locator(".ear button[aria-pressed=true]", has_text="Raw").wait_for()
         assert other.locator(".ear select").input_value() == "bell"
