@@ -38,7 +38,7 @@ from device.errors import SourceGone, StethopiError
 from device.exam import Phase, Plan, delay_of
 from device.examiner import Examiner, Identity, Judge, plan_for, ring_seconds
 from device.feedback import FeedbackWatch
-from device.guide import Guide, Subjects
+from device.guide import FLASH_S, Guide, Subjects
 from device.keypad import Keypad
 from device.listen import Listener, open_listener
 from device.live import Cleaner, Display, Shed, Shedder, Twin
@@ -293,6 +293,7 @@ class Daemon:
         self._times: Timeline | Nominal | None = None
         self._cleaner: Cleaner | None = None
         self._health_soon = threading.Event()
+        self._next_health_s = 0.0
         self._judge_may_go = threading.Event()
         self._notifier = Notifier()
         self._watchdog = Watchdog(self._notifier)
@@ -810,6 +811,8 @@ class Daemon:
             return True, self._status()
         if command.name == "listen" and command.listen is not None:
             return True, self._listen_to(command.listen)
+        if command.name == "subject":
+            return self._next_subject(command.args.get("code", "").strip())
         if command.name not in ("start", "stop", "next"):
             return False, "unknown command"
         if examiner is None:
@@ -826,6 +829,20 @@ class Daemon:
             return done, "stopping" if done else "no exam is under way"
         done = examiner.next_site()
         return done, "next site" if done else "there is no next site"
+
+    def _next_subject(self, word: str) -> tuple[bool, str]:
+        """Whose the next exam is, told from the host; by the keypad's rules, for a hand has typed it too."""
+        if word:
+            code = self._subjects.read(word)
+            if code is None:
+                return False, f"{word[:40]!r} is no subject code, or one of its characters is wrong"
+            self._subjects.choose(code)
+        else:
+            self._subjects.forget()
+        told = self._subjects.next
+        log.info("the next exam is %s, the host says", told or "nobody's")
+        self._lamp.flash(Light.CODE_TAKEN, FLASH_S)
+        return True, f"the next exam is {told}" if told else "the next exam has no code"
 
     def _listen_to(self, wish: messages.Listen) -> str:
         """Another sound for the ear, at once; what to say of it."""
@@ -870,7 +887,6 @@ class Daemon:
     # ---- the main thread
 
     def _watch(self) -> None:
-        next_health_s = 0.0
         next_look_s = 0.0
         done_s: float | None = None
         self._notifier.say(READY=1)
@@ -882,11 +898,8 @@ class Daemon:
                 self._look_after_the_disk()
                 self._show_delivery()
                 self._tell_systemd()
-            due = now >= next_health_s or self._health_soon.is_set()
-            if self.uplink is not None and self.uplink.online and due:
-                next_health_s = now + HEALTH_EVERY_S
-                self._health_soon.clear()
-                self.uplink.health(self._health())
+            if now >= self._next_health_s or self._health_soon.is_set():
+                self._tell_health()
             self._watch_over_silence()
             self._lamp.look()
             if not self._all_done():
@@ -959,7 +972,16 @@ class Daemon:
         if age > SILENT_AFTER_S and not self._queue.full():
             self._restart_source = True
             self._say_gone(f"no sound for {age:.0f} s, though it seems alive; it is started again")
+            self._tell_health()  # before it may be back: who reads nothing else must hear of it too
             self._source.stop()
+
+    def _tell_health(self) -> None:
+        """Send the counters now; while there is no broker, they go out as soon as there is one."""
+        if self.uplink is None or not self.uplink.online:
+            return
+        self._next_health_s = time.monotonic() + HEALTH_EVERY_S
+        self._health_soon.clear()
+        self.uplink.health(self._health())
 
     def _health(self) -> messages.Health:
         outbox, examiner = self.outbox, self.examiner

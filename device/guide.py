@@ -21,13 +21,14 @@ from device.messages import is_subject_code
 from device.panel import Lamp, Light, Press
 from device.subjects import SubjectList, is_whole
 
-__all__ = ["ASK_S", "Actions", "Guide", "Subjects"]
+__all__ = ["ASK_S", "FLASH_S", "Actions", "Guide", "Subjects"]
 
 log = logging.getLogger("guide")
 
 ASK_S = 8.0
 """So long after the button was held, a short press throws the exam away."""
-_FLASH_S = 1.5
+FLASH_S = 1.5
+"""So long the light says what became of a code."""
 
 
 class Actions(Protocol):
@@ -79,6 +80,15 @@ class Subjects:
     def choose(self, code: str) -> None:
         """The next exam is this one's."""
         self._typed = code
+
+    def forget(self) -> None:
+        """Take back what was chosen."""
+        self._typed = None
+
+    @property
+    def next(self) -> str | None:
+        """Whose exam the next one is, as it stands now."""
+        return self._typed or (self.listed.next if self.listed is not None else None)
 
     def take(self, again: bool = False) -> str | None:
         """The code of the exam that begins now. again: that of the exam before."""
@@ -157,8 +167,8 @@ class Guide:
         code = self._subjects.read(word)
         if code is None:
             log.warning("keypad: %r is no subject code, or one of its characters is wrong", word)
-            self._lamp.flash(Light.CODE_WRONG, _FLASH_S)
+            self._lamp.flash(Light.CODE_WRONG, FLASH_S)
             return
         self._subjects.choose(code)
         log.info("the next exam is %s", code)
-        self._lamp.flash(Light.CODE_TAKEN, _FLASH_S)
+        self._lamp.flash(Light.CODE_TAKEN, FLASH_S)

@@ -570,7 +570,8 @@ class Health:
 @dataclass(frozen=True)
 class Command:
     """A wish of the host. Names that devices know: start (args site or
-    sites `AV,MV`, subject), next, stop, status, listen (what to hear is in `listen`)."""
+    sites `AV,MV`, subject), next, stop, status, subject (arg code: whose the next exam is, empty to take it
+    back), listen (what to hear is in `listen`)."""
 
     id: Annotated[str, Text(64, _ID)]
     name: Annotated[str, Text(32, r"[a-z][a-z_]*")]

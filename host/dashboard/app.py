@@ -1,9 +1,10 @@
 """The web application: pages, JSON for them under /api/, sounds, and /live.
 
 Nothing here changes an exam. What can be changed is what a stethoscope that is online sends to the ear, and
-a foreign page cannot do it. Whatever came from a device is escaped by Jinja2 or put into the page as text; a
-strict content policy forbids everything that is not this server's own file. Requests that name another host
-are refused, so that a foreign page cannot reach a dashboard on the loopback address by DNS.
+whose its next exam is; a foreign page cannot do it. Whatever came from a device is escaped by Jinja2 or put
+into the page as text; a strict content policy forbids everything that is not this server's own file. Requests
+that name another host are refused, so that a foreign page cannot reach a dashboard on the loopback address by
+DNS.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -35,7 +37,7 @@ from device.errors import StethopiError
 from device.lead import not_cleaned
 from device.messages import Address, BadMessage, Command, EcgTrack, Exam
 from device.rates import WINDOW, WORKING_RATE_HZ
-from device.wire import decode, to_json
+from device.wire import Text, decode, to_json
 from host.dashboard.live import Hub
 from host.dashboard.sounds import ECG_FULL_MV, KINDS, PLAY_RATE_HZ, SiteEcg, SiteSound, Sounds, spectrogram
 from host.store import DeviceRow, Found, Store
@@ -80,7 +82,14 @@ Send = Callable[[Address, Command], bool]
 
 _MOST_WISH_BYTES = 2000
 _COMMAND_S = 10.0
-"""A wish to listen is of the moment: later than this nobody waits for it any more."""
+"""A wish is of the moment: later than this nobody waits for it any more."""
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """Whose the next exam is; empty: nobody's, or the next of the device's list."""
+
+    code: Annotated[str, Text(40)]
 
 
 class _Guard:
@@ -187,6 +196,18 @@ class _Pages:
 
     async def listen(self, request: Request) -> Response:
         """Ask a device to send another sound to the ear; what it answers comes over /live."""
+        return await self._ask(
+            request, "listen", lambda body: {"listen": decode(messages.Listen, body, _MOST_WISH_BYTES)}
+        )
+
+    async def subject(self, request: Request) -> Response:
+        """Tell a device whose its next exam is; what it answers comes over /live."""
+        return await self._ask(
+            request, "subject", lambda body: {"args": to_json(decode(_Subject, body, _MOST_WISH_BYTES))}
+        )
+
+    async def _ask(self, request: Request, name: str, read: Callable[[bytes], dict[str, Any]]) -> Response:
+        """A command of this name to the device in the path. read: the body as what the command says."""
         origin = request.headers.get("origin")
         own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -197,14 +218,14 @@ class _Pages:
         async for piece in request.stream():
             body += piece
             if len(body) > _MOST_WISH_BYTES:
-                raise HTTPException(413, "this is too long to be a wish to listen")
+                raise HTTPException(413, "this is too long to be a wish")
         try:
-            wish = decode(messages.Listen, bytes(body), _MOST_WISH_BYTES)
+            wish = read(bytes(body))
             address = Address(request.path_params["fleet"], request.path_params["device"])
         except (BadMessage, ValueError) as error:
             raise HTTPException(400, str(error)) from None
         expires_s = time.time() + _COMMAND_S
-        command = Command(uuid.uuid4().hex, "listen", expires_s, listen=wish)
+        command = Command(uuid.uuid4().hex, name, expires_s, **wish)
         if not self.send(address, command):
             raise HTTPException(503, "the broker is away; nothing was sent")
         return JSONResponse({"command": command.id, "expires": _iso(expires_s)}, 202)
@@ -560,6 +581,7 @@ def create_app(
         Route("/licences", pages.licences),
         Route("/api/devices", pages.devices),
         Route("/api/devices/{fleet}/{device}/listen", pages.listen, methods=["POST"]),
+        Route("/api/devices/{fleet}/{device}/subject", pages.subject, methods=["POST"]),
         Route("/api/exams", pages.exams),
         Route("/api/exams/{exam:uuid}", pages.exam_json),
         Route("/api/exams/{exam:uuid}/sites/{site}/ecg", pages.ecg_json),

@@ -28,14 +28,12 @@ from device.settings import Settings
 from device.sources import Block
 from device.sources.files import read_sound, write_sound
 from device.sources.synthetic import HeartSettings, SyntheticSource
-from device.subjects import code
+from device.subjects import code, codes
 from device.uplink import Pace
-from tests.brokers import Mosquitto, mosquitto
+from tests.brokers import Mosquitto
 from tests.device.fakes import META, FakeCleaner, FakeJudge
 from tests.device.hosts import Ingest, until
 from tests.device.leads import Through
-
-__all__ = ["mosquitto"]
 
 HURRIED = Pace(reconnect_first_s=0.05, reconnect_most_s=0.2, announce_first_s=0.2, announce_most_s=0.5)
 
@@ -252,6 +250,40 @@ def test_commands_start_stop_and_tell(mosquitto: Mosquitto, tmp_path: Path) -> N
             until(lambda: host.stored)
         exam = m.read(m.Exam, host.results[started.exam or ""])
         assert (exam.subject, [s.site for s in exam.sites], exam.ended) == ("P-17", ["MV"], "stopped")
+
+
+def test_whose_the_next_exam_is_can_be_told_from_the_host(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    listed = tmp_path / "codes.txt"
+    listed.write_text("\n".join(codes("V3", 1, 9)))
+    settings = settings_in(
+        tmp_path,
+        mqtt={"host": mosquitto.host, "port": mosquitto.port},
+        source={"pace": "real"},
+        exam={"autostart": False, "exams": 0, "max_s": 60, "subjects": str(listed)},
+    )
+    address, number = m.Address("village", "stetho-1"), iter(range(100))
+    with Ingest(mosquitto.host, mosquitto.port) as host:
+
+        def ask(name: str, **args: str) -> m.Answer:
+            command = m.Command(f"c-{next(number)}", name, 4e9, args)
+            host.command(address, command)
+            return until(lambda: (a := host.last("answer")) and a.command == command.id and a)
+
+        with running(Daemon(settings, models=fakes(), source=synthetic(pace="real"), pace=HURRIED)) as daemon:
+            until(lambda: daemon.uplink and daemon.uplink.online and daemon.examiner)
+            wrong = ask("subject", code="V3-0042-8")
+            assert not wrong.ok and "'V3-0042-8' is no subject code" in wrong.says
+            assert ask("subject", code="5").says == "the next exam is V3-0005-J"
+            assert ask("subject").says == "the next exam is V3-0001-R"
+            told = ask("subject", code="V3-0042-9")
+            assert told.ok and told.says == "the next exam is V3-0042-9"
+            # by the button, by which an exam begins without any screen
+            daemon.begin_exam(plan_of(settings))
+            until(lambda: daemon.examiner and daemon.examiner.heard > 3000)
+            assert ask("stop").ok
+            until(lambda: host.stored)
+        (result,) = host.results.values()
+        assert m.read(m.Exam, result).subject == "V3-0042-9"
 
 
 def test_what_is_heard_changes_while_one_listens(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def test_the_denoised_sound_can_be_heard_at_any_strength(client: TestClient, sto
 
 
 LISTEN = "/api/devices/village/stetho-1/listen"
+SUBJECT = "/api/devices/village/stetho-1/subject"
 OWN = {"origin": "http://127.0.0.1:8080"}
 
 
@@ -193,12 +194,25 @@ def test_a_wish_to_listen_becomes_a_command(
     validator("command").validate(json.loads(m.encode(command)))
 
 
+def test_whose_the_next_exam_is_becomes_a_command(
+    client: TestClient, sent: list[tuple[m.Address, m.Command]]
+) -> None:
+    assert client.post(SUBJECT, json={"code": "V3-0042-K"}, headers=OWN).status_code == 202
+    ((address, command),) = sent
+    assert address == m.Address("village", "stetho-1")
+    assert (command.name, command.args, command.listen) == ("subject", {"code": "V3-0042-K"}, None)
+    validator("command").validate(json.loads(m.encode(command)))
+
+
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status", "says"),
     [
         (LISTEN, b'{"strength": 2}', {}, 400, "strength: 2 lies outside 0.0 to 1.0"),
         (LISTEN, b'{"preset": "trumpet"}', {}, 400, "none of none, bell"),
         (LISTEN, b"not json", {}, 400, "not JSON"),
+        (SUBJECT, b'{"code": 17}', {}, 400, "code: "),
+        (SUBJECT, b'{"name": "Ada"}', {}, 400, "code: is missing"),
+        (SUBJECT, b'{"code": "P-1"}', {"origin": "http://evil.example"}, 403, "own pages"),
         (LISTEN, b" " * 3000, {}, 413, "too long"),
         ("/api/devices/.village/stetho-1/listen", b"{}", {}, 400, "no dot first"),
         ("/api/devices/village/a%23b/listen", b"{}", {}, 400, "use up to 64 letters"),

@@ -1,17 +1,16 @@
 // What a stethoscope that is online sends to the ear: raw or denoised, strength, preset. Each change is a
 // command; what is shown is what the device answered.
 
-import { h, percent, send } from "./shell.js";
+import { h, percent } from "./shell.js";
+import { Wish } from "./wish.js";
 
 const NAMES = { raw: "Raw", clean: "Denoised" };
 const PRESETS = { none: "All", bell: "Bell, 20 to 200 Hz", diaphragm: "Diaphragm, 100 to 500 Hz", extended: "Extended, 20 to 800 Hz" };
-const PATIENCE_MS = 6000;
 const SETTLE_MS = 150; // a slider that moves sends where it came to rest
 
 export class Ear {
   constructor(device) {
-    this.device = device;
-    this.awaited = null;
+    this.asked = new Wish(device, "listen", (says, kind, message) => this.give(says, kind, message?.listening));
     this.choice = {};
     const seg = h("div.seg", { role: "group", "aria-label": "What is heard at the stethoscope" }, Object.entries(NAMES).map(([monitor, name]) =>
       (this.choice[monitor] = h("button", { type: "button", "aria-pressed": "false", onclick: () => this.wish({ monitor }) }, name))));
@@ -27,7 +26,7 @@ export class Ear {
   }
 
   get busy() {
-    return this.awaited !== null || this.sliding !== undefined;
+    return this.asked.awaited !== null || this.sliding !== undefined;
   }
 
   /** What the device said that it sends to the ear. */
@@ -57,33 +56,17 @@ export class Ear {
     }, SETTLE_MS);
   }
 
-  async wish(wish) {
-    const mine = (this.awaited = {});
+  wish(wish) {
     this.say("asking …");
-    clearTimeout(this.patience);
-    try {
-      const [fleet, device] = this.device.split("/").map(encodeURIComponent);
-      const { command } = await send(`/api/devices/${fleet}/${device}/listen`, wish);
-      if (this.awaited !== mine) return;
-      mine.command = command;
-      if (this.early?.command === command) return this.answer(this.early);
-      this.patience = setTimeout(() => this.give("no answer; it may be offline", "bad"), PATIENCE_MS);
-    } catch (error) {
-      if (this.awaited === mine) this.give(error.message, "bad");
-    }
+    this.asked.ask(wish);
   }
 
   /** A device has answered a command, this page's or another one's. */
   answer(message) {
-    this.early = message; // it may come before the server's own word
-    const mine = this.awaited?.command === message.command;
-    if (mine) this.give(message.says, message.ok ? "" : "bad", message.listening);
-    else if (message.listening) this.show(message.listening);
+    if (!this.asked.answer(message) && message.listening) this.show(message.listening);
   }
 
   give(says, kind, listening = this.listening) {
-    clearTimeout(this.patience);
-    this.awaited = null;
     if (listening) this.show(listening);
     this.say(says, kind);
   }

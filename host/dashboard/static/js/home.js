@@ -3,6 +3,7 @@
 import { api, h, icon, known, listen, percent, probability, qualityWord, seconds, siteName, timeAgo, verdictKey, verdictPill, zones } from "./shell.js";
 import { Ear } from "./ear.js";
 import { LiveCard } from "./live.js";
+import { Subject } from "./subject.js";
 
 const PAGE = 30;
 const KEEP_ENDED_MS = 9000;
@@ -112,12 +113,13 @@ const stethoscopes = new Map();
 function deviceCard(device) {
   let kept = stethoscopes.get(device.id);
   if (!kept) {
-    kept = { facts: h("div", {}), ear: new Ear(device.id) };
-    kept.element = h("li.card.device", { "data-device": device.id }, kept.facts, kept.ear.element);
+    kept = { facts: h("div", {}), ear: new Ear(device.id), subject: new Subject(device.id) };
+    kept.element = h("li.card.device", { "data-device": device.id }, kept.facts, kept.ear.element, kept.subject.element);
     stethoscopes.set(device.id, kept);
   }
   kept.element.setAttribute("data-online", String(device.online));
   kept.ear.element.hidden = !(device.online && device.listening);
+  kept.subject.element.hidden = !device.online;
   if (device.listening) kept.ear.show(device.listening);
   kept.facts.replaceChildren(...deviceFacts(device));
   return kept.element;
@@ -213,8 +215,11 @@ function hear(message) {
   else if (message.type === "exam") {
     card(message).exam(message);
     if (OVER.has(message.state)) leave(message.device, KEEP_ENDED_MS);
-  } else if (message.type === "answer") stethoscopes.get(message.device)?.ear.answer(message);
-  else if (message.type === "stored") stored(message.exam).catch(complain);
+  } else if (message.type === "answer") {
+    const { ear, subject } = stethoscopes.get(message.device) ?? {};
+    ear?.answer(message);
+    subject?.answer(message);
+  } else if (message.type === "stored") stored(message.exam).catch(complain);
   else if (message.type === "lost") for (const device of [...cards.keys()]) leave(device, 0);
   else if (message.type === "device") {
     if (message.online === false) leave(message.device, 0);
