@@ -200,38 +200,25 @@ def goals(result: Mapping[str, Any], results: Path = RESULTS) -> list[tuple[str,
         )
     else:
         add("pruned: fewer operations; change", "≥ 2×; ≥ −0.3 dB", "–", None)
-    pair = _beside_scratch(results)
-    better = "pruned, beside the same size from scratch: fold 1, plain; beyond volume"
-    if pair:
-        spent, steps, (pruned, scratch) = pair
-        figures = ([row["fold_1"][k] for k in ("all plain", "all beyond")] for row in (pruned, scratch))
-        words = "; ".join(f"{p:+.2f} against {s:+.2f}" for p, s in zip(*figures, strict=True))
-        worse = any(pruned["fold_1"][k] <= scratch["fold_1"][k] for k in ("all plain", "all beyond"))
-        # a net that inherits thousands of steps proves nothing against one that had hundreds
-        fair = worse or steps >= spent
-        words += f" ({spent:,} steps in all against {steps:,})"
-        add(better, "better, for as many steps", words, not worse if fair else None)
-    else:
-        add(better, "better", "–", None)
+    found.append(_pruned_or_scratch(results))
     return found
 
 
-def _beside_scratch(
-    results: Path,
-) -> tuple[int, int, tuple[Mapping[str, Any], Mapping[str, Any]]] | None:
-    """The trial of pruning nearest in operations to that from scratch: the steps of both, and both.
-
-    The pruned net's count holds those of the whole net that it was cut from.
-    """
+def _pruned_or_scratch(results: Path) -> tuple[str, str, str, str]:
+    """The goal that a pruned net beats one of its size that was never larger, both trained equally long."""
     path = results / "denoiser-tuned.json"
-    rows = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
-    scratch = next((r for r in rows if r["kind"] == "scratch"), None)
-    pruned = [r for r in rows if r["kind"] == "pruned"]
-    if not scratch or not pruned:
-        return None
-    nearest = min(pruned, key=lambda r: abs(r["mac_per_s"] - scratch["mac_per_s"]))
-    inherited = next((int(r["steps"]) for r in rows if r["kind"] == "full"), 0)
-    return inherited + int(nearest["steps"]), int(scratch["steps"]), (nearest, scratch)
+    tuned = json.loads(path.read_text("utf-8")) if path.is_file() else {"rows": []}
+    figure = "pruned, minus the same size from scratch: fold 1, plain; beyond volume (paired)"
+    pair = denoiser_note.beside_scratch(tuned["rows"])
+    if not pair or "beside_scratch" not in tuned:
+        return figure, "above 0", "–", "not measured"
+    spent, _, scratch = pair
+    found = [tuned["beside_scratch"][k] for k in ("plain", "beyond_volume")]
+    words = f"{'; '.join(_cell(f, digits=2) for f in found)} ({spent:,} steps in all; {scratch['steps']:,})"
+    worse = min(f["value"] for f in found) <= 0
+    # a net that inherits thousands of steps proves nothing against one that had hundreds
+    fair = worse or scratch["steps"] >= spent
+    return figure, "above 0", words, "not measured" if not fair else "missed" if worse else "met"
 
 
 def goals_table(result: Mapping[str, Any]) -> str:

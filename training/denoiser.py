@@ -352,8 +352,8 @@ def _fit(
     int8: bool = False,
 ) -> dict[str, float]:
     """Train `net` by `table` (steps, rate …) and keep it in `path`; returns the last validation of the
-    average. removal: what makes sound of the net's answer, instead of `Removal`. int8: the net is trained as
-    int8 computes it."""
+    average. removal: what makes sound of the net's answer, instead of `Removal`. int8: from the table's step
+    `rounded_from` on the net is trained as int8 computes it."""
     torch.set_num_threads(1)
     torch.manual_seed(recipe["seed"])
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -385,11 +385,11 @@ def _fit(
         net.load_state_dict(kept["net"])
         optimizer.load_state_dict(kept["optimizer"])
         average, start, curve, seconds = kept["average"], kept["step"], kept["curve"], kept["seconds"]
-    hearer: Denoiser | FakeInt8 = net
+    fake, rounded_from = None, int(table.get("rounded_from", 0))
     if int8:
-        hearer = FakeInt8(net, _sounds_for_ranges(recipe, data, cache), coefficients["window"])
+        fake = FakeInt8(net, _sounds_for_ranges(recipe, data, cache), coefficients["window"])
         if kept:
-            hearer.ranges = kept["ranges"]
+            fake.ranges = kept["ranges"]
     validation = Validation(data, cache, seed)
     print(
         f"{len(refs)} references, {sum(len(r.sound) for r in refs) / WORKING_RATE_HZ / 60:.0f} min; "
@@ -415,7 +415,7 @@ def _fit(
                 "recipe": recipe,
                 "steps": steps,
                 "because": because,
-                **({"ranges": hearer.ranges} if isinstance(hearer, FakeInt8) else {}),
+                **({"ranges": fake.ranges} if fake else {}),
                 **note,
             },
         )
@@ -426,8 +426,9 @@ def _fit(
         net.train()
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step)
-        if isinstance(hearer, FakeInt8) and step % 100 == 0:
-            hearer.measure()
+        hearer: Denoiser | FakeInt8 = fake if fake and step >= rounded_from else net
+        if fake and (step - rounded_from) % 100 == 0:
+            fake.measure()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             shares = hearer(
                 torch.from_numpy(wave)[:, :, None],

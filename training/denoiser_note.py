@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["parts", "plot"]
+__all__ = ["beside_scratch", "parts", "plot"]
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 PLOT = RESULTS.parent / "denoiser-pruning.svg"
@@ -25,9 +25,24 @@ _NAMES = {
     "shipped": "pruned as shipped, first fine-tuning",
     "polished": "the same, after the second fine-tuning",
     "settled": "the same, after the third",
-    "released": "weights between these two, as shipped",
+    "blended": "weights between these two",
+    "released": "the same, after the last, as shipped",
     "scratch": "the shipped size from scratch",
 }
+
+
+def beside_scratch(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[int, Mapping[str, Any], Mapping[str, Any]] | None:
+    """The trial of pruning nearest in operations to that from scratch: its steps with those of the whole net
+    that it was cut from, and both rows."""
+    scratch = next((r for r in rows if r["kind"] == "scratch"), None)
+    pruned = [r for r in rows if r["kind"] == "pruned"]
+    if not scratch or not pruned:
+        return None
+    nearest = min(pruned, key=lambda r: abs(r["mac_per_s"] - scratch["mac_per_s"]))
+    inherited = next((int(r["steps"]) for r in rows if r["kind"] == "full"), 0)
+    return inherited + int(nearest["steps"]), nearest, scratch
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -99,6 +114,7 @@ def plot(results: Path, target: Path) -> None:
             for kind, mark in (
                 ("shipped", "D"),
                 ("polished", "*"),
+                ("blended", "d"),
                 ("released", "h"),
                 ("scratch", "X"),
                 ("full", "P"),

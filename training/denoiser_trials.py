@@ -22,6 +22,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,23 @@ from training.denoiser import (
     RECIPE,
     STAGES_FROM,
     Removal,
+    Validation,
     _because,
     _fit,
     _kept,
     _shape,
     _tables,
+    denoise_whole,
     load_net,
     prune_denoiser,
 )
+from training.denoiser_note import beside_scratch
 from training.export import count_macs
+from training.metrics import band, bootstrap, improvement
 from training.recipe import read, settings, shipped
 from training.release import commit_id
 
-__all__ = ["Ahead", "Direct", "begin_anew", "figures", "main", "read_trials", "run_trial"]
+__all__ = ["Ahead", "Direct", "begin_anew", "compare", "figures", "main", "read_trials", "run_trial"]
 
 TRIALS = shipped("denoiser-trials")
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
@@ -60,9 +65,12 @@ STAGES = (
     ("shipped", "pruned-first"),
     ("polished", "pruned-polish"),
     ("settled", "pruned-settle"),
+    ("blended", "pruned-blend"),
     ("released", "pruned"),
 )
 """The released chain's own nets: kind of row, and which checkpoint."""
+COMPARED = 660
+"""Mixtures of fold 1 that a pruned net and one from scratch are compared on: ten times a validation's."""
 KINDS = ("pruned", "scratch", "design")
 _KEYS = {
     "kind": "pruned, scratch or design",
@@ -233,17 +241,44 @@ def run_trial(
 
 def _row(name: str, path: Path) -> dict[str, Any]:
     net, kept = load_net(path)
+    before = path.with_name(f"{path.stem}-before.pt")
+    seconds = kept["seconds"] + (load_net(before)[1]["seconds"] if before.is_file() else 0.0)
     return {
         "name": name,
         "parameters": int(sum(p.numel() for p in net.parameters())),
         "mac_per_s": count_macs(net, tuple(net.examples().values())) * (WORKING_RATE_HZ // HOP),
         "steps": kept["step"] + int(kept.get("trial", {}).get("before", 0)),
-        "minutes": round(kept["seconds"] / 60, 1),
+        "minutes": round(seconds / 60, 1),
         "fold_1": kept["validation"],
     }
 
 
-def figures(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path) -> dict[str, dict[str, Any]]:
+def compare(one: Path, other: Path, data: Path, cache: Path, mixtures: int = COMPARED) -> dict[str, Any]:
+    """What the net of checkpoint `one` gains more than that of `other` on the same mixtures of fold 1, −6…6
+    dB: plain and beyond volume, with intervals over subjects."""
+    nets = []
+    for path in (one, other):
+        net, kept = load_net(path)
+        coefficients = _tables(kept["recipe"])
+        nets.append(partial(denoise_whole, net, Removal(coefficients), coefficients))
+    seed = int(kept["recipe"]["seed"])
+    differences, groups = [], []
+    for _kind, level, r, noisy in Validation(data, cache, seed, noisy=mixtures, murmurs=0, jumps=0).items:
+        if np.isfinite(level):
+            s, x = band(r.sound[: len(noisy)]), band(noisy)
+            ours, theirs = (improvement(s, x, band(clean_up(noisy))) for clean_up in nets)
+            differences.append([a - b for a, b in zip(ours, theirs, strict=True)])
+            groups.append(r.group)
+    found = {
+        name: bootstrap([d[k] for d in differences], groups, seed=seed)
+        for k, name in enumerate(("plain", "beyond_volume"))
+    }
+    return {k: {a: round(b, 4) for a, b in v.items()} for k, v in found.items()}
+
+
+def figures(
+    trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path, cache: Path
+) -> dict[str, dict[str, Any]]:
     """What the trials in `out` have shown, as the contents of two result files by name.
 
     Trials that were not run are left out. The unpruned net and the released chain's own steps stand beside.
@@ -264,10 +299,19 @@ def figures(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path) -> d
         if table["kind"] == "pruned":
             row["ratio"] = table["ratio"]
         (designs if table["kind"] == "design" else tuned).append(row)
+    beside: dict[str, Any] = {}
+    if pair := beside_scratch(tuned):
+        pruned, scratch = (out / "trials" / f"{row['name']}.pt" for row in pair[1:])
+        beside["beside_scratch"] = {
+            "pruned": pruned.stem,
+            "scratch": scratch.stem,
+            **compare(pruned, scratch, data, cache),
+        }
     return {
         "denoiser-tuned": {
             "what": "pruned and fine-tuned equally long, and the like; fold 1",
             **about,
+            **beside,
             "rows": tuned,
         },
         "denoiser-designs": {"what": "short trials of designs; fold 1", **about, "rows": designs},
@@ -307,7 +351,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     resume=options.resume,
                 )
         else:
-            for name, content in figures(trials, options.out, options.data).items():
+            for name, content in figures(trials, options.out, options.data, options.cache).items():
                 path = options.results / f"{name}.json"
                 temporary = path.with_name(path.name + ".tmp")
                 temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")

@@ -232,6 +232,27 @@ def test_a_limit_of_nothing_is_refused(tmp_path: Path) -> None:
         benchmark(tmp_path, tmp_path, each=0)
 
 
+@pytest.mark.parametrize(
+    ("steps", "difference", "said"),
+    [(12500, 0.04, "met"), (12500, -0.01, "missed"), (500, 0.04, "not measured"), (500, -0.01, "missed")],
+)
+def test_pruning_wins_only_against_one_trained_as_long(
+    steps: int, difference: float, said: str, tmp_path: Path
+) -> None:
+    rows = [
+        {"kind": "full", "name": "denoiser-full", "steps": 12000, "mac_per_s": 40e6},
+        {"kind": "pruned", "name": "pruned-60", "steps": 500, "mac_per_s": 8e6},
+        {"kind": "pruned", "name": "pruned-36", "steps": 500, "mac_per_s": 18e6},
+        {"kind": "scratch", "name": "scratch", "steps": steps, "mac_per_s": 17.9e6},
+    ]
+    figure = {"value": difference, "low": difference - 0.1, "high": difference + 0.1}
+    beside = {"plain": figure | {"value": 0.1}, "beyond_volume": figure}
+    (tmp_path / "denoiser-tuned.json").write_text(json.dumps({"rows": rows, "beside_scratch": beside}))
+    found = denoise_tables.goals(_result(), tmp_path)[-1]
+    assert found[-1] == said
+    assert f"(12,500 steps in all; {steps:,})" in found[2]
+
+
 # ── texts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
