@@ -289,14 +289,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     machine = Arm64(arguments.cache)
     to, key = arguments.write, f"python {VERSION}"
-    whole = json.loads(to.read_text()) if to is not None and to.exists() else {"schema": 1}
+    whole: dict[str, Any] = json.loads(to.read_text()) if to is not None and to.exists() else {"schema": 1}
     before = whole.get(key, {})
-    found: dict[str, Any] = {"core": machine.core}
-    found |= (
-        {name: before[name] for name in _OF_NUMBERS if name in before}
-        if arguments.tests_only
-        else (_numbers(machine))
-    )
+    kept = {name: before[name] for name in _OF_NUMBERS if name in before}
+    found = {"core": machine.core, **(kept if arguments.tests_only else _numbers(machine))}
 
     def keep(tests: dict[str, Any]) -> None:
         found["tests"] = tests
