@@ -293,12 +293,35 @@ def _disk(settings: Settings) -> Iterator[Check]:
     free_mb = shutil.disk_usage(place).free / 1e6
     says = f"{state}: {free_mb / 1000:.1f} GB free"
     if free_mb < _LEAST_FREE_MB:
-        yield Check("disk", BAD, f"{state}: {free_mb:.0f} MB free", "free some: no exam begins without room")
+        yield Check("disk", BAD, f"{state}: {free_mb:.0f} MB free", _what_may_go(state / "outbox"))
     else:
         yield Check("disk", GOOD, says)
 
 
+def _what_may_go(outbox: Path) -> str:
+    """What makes room on a full card, largest first: nothing that waits for its delivery."""
+    places = [
+        (outbox / "sound" / "partial", "recordings that were cut off"),
+        (outbox / "quarantine", "what is left of damaged ones"),
+    ]
+    sizes = [
+        (sum(f.stat().st_size for f in place.rglob("*") if f.is_file()), place, what)
+        for place, what in places
+    ]
+    told = [
+        f"{what} in {place} ({size / 1e6:.0f} MB)"
+        for size, place, what in sorted(sizes, reverse=True)
+        if size
+    ]
+    told.append("old logs (journalctl --vacuum-size=50M)")
+    return (
+        f"no exam begins without room: delete {', '.join(told)}; sounds that were delivered go by themselves"
+    )
+
+
 def _outbox(settings: Settings) -> Iterator[Check]:
+    from device.daemon import plan_of
+
     folder = settings.device.state_dir / "outbox"
     path = folder / "outbox.sqlite"
     if not path.exists():
@@ -308,14 +331,25 @@ def _outbox(settings: Settings) -> Iterator[Check]:
         # the daemon may be at work: look only
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
         try:
-            counts = dict(db.execute("SELECT state, count(*) FROM exams GROUP BY state").fetchall())
+            rows = db.execute("SELECT state, count(*), total(bytes) FROM exams GROUP BY state").fetchall()
         finally:
             db.close()
     except sqlite3.Error as error:
         yield Check("outbox", BAD, f"{path}: {error}", "start the daemon: it sets a damaged one aside")
         return
+    counts = {state: count for state, count, _ in rows}
     waiting, delivered = counts.get("waiting", 0), counts.get("delivered", 0)
-    yield Check("outbox", GOOD, f"{waiting} waiting, {delivered} delivered")
+    kept = sum(size for state, _, size in rows if state != "delivered")
+    quota = settings.outbox.quota_mb * 1_000_000
+    if quota and kept + plan_of(settings).most_bytes > quota:
+        yield Check(
+            "outbox",
+            BAD,
+            f"{waiting} waiting use up [outbox] quota_mb = {settings.outbox.quota_mb}: no exam begins",
+            "bring it to its network until they are delivered, or raise quota_mb",
+        )
+    else:
+        yield Check("outbox", GOOD, f"{waiting} waiting, {delivered} delivered")
     for state, remedy in (
         ("refused", "the host's log says why"),
         ("torn", f"what is left of them is in {folder / 'quarantine'}"),

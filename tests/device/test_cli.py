@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,10 +23,9 @@ from device.outbox import Outbox
 from device.settings import Settings
 from device.sources.files import read_sound
 from device.wire import from_json
-from tests.brokers import Mosquitto, free_port, mosquitto
+from tests.brokers import Mosquitto, free_port
+from tests.device.exams import make_exam
 from tests.device.hosts import Ingest, until
-
-__all__ = ["mosquitto"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -219,6 +219,29 @@ def test_doctor_reads_the_outbox_while_the_daemon_has_it(
     text = capsys.readouterr().out
     assert "0 waiting, 0 delivered" in text and "1 recordings that were cut off are kept in" in text
     box.close()
+
+
+def test_doctor_says_what_to_delete_on_a_full_card(
+    config: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = config(source={"spec": "synthetic"}, outbox={"quota_mb": 1})
+    box = Outbox(tmp_path / "state" / "outbox")
+    (box.sounds / "partial").mkdir()
+    (box.sounds / "partial" / "cut-AV.wav").write_bytes(bytes(3_000_000))
+    exam = make_exam({"AV": bytes(900_000)})
+    (box.sounds / "waits.flac").write_bytes(bytes(900_000))
+    box.put(exam, {"AV": box.sounds / "waits.flac"})
+    box.close()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=90_000_000))
+    found = {check.name: check for check in doctor.checks(path) if check.state == doctor.BAD}
+    assert found["disk"].says.endswith("90 MB free")
+    assert "delete recordings that were cut off in" in found["disk"].remedy
+    assert (
+        "sound/partial (3 MB), old logs" in found["disk"].remedy and "quarantine" not in found["disk"].remedy
+    )
+    assert found["outbox"].says == "1 waiting use up [outbox] quota_mb = 1: no exam begins"
+    assert found["outbox"].remedy.endswith("or raise quota_mb")
 
 
 def test_doctor_says_when_the_machine_computes_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
