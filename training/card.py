@@ -129,6 +129,8 @@ def quality_table(result: Mapping[str, Any]) -> str:
             ("plain", "plain measures"),
             ("learned and margin", "learned judge and distance from the threshold"),
         ):
+            if by not in found["macc"]:
+                continue
             gain = found["gain_without_worst_tenth"][by]
             rows.append(
                 [f"{name}, {said}"]
@@ -385,7 +387,7 @@ def refresh(check: bool = False) -> list[str]:
         for name, file, written in field_tables.TABLES:
             if (result := _read(None, file)) is not None:
                 text = fill_markers(text, written(result), name)
-        wanted[field] = text
+        wanted[field] = fill_markers(text, field_tables.goals_table(lambda name: _read(None, name)), "goals")
     newest = bundle.find()
     index = json.loads((newest / "bundle.json").read_text("utf-8"))
     wanted[newest / "CARD.md"] = card(index)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-__all__ = ["TABLES", "arm64_table", "cost_table", "power_line", "soak_table"]
+__all__ = ["TABLES", "arm64_table", "cost_table", "goals_table", "power_line", "soak_table"]
 
 _STAGES = ("decimate", "denoise", "classify", "rhythm", "quality")
 
@@ -48,6 +49,8 @@ def soak_table(soak: Mapping[str, Any]) -> str:
     """A long time, accelerated."""
     least, most, last = soak["threads"]
     few, many, end = soak["descriptors"]
+    low, high = soak.get("resident_slope_95", 2 * [soak["resident_slope_mb_a_day"]])
+    warm = soak.get("warm_up_minutes_of_sound", 0)
     return (
         "\n".join(
             (
@@ -56,10 +59,13 @@ def soak_table(soak: Mapping[str, Any]) -> str:
                 _row("sound, exams", f"{soak['hours_of_sound']:g} h, {soak['exams']}"),
                 _row("broker taken away or given back", soak["broker_toggles"]),
                 _row(
-                    "resident memory after warm-up, at the end",
+                    f"resident memory after {warm} minutes of warm-up, at the end",
                     f"{soak['resident_mb_after_warm_up']:.1f}, {soak['resident_mb_at_the_end']:.1f} MB",
                 ),
-                _row("its slope", f"{soak['resident_slope_mb_a_day']:+.2f} MB a day of sound"),
+                _row(
+                    "its slope after warm-up (95 %)",
+                    f"{soak['resident_slope_mb_a_day']:+.2f} ({low:+.2f} to {high:+.2f}) MB a day of sound",
+                ),
                 _row("threads: least, most, at the end", f"{least}, {most}, {last}"),
                 _row("descriptors: least, most, at the end", f"{few}, {many}, {end}"),
                 _row("blocks and windows dropped", soak["dropped_blocks"]),
@@ -88,7 +94,8 @@ def arm64_table(arm64: Mapping[str, Any]) -> str:
         _row("arm64 under qemu", "model", "steps", "values that differ", "most, steps of int8", "SNR apart"),
         _row(*["---"] * 6),
     ]
-    tests = []
+    tests: list[str] = []
+    own: list[str] = []
     for key in sorted(key for key in arm64 if key.startswith("python ")):
         found = arm64[key]
         for name, model in found["models"].items():
@@ -103,13 +110,112 @@ def arm64_table(arm64: Mapping[str, Any]) -> str:
                     "" if apart is None else f"{apart:.3f} dB",
                 )
             )
-        ran = found.get("tests")
-        if ran:
+        for name, operators in found.get("operators", {}).items():
+            own += [
+                _row(key, name, operator, told["runs"], told["differing"], f"{told['worst_lsb']:g}")
+                for operator, told in operators.items()
+                if told["differing"]
+            ]
+        if files := found.get("tests", {}).get("files"):
+            tests.append(_tests_line(key, files, found["tests"]["not run"]))
+        elif ran := found.get("tests", {}).get("of"):  # before the tests ran file by file
+            told = found["tests"]
             tests.append(
-                f"{key}: {ran.get('passed', 0)} tests passed and {ran.get('failed', 0)} failed in "
-                f"{ran['minutes']:g} minutes ({', '.join(ran['of'])})"
+                f"- {key}: {told.get('passed', 0)} tests passed and {told.get('failed', 0)} failed in "
+                f"{told['minutes']:g} minutes ({', '.join(ran)}); the others were not run."
             )
-    return "\n".join(lines) + "\n" + (f"\n{'; '.join(tests)}.\n" if tests else "")
+    if own:
+        lines += [
+            "",
+            _row("", "model", "operator", "runs on equal inputs", "values that differ", "most"),
+            _row(*["---"] * 6),
+        ]
+    return "\n".join([*lines, *own, "", *tests]) + "\n"
+
+
+def _tests_line(key: str, files: Mapping[str, Any], waiting: Sequence[str]) -> str:
+    """How far the device's tests have come on another machine."""
+    total = {
+        what: sum(told.get(what, 0) for told in files.values()) for what in ("passed", "failed", "minutes")
+    }
+    failing = [name for name, told in files.items() if told["exit"]]
+    more = f"; failing: {', '.join(failing)}" if failing else ""
+    more += f"; not run yet: {', '.join(Path(name).name for name in waiting)}" if waiting else ""
+    return (
+        f"- {key}: {total['passed']} tests of {len(files)} files passed and {total['failed']} failed in "
+        f"{total['minutes']:.0f} minutes{more}."
+    )
+
+
+def goals_table(read: Callable[[str], Mapping[str, Any] | None]) -> str:
+    """Each goal beside what was measured, and by what. read: a result file by its name."""
+    lines = [_row("goal", "measured", "", "by"), _row(*["---"] * 4)]
+
+    def goal(what: str, measured: str, met: bool, command: str) -> None:
+        lines.append(_row(what, measured, "met" if met else "**missed**", f"`{command}`"))
+
+    if soak := read("soak"):
+        hours, slope = soak["hours_of_sound"], soak["resident_slope_mb_a_day"]
+        written = soak["written_besides_mb_a_day_of_exams"]
+        grown = [soak[what][2] - soak[what][0] for what in ("threads", "descriptors")]
+        goal("8 h of sound, accelerated", f"{hours:g} h", hours >= 8, "make soak")
+        goal(
+            "resident memory grows by less than 1 MB a day", f"{slope:+.2f} MB a day", slope < 1, "make soak"
+        )
+        goal(
+            "no thread, no descriptor leaks",
+            f"{grown[0]} and {grown[1]} more at the end than at the least",
+            max(grown) <= 8,
+            "make soak",
+        )
+        goal("no block dropped", f"{soak['dropped_blocks']}", not soak["dropped_blocks"], "make soak")
+        goal(
+            "≤ 50 MB a day written besides recordings, at an exam a minute",
+            f"{written:.0f} MB",
+            written <= 50,
+            "make soak",
+        )
+    if power := read("power"):
+        goal(
+            "every acknowledged exam whole after ≥ 10,000 power cuts",
+            f"{power['acknowledged_exams_lost']} lost in {power['states']:,}",
+            power["states"] >= 10_000 and not power["acknowledged_exams_lost"],
+            "python -m tests.power.cuts",
+        )
+    if device := read("device"):
+        command = "stethopi-device bench --instructions"
+        for found in device["figures"].values():
+            name, memory, mac = found["interpreter"], found["daemon"]["memory_mb"], found["mac_per_s"]["all"]
+            goal(f"daemon ≤ 100 MB, {name}", f"{_number(memory, '.0f')} MB", (memory or 1e9) <= 100, command)
+            goal(
+                f"`import device` ≤ 0.5 s, {name}",
+                f"{found['import_s']:.2f} s",
+                found["import_s"] <= 0.5,
+                command,
+            )
+        goal("all stages without ECG ≤ 45 MMAC a second", f"{mac / 1e6:.1f}", mac <= 45e6, command)
+    for key, found in sorted((read("arm64") or {}).items()):
+        if not key.startswith("python "):
+            continue
+        models, command = found["models"].values(), "make test-arm64"
+        most = max(model["worst_lsb"] for model in models)
+        own = [told["worst_lsb"] for many in found.get("operators", {}).values() for told in many.values()]
+        apart = max(model.get("snr_apart_db", 0.0) for model in models)
+        name = f"arm64, {found['interpreter']}"
+        goal(f"{name}: each output of a step within 1 step of int8", f"{most}", most <= 1, command)
+        if own:
+            goal(f"{name}: each operator by itself within 1", f"{max(own):g}", max(own) <= 1, command)
+        goal(f"{name}: SNR within 0.1 dB", f"{apart:.3f} dB", apart <= 0.1, command)
+        tests = found.get("tests", {})
+        files = tests.get("files") or {}
+        passed = sum(told.get("passed", 0) for told in files.values()) or tests.get("passed", 0)
+        goal(
+            f"{name}: the device's tests pass",
+            f"{passed} passed, {len(tests.get('not run', ())) if files else 'most'} files not run",
+            bool(files) and not tests["not run"] and not any(told["exit"] for told in files.values()),
+            command,
+        )
+    return "\n".join(lines) + "\n"
 
 
 TABLES = (
