@@ -1,7 +1,6 @@
 """Microphones and loudspeakers without a sound card: PulseAudio null sinks, whose monitors are recorded.
 
-    from tests.audio_loop import audio_loop        # the fixture; or use AudioLoop as a context manager
-
+The fixture `audio_loop` is every test's (tests/conftest.py); or use AudioLoop as a context manager.
 PulseAudio and its ALSA plugin are Debian packages that `make test` installs; without them a test fails and
 says so.
 """

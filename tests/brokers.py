@@ -1,7 +1,6 @@
 """A real Mosquitto for tests: started on a free port of the loopback, stopped, killed, brought back.
 
-    from tests.brokers import mosquitto        # the fixture; or use Mosquitto as a context manager
-
+The fixture `mosquitto` is every test's (tests/conftest.py); or use Mosquitto as a context manager.
 Mosquitto is a Debian package that `make test` installs; without it a test fails and says so.
 """
 

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.audio_loop import audio_loop
+from tests.brokers import mosquitto
+
+__all__ = ["audio_loop", "mosquitto", "murmur_recording", "normal_recording"]
+
 DATA = Path(__file__).resolve().parent / "data"
 
 

@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 
-from device.errors import SourceGone, StethopiError
+from device.errors import StethopiError
 from device.sources import alsa
 from device.sources.capture import PERIOD_S, Capture
 
@@ -70,22 +70,11 @@ class Arecord(Capture):
         """What the card was set to, as ALSA reads it back."""
         self._command = command
         self._root = root
-        self._format = ""
         self._run: _Run | None = None
         try:
             self._open()
         finally:
             self._close()
-
-    def start(self) -> None:
-        try:
-            super().start()
-        except SourceGone:
-            raise
-        except StethopiError as error:
-            if self._again:
-                raise SourceGone(str(error)) from None
-            raise
 
     def _open(self) -> None:
         pcm, card = self._pcm()
@@ -98,7 +87,7 @@ class Arecord(Capture):
                     if run is None:
                         continue
                     self._run, self.setup = run, run.setup
-                    self.rate_hz, self.channels, self._format = rate_hz, channels, form
+                    self.rate_hz, self.channels = rate_hz, channels
                     self.name = f"arecord {card or pcm}"
                     return
         self._close()

@@ -16,7 +16,7 @@ from math import exp, inf
 
 import numpy as np
 
-from device.errors import SourceGone
+from device.errors import SourceGone, StethopiError
 from device.sources.base import Block
 
 __all__ = ["CHANNELS", "PERIOD_S", "RATES_HZ", "Capture", "OffsetRemover", "SampleClock"]
@@ -52,8 +52,6 @@ class SampleClock:
         self._least: deque[float] = deque(maxlen=10)  # of the seconds before
         self._now = inf  # of this second
         self._second_ends = -inf
-        self.lateness_s = 0.0
-        """Of the last callback, beyond the least of the last seconds."""
 
     def note(self, end: int, monotonic_s: float, overflowed: bool = False) -> int:
         """At `monotonic_s` the samples before `end` were there. How many must have been lost before them.
@@ -62,7 +60,6 @@ class SampleClock:
         """
         late = monotonic_s - end / self._rate_hz
         usual = min(self._least, default=self._now)
-        self.lateness_s = max(late - usual, 0.0) if usual < inf else 0.0
         if overflowed and usual < inf and late - usual > self._period_s / 2:
             return self._lost(late - usual)
         self._now = min(self._now, late)
@@ -189,6 +186,16 @@ class Capture(ABC):
         return self._last_s is not None
 
     def start(self) -> None:
+        try:
+            self._start()
+        except SourceGone:
+            raise
+        except StethopiError as error:
+            if self._again:
+                raise SourceGone(str(error)) from None
+            raise
+
+    def _start(self) -> None:
         self._clock: SampleClock
         self._open()
         self._open_now = True

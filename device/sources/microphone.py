@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -40,20 +41,10 @@ class Microphone(Capture):
         self._open()
         self._close()
 
-    def start(self) -> None:
-        try:
-            if self._again and self._given_audio is None:
-                # PortAudio looks for cards only when nobody holds it: listeners step aside for this moment
-                with alone():
-                    super().start()
-            else:
-                super().start()
-        except SourceGone:
-            raise
-        except StethopiError as error:
-            if self._again:
-                raise SourceGone(str(error)) from None
-            raise
+    def _start(self) -> None:
+        # PortAudio looks for cards only when nobody holds it: listeners step aside for this moment
+        with alone() if self._again and self._given_audio is None else nullcontext():
+            super()._start()
 
     def _open(self) -> None:
         self._audio = self._given_audio or open_portaudio("microphone")

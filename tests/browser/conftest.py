@@ -1,4 +1,4 @@
-"""A real Chromium (Debian's package, which `make test` installs), driven by Playwright; the host it looks at."""
+"""A real Chromium, driven by Playwright, and the host it looks at. `make test` installs Debian's package."""
 
 from __future__ import annotations
 

@@ -29,9 +29,7 @@ from device.sources.base import Block
 from device.sources.files import read_sound
 from device.sources.microphone import Microphone
 from device.sources.portaudio import alone
-from tests.audio_loop import MICROPHONE, SPEAKER, AudioLoop, audio_loop
-
-__all__ = ["audio_loop"]
+from tests.audio_loop import MICROPHONE, SPEAKER, AudioLoop
 
 LOUD = ListenSettings(limit=1.0, loudest_db=0.0)
 

@@ -23,9 +23,7 @@ from device.sources import open_source
 from device.sources.files import write_sound
 from device.sources.microphone import RATES_HZ, Microphone, SampleClock
 from device.sources.portaudio import quiet
-from tests.audio_loop import MICROPHONE, AudioLoop, audio_loop
-
-__all__ = ["audio_loop"]
+from tests.audio_loop import MICROPHONE, AudioLoop
 
 
 class FakeStream:

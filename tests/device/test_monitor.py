@@ -13,9 +13,7 @@ import pytest
 
 from device import monitor
 from device.sources.files import write_sound
-from tests.audio_loop import EAR, HEADPHONES, MICROPHONE, AudioLoop, audio_loop
-
-__all__ = ["audio_loop"]
+from tests.audio_loop import EAR, HEADPHONES, MICROPHONE, AudioLoop
 
 
 def listen(*arguments: str) -> subprocess.CompletedProcess[str]:

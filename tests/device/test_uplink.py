@@ -17,11 +17,9 @@ from device import messages as m
 from device.clock import ClockTrust, FakeClock
 from device.outbox import Outbox
 from device.uplink import Broker, Pace, Uplink, broker_answers
-from tests.brokers import Mosquitto, free_port, mosquitto
+from tests.brokers import Mosquitto, free_port
 from tests.device.exams import make_exam
 from tests.device.hosts import Ingest, until
-
-__all__ = ["mosquitto"]
 
 ADDRESS = m.Address("village", "stetho-1")
 STATE = m.State(True, "0.1.0", "1", "running", "0" * 32)

@@ -21,7 +21,7 @@ from device.errors import BadInput
 from host.broker import EmbeddedBroker
 from host.ingest import BrokerAddress, Ingest
 from host.store import Store, StoreError
-from tests.brokers import Mosquitto, mosquitto  # noqa: F401
+from tests.brokers import Mosquitto
 from tests.device.exams import make_exam
 from tests.host.arrivals import SOUNDS, chunks
 
@@ -136,14 +136,14 @@ def test_what_went_missing_is_asked_for_after_a_silence(store: Store, broker: tu
             assert receipt.status == "missing"
 
 
-def test_a_partial_exam_is_asked_for_after_a_restart(store: Store, mosquitto: Mosquitto) -> None:  # noqa: F811
+def test_a_partial_exam_is_asked_for_after_a_restart(store: Store, mosquitto: Mosquitto) -> None:
     with device(mosquitto.host, mosquitto.port) as one:
         store.put_result(m.Topic("village", "stetho-1", "result", exam=one.exam.id), one.payload)
         with running(store, mosquitto.host, mosquitto.port, silence_s=0.1):
             assert one.receipt().status == "missing"
 
 
-def test_an_impossible_result_is_refused(store: Store, mosquitto: Mosquitto) -> None:  # noqa: F811
+def test_an_impossible_result_is_refused(store: Store, mosquitto: Mosquitto) -> None:
     at = (mosquitto.host, mosquitto.port)
     with running(store, *at) as ingest, device(*at) as one:
         one.send(one.address.result(one.exam.id), b"{}")
@@ -188,7 +188,7 @@ def test_states_health_and_live_messages_are_passed_on(store: Store, broker: tup
 
 def test_a_broker_that_goes_away_is_told_once_and_found_again(
     store: Store,
-    mosquitto: Mosquitto,  # noqa: F811
+    mosquitto: Mosquitto,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     at = (mosquitto.host, mosquitto.port)
@@ -214,7 +214,7 @@ def test_a_broker_that_goes_away_is_told_once_and_found_again(
 
 def test_a_disk_that_fails_gives_no_receipt_and_is_told_once(
     store: Store,
-    mosquitto: Mosquitto,  # noqa: F811
+    mosquitto: Mosquitto,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -245,7 +245,7 @@ def test_a_disk_that_fails_gives_no_receipt_and_is_told_once(
 
 def test_a_message_that_nobody_foresaw_stops_nothing(
     store: Store,
-    mosquitto: Mosquitto,  # noqa: F811
+    mosquitto: Mosquitto,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
