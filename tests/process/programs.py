@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import signal
 import sqlite3
@@ -10,15 +11,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from tests.brokers import free_port
 
-__all__ = ["Daemon", "Program", "Serve", "until"]
+__all__ = ["Daemon", "Program", "Serve", "arrived_whole", "ended", "until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
@@ -34,6 +37,17 @@ def until(condition: Callable[[], Any], what: str) -> Any:
         if time.monotonic() > deadline:
             pytest.fail(f"waited {PATIENCE_S:.0f} s in vain: {what}")
         time.sleep(0.05)
+
+
+def _rows(path: Path | None, table: str) -> int:
+    """Rows of a table, read past the running program; 0 while there is no such database."""
+    if path is None or not path.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        try:
+            return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
 
 
 class Program:
@@ -111,15 +125,8 @@ class Serve(Program):
         return [exam for exam in self.exams() if exam["status"] == "complete"]
 
     def rows(self, table: str) -> int:
-        """Rows of a table, read past the running program; 0 while there is no database."""
-        path = self.store / "exams.sqlite"
-        if not path.exists():
-            return 0
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            try:
-                return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-            except sqlite3.OperationalError:
-                return 0
+        """Rows of a table of the store."""
+        return _rows(self.store / "exams.sqlite", table)
 
 
 class Daemon(Program):
@@ -157,3 +164,39 @@ class Daemon(Program):
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
         self.config.write_text("\n".join(lines) + "\n", "utf-8")
         super().start()
+
+    def put(self) -> int:
+        """Exams that it has put in the outbox, delivered or not."""
+        return _rows(next(iter(self.state.rglob("outbox.sqlite")), None), "exams")
+
+    def has_put(self) -> None:
+        """Wait for the first one."""
+        until(self.put, f"an exam in the outbox; the daemon said: {self.says()}")
+
+
+@contextlib.contextmanager
+def ended(*programs: Program) -> Iterator[None]:
+    """At the end every program is stopped, whatever happened."""
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.stop()
+
+
+def arrived_whole(serve: Serve, recording: Path) -> str:
+    """Wait for the exam, assert that it is there once, complete, and is the recording; its id."""
+    until(serve.complete, f"a complete exam; serve said: {serve.says()}")
+    (exam,) = serve.exams()
+    assert exam["status"] == "complete"
+    full = serve.get(f"/api/exams/{exam['id']}")
+    (site,) = full["sites"]
+    path = serve.store / "sounds" / exam["id"] / "AV.flac"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == site["sha256"]
+    heard, rate_hz = soundfile.read(path, dtype="int32")
+    truth, _ = soundfile.read(recording, dtype="int32")
+    assert rate_hz == 2000
+    np.testing.assert_array_equal(heard, truth[: len(heard)])
+    assert len(heard) == site["samples"] == min(len(truth), 60000)
+    assert serve.rows("exams") == 1 and serve.rows("chunks") == 0 and serve.rows("aside") == 0
+    return str(exam["id"])

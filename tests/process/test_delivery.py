@@ -6,76 +6,21 @@ recording on the device and no exam anywhere. `exams=0`: the daemon stays, when 
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 
 from device import messages as m
-from tests.brokers import Mosquitto, free_port, mosquitto  # noqa: F401
-from tests.process.programs import Daemon, Serve, until
+from tests.brokers import Mosquitto, free_port
+from tests.process.programs import Daemon, Serve, arrived_whole, ended, until
 
 pytestmark = pytest.mark.process
 
 
-@contextlib.contextmanager
-def ended(*programs: Any) -> Iterator[None]:
-    """At the end every program is stopped, whatever happened."""
-    try:
-        yield
-    finally:
-        for program in programs:
-            program.stop()
-
-
-@pytest.fixture
-def long_recording(tmp_path: Path) -> Path:
-    """Noise that FLAC cannot make small, so that its sound is delivered in several chunks."""
-    noise = np.random.default_rng(3).uniform(-0.5, 0.5, 2000 * 28).astype(np.float32)
-    path = tmp_path / "noise.flac"
-    soundfile.write(path, noise, 2000, subtype="PCM_24")
-    return path
-
-
-def arrived_whole(serve: Serve, recording: Path) -> str:
-    """Wait for the exam, assert that it is there once, complete, and is the recording; its id."""
-    until(serve.complete, f"a complete exam; serve said: {serve.says()}")
-    (exam,) = serve.exams()
-    assert exam["status"] == "complete"
-    full = serve.get(f"/api/exams/{exam['id']}")
-    (site,) = full["sites"]
-    path = serve.store / "sounds" / exam["id"] / "AV.flac"
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == site["sha256"]
-    heard, rate_hz = soundfile.read(path, dtype="int32")
-    truth, _ = soundfile.read(recording, dtype="int32")
-    assert rate_hz == 2000
-    np.testing.assert_array_equal(heard, truth[: len(heard)])
-    assert len(heard) == site["samples"] == min(len(truth), 60000)
-    assert serve.rows("exams") == 1 and serve.rows("chunks") == 0 and serve.rows("aside") == 0
-    return str(exam["id"])
-
-
-def in_outbox(daemon: Daemon) -> int:
-    """Exams that the daemon has put, delivered or not; 0 while there is no outbox."""
-    path = next(iter(daemon.state.rglob("outbox.sqlite")), None)
-    if path is None:
-        return 0
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        try:
-            return int(database.execute("SELECT count(*) FROM exams").fetchone()[0])
-        except sqlite3.OperationalError:
-            return 0
-
-
 def test_a_recording_arrives_once_and_whole(
     tmp_path: Path,
-    mosquitto: Mosquitto,  # noqa: F811
+    mosquitto: Mosquitto,
     murmur_recording: Path,
 ) -> None:
     serve = Serve(tmp_path, "--broker", mosquitto.url)
@@ -96,7 +41,7 @@ def test_a_recording_arrives_once_and_whole(
 @pytest.mark.parametrize("victim", ["daemon", "mosquitto", "serve"])
 def test_kill_9_after_put_loses_nothing(
     tmp_path: Path,
-    mosquitto: Mosquitto,  # noqa: F811
+    mosquitto: Mosquitto,
     long_recording: Path,
     victim: str,
 ) -> None:
@@ -105,7 +50,7 @@ def test_kill_9_after_put_loses_nothing(
     with ended(daemon, serve):
         # nobody takes exams yet: the daemon can only put
         daemon.start()
-        until(lambda: in_outbox(daemon), f"an exam in the outbox; the daemon said: {daemon.says()}")
+        daemon.has_put()
         serve.start()
         # struck while pieces travel, or just before or after: each must be survived
         until(lambda: serve.rows("exams"), "the first sign of the exam in the store")
@@ -121,31 +66,9 @@ def test_kill_9_after_put_loses_nothing(
         arrived_whole(serve, long_recording)
 
 
-def test_kill_9_of_all_three_after_put_loses_nothing(
-    tmp_path: Path,
-    mosquitto: Mosquitto,  # noqa: F811
-    long_recording: Path,
-) -> None:
-    serve = Serve(tmp_path, "--broker", mosquitto.url)
-    daemon = Daemon(tmp_path, mosquitto.port, f"file:{long_recording}", exams=0)
-    with ended(daemon, serve):
-        serve.start()
-        mosquitto.kill()  # so that nothing can have been delivered
-        daemon.start()
-        until(lambda: in_outbox(daemon), f"an exam in the outbox; the daemon said: {daemon.says()}")
-        daemon.kill()
-        serve.kill()
-        assert serve.rows("exams") == 0
-        mosquitto.start()
-        serve.start()
-        daemon.start(autostart=False)
-        exam = arrived_whole(serve, long_recording)
-        until(lambda: f"{exam} delivered" in daemon.says(), "the device to hear of it")
-
-
 def test_kill_9_before_put_leaves_a_partial_and_no_exam(
     tmp_path: Path,
-    mosquitto: Mosquitto,  # noqa: F811
+    mosquitto: Mosquitto,
     murmur_recording: Path,
 ) -> None:
     serve = Serve(tmp_path, "--broker", mosquitto.url)
@@ -159,7 +82,7 @@ def test_kill_9_before_put_leaves_a_partial_and_no_exam(
         )
         assert partial
         daemon.kill()
-        assert in_outbox(daemon) == 0
+        assert daemon.put() == 0
         daemon.start(autostart=False)
         until(lambda: "partial recording of" in daemon.says(), "the partial to be told of")
 
@@ -169,7 +92,7 @@ def test_kill_9_before_put_leaves_a_partial_and_no_exam(
 
         assert until(told, f"the host to hear of the partial; serve said: {serve.says()}") == 1
         assert serve.exams() == [] and serve.rows("exams") == 0 and serve.rows("chunks") == 0
-        assert in_outbox(daemon) == 0
+        assert daemon.put() == 0
         kept = [path for path in daemon.state.rglob("*") if path.is_file() and "partial" in path.parts]
         assert kept and sum(path.stat().st_size for path in kept) > 12000, "what was heard is kept"
 
@@ -180,7 +103,7 @@ def test_the_embedded_broker_forgets_and_the_exam_still_arrives(tmp_path: Path, 
     daemon = Daemon(tmp_path, port, f"file:{long_recording}", exams=0)
     with ended(daemon, serve):
         daemon.start()
-        until(lambda: in_outbox(daemon), f"an exam in the outbox; the daemon said: {daemon.says()}")
+        daemon.has_put()
         serve.start()
         until(lambda: serve.rows("exams"), "the first sign of the exam in the store")
         serve.kill()  # and the broker with it, and all that it held

@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.brokers import Mosquitto, mosquitto  # noqa: F401
+from tests.brokers import Mosquitto
 from tests.device.leads import beating, write_record
-from tests.process.programs import Daemon, Serve, until
-from tests.process.test_delivery import arrived_whole, ended, in_outbox
+from tests.process.programs import Daemon, Serve, arrived_whole, ended, until
 
 pytestmark = pytest.mark.process
 
 
 @pytest.fixture
 def lead(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A record of 12 s whose electrode is off from second 4 to 5.5; and what it holds in mV."""
-    x, _ = beating(12.0, 360, 0.02)
+    """A record of 30 s whose electrode is off from second 4 to 5.5; and what it holds in mV."""
+    x, _ = beating(30.0, 360, 0.02)
     x = (np.rint(x * 200) / 200).astype(np.float32)
     x[4 * 360 : round(5.5 * 360)] = 10.235
     folder = tmp_path / "ecg"
@@ -29,10 +28,8 @@ def lead(tmp_path: Path) -> tuple[Path, np.ndarray]:
     return write_record(folder, "lead", [x]), x
 
 
-def both_whole(serve: Serve, recording: Path, x: np.ndarray) -> dict[str, Any]:
-    """Assert that the sound and the ECG are there, byte for byte and in their places; the page's JSON of
-    the
-    ECG."""
+def both_whole(serve: Serve, recording: Path, x: np.ndarray) -> str:
+    """Assert that sound and ECG are there, byte for byte and in their places; the exam's id."""
     exam = arrived_whole(serve, recording)
     full = serve.get(f"/api/exams/{exam}")
     (site,) = full["sites"]
@@ -52,12 +49,12 @@ def both_whole(serve: Serve, recording: Path, x: np.ndarray) -> dict[str, Any]:
     assert (start, end) == pytest.approx((4.0, 5.5), abs=0.01) and about["reasons"] == ["lead off"]
     assert not any(4.0 <= at < 5.5 for at in about["r_peaks"]) and len(about["r_peaks"]) >= 7
     assert site["ecg"]["gap_seconds"] == pytest.approx(1.5, abs=0.01)
-    return about
+    return exam
 
 
 def test_sound_and_ecg_arrive_whole_with_the_lead_off_in_mid_exam(
     tmp_path: Path,
-    mosquitto: Mosquitto,  # noqa: F811
+    mosquitto: Mosquitto,
     murmur_recording: Path,
     lead: tuple[Path, np.ndarray],
 ) -> None:
@@ -74,29 +71,31 @@ def test_sound_and_ecg_arrive_whole_with_the_lead_off_in_mid_exam(
 
 def test_kill_9_of_all_three_after_put_loses_neither(
     tmp_path: Path,
-    mosquitto: Mosquitto,  # noqa: F811
-    murmur_recording: Path,
+    mosquitto: Mosquitto,
+    long_recording: Path,
     lead: tuple[Path, np.ndarray],
 ) -> None:
     record, x = lead
     serve = Serve(tmp_path, "--broker", mosquitto.url)
-    daemon = Daemon(tmp_path, mosquitto.port, f"file:{murmur_recording}", ecg=f"file:{record}", exams=0)
+    daemon = Daemon(tmp_path, mosquitto.port, f"file:{long_recording}", ecg=f"file:{record}", exams=0)
     with ended(daemon, serve):
         serve.start()
         mosquitto.kill()  # so that nothing can have been delivered
         daemon.start()
-        until(lambda: in_outbox(daemon), f"an exam in the outbox; the daemon said: {daemon.says()}")
+        daemon.has_put()
         daemon.kill()
         serve.kill()
+        assert serve.rows("exams") == 0
         mosquitto.start()
         serve.start()
         daemon.start(autostart=False)
-        both_whole(serve, murmur_recording, x)
+        exam = both_whole(serve, long_recording, x)
+        until(lambda: f"{exam} delivered" in daemon.says(), "the device to hear of it")
 
 
 def test_a_lead_that_is_not_there_never_stops_the_sound(
     tmp_path: Path,
-    mosquitto: Mosquitto,  # noqa: F811
+    mosquitto: Mosquitto,
     murmur_recording: Path,
 ) -> None:
     serve = Serve(tmp_path, "--broker", mosquitto.url)
