@@ -32,7 +32,8 @@ _RISE_DB = 0.3
 _TOP_STEPS = 12
 _TOP_DB = -16.0
 _TOP_SHARE = 0.75
-"""A clipped tone has a fifth of its power in harmonics."""
+"""A tone at the top of the scale is clipped: of a square's power 8/π² = 81 % lie in its lowest line, and the
+heart beside it needs some."""
 _CALM_STEPS = 16
 
 

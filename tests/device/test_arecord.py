@@ -15,9 +15,7 @@ from device.sources import alsa, open_source
 from device.sources.arecord import FORMATS, Arecord, decoded
 from device.sources.base import Block
 from device.sources.files import write_sound
-from tests.audio_loop import MICROPHONE, AudioLoop, audio_loop
-
-__all__ = ["audio_loop"]
+from tests.audio_loop import MICROPHONE, AudioLoop
 
 CARDS = """\
  0 [vc4hdmi        ]: vc4-hdmi - vc4-hdmi
@@ -215,8 +213,11 @@ def test_a_tone_through_the_loop(audio_loop: AudioLoop, tmp_path: Path) -> None:
         player.kill()
         player.wait()
     x = np.concatenate(pieces)[16000:]
-    spectrum = np.abs(np.fft.rfft(x * np.hanning(len(x))))
-    assert np.argmax(spectrum) * 16000 / len(x) == pytest.approx(150, abs=8)
+    # from one rise through the same level to the next: a busy machine may tear the loop's tone, and a torn
+    # tone's spectrum is smeared, but its periods are whole
+    up = np.flatnonzero((x[:-1] < 0.2) & (x[1:] >= 0.2))
+    at = up + (0.2 - x[up]) / (x[up + 1] - x[up])
+    assert 16000 / np.median(np.diff(at)) == pytest.approx(150, abs=0.5)
     assert np.abs(x).max() == pytest.approx(0.5, abs=0.1) and lost == 0
 
 

@@ -54,6 +54,14 @@ def test_a_loop_that_swings_up_is_found_and_one_that_does_not_is_none(hz: float,
     assert times(loop(0.5, hz)) == 0
 
 
+@pytest.mark.parametrize("hz", [180.0, 430.0, 700.0])
+def test_a_tone_that_is_clipped_to_a_square_is_found(hz: float) -> None:
+    """It grows no more, and a fifth of its power lies in its harmonics."""
+    heart = synthesise(HeartSettings(noise_db=20, level=0.1), 3).samples
+    x = np.clip(heart + 10 * np.sin(2 * np.pi * hz * np.arange(len(heart)) / RATE), -1, 1)
+    assert times(x.astype(np.float32)) >= 1
+
+
 def test_it_ends_when_the_tone_does() -> None:
     watch = FeedbackWatch()
     x = loop(3.0)
