@@ -480,7 +480,8 @@ TRAINED = {
     "pruned-first": "pruned, first fine-tuning",
     "pruned-polish": "second",
     "pruned-settle": "third",
-    "pruned": "as released",
+    "pruned-blend": "between these two",
+    "pruned": "fourth, as released",
 }
 """Nets of one run by the name in denoiser-training.json, as the note calls them."""
 
@@ -491,7 +492,9 @@ def _training_table(found: Mapping[str, Any]) -> str:
     rows = []
     for k, name in TRAINED.items():
         if k in found and found[k].get("blend") is not None:
-            rows.append((f"{found[k]['blend']:g} of the way there, {name}", "", "", found[k]["fold_1"]))
+            # before there was a fourth, the net between was the last
+            name = f"{found[k]['blend']:g} of the way there{', as released' if k == 'pruned' else ''}"
+            rows.append((name, "", "", found[k]["fold_1"]))
         elif k in found:
             rows.append((name, found[k]["steps"], found[k]["minutes"], found[k]["fold_1"]))
     if "export" in found:

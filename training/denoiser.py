@@ -48,8 +48,10 @@ __all__ = [
     "calibration_stream",
     "denoise_whole",
     "export_denoiser",
+    "for_int8",
     "load_net",
     "prune_denoiser",
+    "sounds_for_ranges",
     "train_denoiser",
 ]
 
@@ -107,14 +109,14 @@ class Removal(nn.Module):
         return torch.cat([done, grid[:, -BEHIND:]], 1).reshape(batch, n)
 
 
-def _shares(net: Denoiser, x: np.ndarray, window: np.ndarray) -> torch.Tensor:
+def _shares(net: Denoiser | FakeInt8, x: np.ndarray, window: np.ndarray) -> torch.Tensor:
     wave, spectrum = hear(x, window)
     states = net.initial_states(x.shape[0])
     return net(torch.from_numpy(wave)[:, :, None], torch.from_numpy(spectrum)[:, :, None], *states)[0]
 
 
 def denoise_whole(
-    net: Denoiser, removal: nn.Module, coefficients: dict[str, np.ndarray], x: np.ndarray
+    net: Denoiser | FakeInt8, removal: nn.Module, coefficients: dict[str, np.ndarray], x: np.ndarray
 ) -> np.ndarray:
     """The float net on one whole sound (n,), same length out."""
     n = len(x)
@@ -387,7 +389,7 @@ def _fit(
         average, start, curve, seconds = kept["average"], kept["step"], kept["curve"], kept["seconds"]
     fake, rounded_from = None, int(table.get("rounded_from", 0))
     if int8:
-        fake = FakeInt8(net, _sounds_for_ranges(recipe, data, cache), coefficients["window"])
+        fake = FakeInt8(net, sounds_for_ranges(recipe, data, cache), coefficients["window"])
         if kept:
             fake.ranges = kept["ranges"]
     validation = Validation(data, cache, seed)
@@ -508,7 +510,7 @@ def _real_sounds(recipe: dict[str, Any], data: Path, cache: Path, *, jump: float
     return mixer.batch(20_000_000)[1]
 
 
-def _sounds_for_ranges(recipe: dict[str, Any], data: Path, cache: Path) -> np.ndarray:
+def sounds_for_ranges(recipe: dict[str, Any], data: Path, cache: Path) -> np.ndarray:
     """What int8 ranges are taken from: clean and noisy. Loud and quiet is one, as the net hears all at a
     steady level: only a jump differs."""
     jump = float(recipe.get("settle", {}).get("mix", {}).get("jump", 0.0))
@@ -585,6 +587,12 @@ def equalise(net: Denoiser, sounds: np.ndarray, window: np.ndarray, power: float
             block.time.conv.bias.div_(scale)  # type: ignore[union-attr]
             block.mix.weight.mul_(scale[None, :, None, None])  # type: ignore[union-attr]
             maker = block.mix  # type: ignore[assignment]
+
+
+def for_int8(net: Denoiser, recipe: dict[str, Any], data: Path, cache: Path) -> None:
+    """Even out the trunk's channels, in place, as the recipe's [export] says."""
+    power = float(recipe.get("export", {}).get("equalise", 0.75))
+    equalise(net, sounds_for_ranges(recipe, data, cache), _tables(recipe)["window"], power)
 
 
 def prune_denoiser(
@@ -837,9 +845,9 @@ def export_denoiser(
     gate = recipe["export"]
     coefficients = _tables(recipe)
     seed = int(recipe["seed"])
-    sounds = _sounds_for_ranges(recipe, data, cache)
+    sounds = sounds_for_ranges(recipe, data, cache)
     if not kept.get("int8_aware"):  # such a net has learned with the channels as they are
-        equalise(net, sounds, coefficients["window"], float(gate.get("equalise", 0.75)))
+        for_int8(net, recipe, data, cache)
     calibration = calibration_stream(net, sounds, coefficients["window"])
     states = [(f"state_{k:02d}", f"new_{k:02d}") for k in range(len(net.looking_back()))]
     least = float(gate.get("least_db", 12.0))

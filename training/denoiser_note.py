@@ -68,10 +68,16 @@ def parts(results: Path) -> dict[str, str]:
     """The generated parts of docs/denoiser.md that these trials fill, by name."""
     found = {}
     if (path := results / "denoiser-tuned.json").is_file():
-        lines = [f"| net |{_HEAD}", "|---" * 10 + "|"]
-        for row in json.loads(path.read_text("utf-8"))["rows"]:
-            name = _NAMES.get(row["kind"]) or f"{row['ratio']:.2f} of the channels taken, fine-tuned shortly"
-            lines.append(f"| {' | '.join([name, *_cells(row)])} |")
+        rows = json.loads(path.read_text("utf-8"))["rows"]
+        more = any("fold_1_rounded" in row for row in rows)
+        head = f"| net |{_HEAD}{' beyond volume, as int8 rounds |' if more else ''}"
+        lines = [head, "|---" * (11 if more else 10) + "|"]
+        for row in rows:
+            name = _NAMES.get(row["kind"]) or row.get("about")
+            name = name or f"{row['ratio']:.2f} of the channels taken, fine-tuned shortly"
+            rounded = row.get("fold_1_rounded", {}).get("all beyond")
+            cells = [*_cells(row), *(["" if rounded is None else f"{rounded:+.2f}"] if more else [])]
+            lines.append(f"| {' | '.join([name, *cells])} |")
         found["tuned"] = "\n".join(lines)
     if (path := results / "denoiser-designs.json").is_file():
         lines = [f"| design |{_HEAD}", "|---" * 10 + "|"]

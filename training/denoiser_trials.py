@@ -9,6 +9,7 @@ recipe's. Each is repeatable and goes on from its checkpoint with --resume, like
 - pruned: RUN/denoiser-full.pt less `ratio` of its channels, fine-tuned (the recipe's [prune] otherwise);
 - scratch: the shape of RUN/denoiser-pruned-first.pt (or denoiser-pruned.pt), anew: `before` steps by the
   recipe's [train], as the full net had them, the same batches, too; then tuned as a pruned one is;
+- further: RUN/denoiser-pruned-blend.pt by the recipe's [quantised], shorter, all of it as int8 computes it;
 - design: a net of the sizes in [NAME.net], anew. `ahead`: its shares wait so many hops more than on the
   device (a teacher). output = "sound": it gives out the sound itself instead of what to remove.
 
@@ -47,11 +48,14 @@ from training.denoiser import (
     _shape,
     _tables,
     denoise_whole,
+    for_int8,
     load_net,
     prune_denoiser,
+    sounds_for_ranges,
 )
 from training.denoiser_note import beside_scratch
 from training.export import count_macs
+from training.fake_int8 import FakeInt8
 from training.metrics import band, bootstrap, improvement
 from training.recipe import read, settings, shipped
 from training.release import commit_id
@@ -71,13 +75,15 @@ STAGES = (
 """The released chain's own nets: kind of row, and which checkpoint."""
 COMPARED = 660
 """Mixtures of fold 1 that a pruned net and one from scratch are compared on: ten times a validation's."""
-KINDS = ("pruned", "scratch", "design")
+KINDS = ("pruned", "scratch", "further", "design")
+_FITTED = ("steps", "rate", "warm_up", "optimizer")
 _KEYS = {
-    "kind": "pruned, scratch or design",
+    "kind": "pruned, scratch, further or design",
     "steps": "a number",
     "rate": "a number",
     "warm_up": "a number",
     "before": "a number",
+    "optimizer": '"adamw" or "muon"',
     "ratio": "a share",
     "ahead": "hops",
     "output": '"shares" or "sound"',
@@ -189,7 +195,8 @@ def run_trial(
 ) -> Path:
     """Train one trial; writes out/trials/<name>.pt and returns its path."""
     folder = out / "trials"
-    recipe = {k: v for k, v in recipe.items() if k not in ("polish", "settle", "blend")}
+    whole = dict(recipe)
+    recipe = {k: v for k, v in recipe.items() if k not in ("polish", "settle", "blend", "quantised")}
     if table["kind"] == "pruned":
         recipe["prune"] = {**recipe["prune"], **{k: table[k] for k in ("rate", "warm_up") if k in table}}
         return prune_denoiser(
@@ -206,6 +213,14 @@ def run_trial(
     torch.manual_seed(recipe["seed"])
     removal: nn.Module | None = None
     path, offset = folder / f"{name}.pt", 30_000_000
+    about = {"kind": table["kind"], "trial": dict(table)}
+    if table["kind"] == "further":
+        fit = {**whole["quantised"], **{k: table[k] for k in _FITTED if k in table}, "rounded_from": 0}
+        net = load_net(out / "denoiser-pruned-blend.pt")[0]
+        for_int8(net, whole, data, cache)
+        about["int8_aware"] = True
+        _fit(net, whole, fit, data, cache, path, resume, STAGES_FROM[3], about, int8=True)
+        return path
     if table["kind"] == "scratch":
         # what a pruned net has behind it, and was fine-tuned on, is what this one learns from, in that order
         fit = {**recipe["prune"], **{k: table[k] for k in ("steps", "rate", "warm_up") if k in table}}
@@ -231,7 +246,6 @@ def run_trial(
         if table.get("ahead"):
             removal = Ahead(Removal(_tables(recipe)), int(table["ahead"]))
     fit["validate_every"] = int(table["steps"])
-    about = {"kind": table["kind"], "trial": dict(table)}
     _fit(net, recipe, fit, data, cache, path, resume, offset, about, removal=removal)
     return path
 
@@ -251,6 +265,18 @@ def _row(name: str, path: Path) -> dict[str, Any]:
         "minutes": round(seconds / 60, 1),
         "fold_1": kept["validation"],
     }
+
+
+def _rounded(path: Path, data: Path, cache: Path) -> dict[str, float]:
+    """Fold 1 of a checkpoint's net as int8 computes it (training.fake_int8)."""
+    net, kept = load_net(path)
+    recipe = read(RECIPE)
+    if not kept.get("int8_aware"):
+        for_int8(net, recipe, data, cache)
+    coefficients = _tables(recipe)
+    fake = FakeInt8(net, sounds_for_ranges(recipe, data, cache), coefficients["window"])
+    validation = Validation(data, cache, int(recipe["seed"]), murmurs=0, jumps=0)
+    return validation(partial(denoise_whole, fake, Removal(coefficients), coefficients))
 
 
 def compare(one: Path, other: Path, data: Path, cache: Path, mixtures: int = COMPARED) -> dict[str, Any]:
@@ -288,7 +314,8 @@ def figures(
     for name, file in STAGES:
         path = out / f"denoiser-{file}.pt"
         if path.is_file():
-            tuned.append({**_row(name, path), "kind": name})
+            rounded = _rounded(path, data, cache)
+            tuned.append({**_row(name, path), "kind": name, "fold_1_rounded": rounded})
     designs: list[dict[str, Any]] = []
     for name, table in trials.items():
         path = out / "trials" / f"{name}.pt"
@@ -298,6 +325,8 @@ def figures(
         row = {**_row(name, path), "kind": table["kind"], "about": table.get("about", "")}
         if table["kind"] == "pruned":
             row["ratio"] = table["ratio"]
+        if table["kind"] != "design":
+            row["fold_1_rounded"] = _rounded(path, data, cache)
         (designs if table["kind"] == "design" else tuned).append(row)
     beside: dict[str, Any] = {}
     if pair := beside_scratch(tuned):

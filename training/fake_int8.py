@@ -52,6 +52,10 @@ class FakeInt8:
         self.ranges: dict[str, tuple[float, float]] = {}
         self.measure()
 
+    def initial_states(self, batch: int = 1) -> tuple[torch.Tensor, ...]:
+        """As the net's own."""
+        return self.net.initial_states(batch)
+
     def measure(self) -> None:
         """Take the ranges anew."""
         found: dict[str, tuple[float, float]] = {}

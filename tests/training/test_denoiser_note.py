@@ -25,6 +25,7 @@ def test_tables_and_plot_tell_the_results(tmp_path: Path) -> None:
         }
 
     tuned = [row("full", 40), row("pruned", 20, ratio=0.36), row("scratch", 18)]
+    tuned.append(row("further", 18, about="one more", fold_1_rounded={"all beyond": 6.4}))
     (tmp_path / "denoiser-tuned.json").write_text(json.dumps({"rows": tuned}))
     designs = [row("design", 7, about="the sound itself")]
     (tmp_path / "denoiser-designs.json").write_text(json.dumps({"rows": designs}))
@@ -35,6 +36,8 @@ def test_tables_and_plot_tell_the_results(tmp_path: Path) -> None:
     (tmp_path / "denoiser-pruning.json").write_text(json.dumps({"rows": before}))
     found = parts(tmp_path)
     assert "| the shipped size from scratch | 1,234 | 18.0 | 700 | +9.50 | +6.50 | 50.0 |" in found["tuned"]
+    assert found["tuned"].splitlines()[-1].startswith("| one more |")
+    assert found["tuned"].splitlines()[-1].endswith("| +6.40 |")
     assert "| 0.36 of the channels taken" in found["tuned"]
     assert "| the sound itself | 1,234 | 7.0 |" in found["designs"]
     for text in found.values():

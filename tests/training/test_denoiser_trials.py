@@ -35,7 +35,7 @@ def test_an_unknown_trial_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 
     assert main(["run", "--resume", "prund-20"]) == 2
     assert "no trial prund-20; there are pruned-20" in capsys.readouterr().err
-    assert {t["kind"] for t in read_trials().values()} == {"pruned", "scratch", "design"}
+    assert {t["kind"] for t in read_trials().values()} == {"pruned", "scratch", "further", "design"}
 
 
 def test_a_teacher_applies_what_it_hears_later() -> None:
