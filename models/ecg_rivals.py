@@ -190,8 +190,9 @@ class Tcdae(nn.Module):
 class _Both(nn.Module):
     """Looks both ways: depthwise convolution, then two 1x1 with a non-linearity, added."""
 
-    def __init__(self, width: int, dilation: int, taps: int = 5) -> None:
+    def __init__(self, width: int, dilation: int, dropout: float = 0.0, taps: int = 5) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.time = nn.Conv1d(
             width, width, taps, padding=dilation * (taps // 2), dilation=dilation, groups=width
         )
@@ -214,8 +215,31 @@ class _Both(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         value, gate = self.mix(self.norm(self._past_and_future(x))).chunk(2, 1)
-        y: torch.Tensor = x + self.back(torch.relu(value) * torch.sigmoid(gate))
+        y: torch.Tensor = x + self.back(self.dropout(torch.relu(value) * torch.sigmoid(gate)))
         return y
+
+
+class _Among(nn.Module):
+    """Attention over the whole window at half the rate, added: what looks alike, as one beat does the other,
+    is compared."""
+
+    def __init__(self, width: int, heads: int = 2) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, width)
+        self.ask = nn.Conv1d(width, 3 * width, 1)
+        self.back = nn.Conv1d(width, width, 1)
+        nn.init.zeros_(self.back.weight)
+        self.heads = heads
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, width, n = x.shape[0], x.shape[1], x.shape[2] // 2
+        asked = self.ask(functional.avg_pool1d(self.norm(x), 2)).reshape(
+            batch, 3, self.heads, width // self.heads, n
+        )
+        query, key, value = asked.transpose(-1, -2).unbind(1)
+        found = functional.scaled_dot_product_attention(query, key, value)
+        answer = self.back(found.transpose(-1, -2).reshape(batch, width, n))
+        return x + functional.interpolate(answer, size=x.shape[2], mode="linear")
 
 
 class Refiner(nn.Module):
@@ -225,6 +249,7 @@ class Refiner(nn.Module):
     Like a conditional diffusion model of few steps; it starts from the streaming net's answer (`first`)
     instead of noise, so it gives one answer, not samples. The answer is held
     within twelve deviations of the window, without which iterating networks may run away on long signals.
+    After the blocks named in `among` each instant looks at all others of the window.
     """
 
     def __init__(
@@ -233,12 +258,17 @@ class Refiner(nn.Module):
         width: int = 64,
         dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16),
         steps: int = 2,
+        among: Sequence[int] = (),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.first = first.requires_grad_(False)
         self.steps = steps
         self.front = nn.Conv1d(2, width, 15, 4, 6)
-        self.blocks = nn.ModuleList(_Both(width, d) for d in dilations)
+        layers: list[nn.Module] = []
+        for k, dilation in enumerate(dilations):
+            layers += [_Both(width, dilation, dropout)] + ([_Among(width)] if k in among else [])
+        self.blocks = nn.ModuleList(layers)
         self.head = nn.Conv1d(2 * width, width, 1)
         self.answer = nn.ConvTranspose1d(width, 2, 12, 4, 4)
         with torch.no_grad():

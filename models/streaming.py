@@ -52,15 +52,22 @@ class Block(nn.Module):
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
-        self.time = LookBack(width, width, 3, dilation=dilation, groups=width)
+        self.time = self.over_time(width, dilation)
         self.mix = nn.Conv2d(width, width, 1)
         with torch.no_grad():
-            w = self.time.conv.weight
-            w.mul_(0.1)
-            w[..., -1] += 1.0
-            self.time.conv.bias.zero_()  # type: ignore[union-attr]
             self.mix.weight.mul_(0.2).add_(torch.eye(width)[:, :, None, None])
             self.mix.bias.zero_()  # type: ignore[union-attr]
+
+    @staticmethod
+    def over_time(width: int, dilation: int) -> LookBack:
+        """The depthwise convolution, passing on what it hears."""
+        time = LookBack(width, width, 3, dilation=dilation, groups=width)
+        with torch.no_grad():
+            w = time.conv.weight
+            w.mul_(0.1)
+            w[..., -1] += 1.0
+            time.conv.bias.zero_()  # type: ignore[union-attr]
+        return time
 
     def forward(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y, state = self.time(x, state)

@@ -440,8 +440,12 @@ def _rows(bundle: bundles.Bundle, checkpoints: Path | None) -> dict[str, tuple[C
     """Row → how it cleans, what is said about it, and what decides it."""
     found: dict[str, tuple[Cleaner, dict[str, Any], str]] = {k: (f, {}, k) for k, f in CLASSICAL.items()}
     if checkpoints:
+        from models import ecg as ours
+        from models import ecg_rivals
+        from training import ecg
         from training.ecg import MODELS, checkpoint_path, load_system
 
+        code = "".join(bundles.sha256_of(Path(str(m.__file__))) for m in (ours, ecg_rivals, ecg))
         paths = {name: checkpoint_path(checkpoints, name) for name in MODELS}
         for name, path in paths.items():
             if not path.is_file():
@@ -455,12 +459,20 @@ def _rows(bundle: bundles.Bundle, checkpoints: Path | None) -> dict[str, tuple[C
                 "minutes": round(kept["seconds"] / 60, 1),
             }
             label = "float" if name == "ours" else name
-            found[label] = (made.whole, about, bundles.sha256_of(path))
+            found[label] = (made.whole, about, bundles.sha256_of(path) + code)
     if "ecg" in bundle.models:
         entry = bundle.model("ecg")
         about = {k: entry.meta[k] for k in ("parameters", "mac_per_s", "kilobytes", "delay_ms")}
         found["int8"] = (lambda x: denoise(entry, x), about, entry.meta["sha256"])
     return found
+
+
+def _digest(items: Sequence[Item], beats: Sequence[Item], leads: Sequence[Minute]) -> str:
+    """sha256 of all that is measured on."""
+    digest = hashlib.sha256()
+    for one in (*items, *beats, *leads):
+        digest.update(one.clean.tobytes() + one.noisy.tobytes())
+    return digest.hexdigest()
 
 
 def _whole(path: Path, content: Any) -> None:
@@ -500,7 +512,7 @@ def benchmark(
         raise BadInput(f"{data}: no record of the test part has annotated beats; fetch .atr or .pu1 too")
     clean_f1 = [r_peak_f1(m.clean.astype(np.float64), m.beats) for m in leads]
     hashes = ecg_data.ecg_hashes(data)
-    code = "".join(bundles.sha256_of(Path(p)) for p in (__file__, ecg_data.__file__))
+    code = bundles.sha256_of(Path(__file__)) + _digest(items, beats, leads)
     found: dict[str, Any] = {}
     raw: dict[str, Any] = {}
     for name, (clean_up, about, decides) in rows.items():

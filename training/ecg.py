@@ -3,7 +3,7 @@
     stethopi train ecg-denoiser --model ours          the streaming network of the bundle (about 20 minutes)
     stethopi train ecg-denoiser --model autoencoder   cnn, diffusion, deepfilter, fcn-dae, tcdae likewise
     stethopi export ecg-denoiser                      ours to int8, gates, the bundle's part
-    python -m training.ecg plots --model cnn          loss curve, before and after in time and frequency
+    python -m training.ecg_plots --out RUN            loss curves, before and after in time and frequency
 
 All of it is in the recipe (training/recipes/ecg.toml); a batch is a function of (seed, step), so a run can be
 stopped, resumed (--resume) and repeated exactly on the same machine. Part train teaches, dev decides, test is
@@ -13,7 +13,6 @@ for `stethopi benchmark ecg` alone.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from training.ecg_data import (
 )
 from training.ecg_metrics import cosine
 from training.export import Exported, ExportRefused, Limits, export
+from training.loop import save
 from training.metrics import improvement, snr_db
 from training.muon import Muon
 from training.recipe import settings, shipped
@@ -53,6 +53,8 @@ __all__ = [
 
 RECIPE = shipped("ecg")
 BEHIND = LOOK_AHEAD // HOP
+DRAWS = 6
+"""How often the offline refiner hears a lead: in both polarities, and later by 0, 3 and 6 samples."""
 MODELS = ("ours", "autoencoder", "cnn", "cnn-spectral", "diffusion", "deepfilter", "fcn-dae", "tcdae")
 DEFAULT_FRONT = {"kind": "lead", "slow_hz": 0.3, "fast_hz": 3.0, "time_constant_s": 4.0, "ranges": [16, 4, 4]}
 
@@ -227,14 +229,25 @@ class Refined(Windows):
         return self.net(((x - mean) / scale)[:, None], (before / scale)[:, None])[:, 0] * scale
 
     def whole(self, x: np.ndarray) -> np.ndarray:
-        return self._joined([x, self._answers(x[None].astype(np.float32))[0].numpy()])
+        """The mean over both polarities and three places of the hops, of the answers and of what they are
+        refined to: neither should matter, so what differs is error."""
+        draws = [(sign, late) for late in range(0, HOP, 2 * HOP // DRAWS) for sign in (1.0, -1.0)]
+        leads = [sign * np.pad(x.astype(np.float32), (late, 0), mode="edge") for sign, late in draws]
+        heard = [self._answers(lead[None].astype(np.float32))[0].numpy() for lead in leads]
+        before = sum(sign * y[late:] for (sign, late), y in zip(draws, heard, strict=True)) / len(draws)
+        found = np.zeros(len(x), dtype=np.float32)
+        for (sign, late), lead in zip(draws, leads, strict=True):
+            first = sign * np.pad(before, (late, 0), mode="edge")
+            found += sign * self._joined([lead, first])[late:] / len(draws)
+        return found
 
     def parameters_and_macs(self) -> tuple[int, float]:
         from training.export import count_macs
 
         empty = torch.zeros(1, 1, self.samples)
         macs = count_macs(self.net, (empty, empty)) * RATE_HZ / self.samples * 2
-        return int(sum(p.numel() for p in self.net.parameters())), macs + self.first.parameters_and_macs()[1]
+        macs = DRAWS * (macs + self.first.parameters_and_macs()[1])
+        return int(sum(p.numel() for p in self.net.parameters())), macs
 
 
 def system(tables_of: Mapping[str, Any]) -> System:
@@ -357,13 +370,6 @@ def _headline(v: Mapping[str, float]) -> str:
 # ── training ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _save(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
-
-
 def checkpoint_path(out: Path, model: str) -> Path:
     return out / f"ecg-{model}.pt"
 
@@ -391,7 +397,11 @@ def train_ecg(
         return path
     first = checkpoint_path(out, f"{model}-first")
     _fit(of, data, first, resume, pieces)
-    again = {**of, **{k: {**of[k], **polish.get(k, {})} for k in ("mix", "train", "loss")}, "polish": True}
+    again = {
+        **of,
+        **{k: {**of[k], **polish.get(k, {})} for k in ("net", "mix", "train", "loss")},
+        "polish": True,
+    }
     _fit(again, data, path, resume, pieces, first)
     return path
 
@@ -496,7 +506,7 @@ def _fit(
             print(f"step {step + 1:6d}  dev: {_headline(validations[-1][1])}", flush=True)
         if time.monotonic() - saved > SAVE_EVERY_S or step + 1 == steps:
             saved = time.monotonic()
-            _save(
+            save(
                 path,
                 {
                     "net": net.state_dict(),
@@ -545,6 +555,12 @@ def _real_leads(of: Mapping[str, Any], data: Path, pieces: Sequence[Piece] | Non
     return mixer.batch(20_000_000)[1]
 
 
+def _over_time(net: EcgDenoiser, block: nn.Module) -> list[Any]:
+    """The convolutions over time before the 1x1 of a block: its own, and that of a second pass."""
+    again = dict(zip(net.blocks, net.again, strict=False))
+    return [block.time, *([again[block]] if block in again else [])]
+
+
 def equalise(made: Stream, leads: np.ndarray, power: float = 0.75) -> None:
     """Scale the channels that the dilated blocks hand on to like ranges, in place; the net computes the same.
 
@@ -556,7 +572,8 @@ def equalise(made: Stream, leads: np.ndarray, power: float = 0.75) -> None:
     heard: dict[nn.Module, torch.Tensor] = {}
 
     def note(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        heard[module] = args[0].abs().amax((0, 2, 3))
+        most = args[0].abs().amax((0, 2, 3))
+        heard[module] = torch.maximum(heard[module], most) if module in heard else most
 
     fast, slow = list(net.fast), list(net.blocks)
     hooks = [b.mix.register_forward_pre_hook(note) for b in (*fast, *slow)]  # type: ignore[union-attr]
@@ -574,7 +591,8 @@ def equalise(made: Stream, leads: np.ndarray, power: float = 0.75) -> None:
                 scale = ((most / most.median()) ** power).clamp(1 / 16, 16)
                 maker.mix.weight.div_(scale[:, None, None, None])  # type: ignore[union-attr, operator]
                 maker.mix.bias.div_(scale)  # type: ignore[union-attr, operator]
-                block.time.conv.bias.div_(scale)  # type: ignore[union-attr]
+                for time_of in _over_time(net, block):
+                    time_of.conv.bias.div_(scale)  # type: ignore[union-attr]
                 block.mix.weight.mul_(scale[None, :, None, None])  # type: ignore[union-attr, operator]
 
 

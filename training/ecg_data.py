@@ -367,6 +367,10 @@ class MixSettings:
     """References run up to this share faster or slower."""
     blend: float = 0.0
     """Share of references that are two leads of one record, in any proportion."""
+    warp: float = 0.0
+    """The pace of references sways by up to this share within a piece."""
+    colour: float = 0.0
+    """Share of references with some frequencies stronger and others weaker, by 2 dB rms, without delay."""
 
 
 class Mixtures:
@@ -377,7 +381,7 @@ class Mixtures:
         self, pieces: Sequence[Piece], noises: NoiseTracks, settings: MixSettings, seed: int
     ) -> None:
         self.pieces, self.noises, self.settings, self.seed = pieces, noises, settings, seed
-        need = -(-int(settings.samples * (1 + settings.speed)) // RATE_HZ)
+        need = -(-int(settings.samples * (1 + settings.speed) * (1 + settings.warp)) // RATE_HZ)
         self.starts = []
         for p in pieces:
             good = p.usable & _clear(p, settings.own_noise_db)
@@ -397,7 +401,9 @@ class Mixtures:
         k = members[int(rng.integers(len(members)))]
         n = self.settings.samples
         faster = 1.0 + rng.uniform(-1, 1) * self.settings.speed if self.settings.speed else 1.0
-        need = min(int(np.ceil(n * faster)), len(self.pieces[k].samples))
+        pace = faster * (1 + self._swaying(rng, n)) if self.settings.warp else None
+        longer = int(np.ceil(n * faster)) if pace is None else int(np.ceil(pace.sum()))
+        need = min(longer, len(self.pieces[k].samples))
         start = int(rng.choice(self.starts[k])) * RATE_HZ + int(rng.integers(RATE_HZ))
         start = max(0, min(start, len(self.pieces[k].samples) - need))
         x = self.pieces[k].samples[start : start + need].astype(np.float64)
@@ -408,12 +414,19 @@ class Mixtures:
                 other = self.pieces[others[0]].samples[start : start + need]
                 if len(other) == len(x):
                     x = np.cos(turn) * x + np.sin(turn) * other
-        if faster != 1.0:
-            at = np.arange(n) * faster
+        if faster != 1.0 or pace is not None:
+            at = np.arange(n) * faster if pace is None else np.cumsum(pace) - pace[0]
             x = np.interp(at, np.arange(len(x)), x)
         x = x[:n]
+        if self.settings.colour and rng.random() < self.settings.colour:
+            x = _coloured(rng, x)
         sign = -1.0 if rng.random() < 0.25 else 1.0
         return x * sign * 10 ** (rng.uniform(-8, 8) / 20)
+
+    def _swaying(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Straight lines between random shares, one every two seconds."""
+        knots = rng.uniform(-1, 1, n // (2 * RATE_HZ) + 2) * self.settings.warp
+        return np.interp(np.arange(n) / (2 * RATE_HZ), np.arange(len(knots)), knots)
 
     def noise(self, rng: np.random.Generator, n: int) -> np.ndarray:
         s = self.settings
@@ -449,6 +462,13 @@ class Mixtures:
                 x[span], y[span] = 0.0, y[start]
             clean[k], noisy[k] = x, y
         return clean, noisy
+
+
+def _coloured(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """x through a smooth random gain over frequency, zero phase."""
+    knots = np.array([0.0, 1.0, 3.0, 8.0, 15.0, 30.0, 60.0, RATE_HZ / 2])
+    gain_db = np.interp(np.fft.rfftfreq(len(x), 1 / RATE_HZ), knots, rng.normal(0, 2.0, len(knots)))
+    return np.fft.irfft(np.fft.rfft(x) * 10 ** (gain_db / 20), len(x))
 
 
 def _clear(p: Piece, least_db: float) -> np.ndarray:

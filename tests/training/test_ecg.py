@@ -22,9 +22,12 @@ TINY: dict[str, Any] = {
     "seed": 3,
     "mix": {"batch": 2, "samples": 1440},
     "train": {"steps": 4, "validate_every": 4, "validate_on": 7, "optimizer": "muon"},
-    "ours": {"net": {"front": 8, "trunk": 16, "head": 16, "fast": [1], "dilations": [1, 4]}},
+    "ours": {"net": {"front": 8, "trunk": 16, "head": 16, "fast": [1], "dilations": [1, 4], "again": [2]}},
     "autoencoder": {"net": {"channels": [4, 4, 4, 4]}, "mix": {"samples": 512}, "loss": {"kind": "mse"}},
-    "diffusion": {"net": {"width": 8, "dilations": [1, 2], "steps": 2}, "mix": {"samples": 1440}},
+    "diffusion": {
+        "net": {"width": 8, "dilations": [1, 2], "steps": 2, "among": [0]},
+        "mix": {"samples": 1440},
+    },
     "export": {"least_db": -50.0, "most_lost_db": 50.0},
 }
 
@@ -70,7 +73,7 @@ def test_streaming_equals_whole() -> None:
     from models.ecg import HOP, EcgDenoiser, EcgShape
 
     torch.manual_seed(1)
-    net = EcgDenoiser(EcgShape(front=8, trunk=12, head=10, fast=(1, 2), dilations=(1, 3))).eval()
+    net = EcgDenoiser(EcgShape(front=8, trunk=12, head=10, fast=(1, 2), dilations=(1, 3), again=(4,))).eval()
     wave = torch.randn(1, 3, 1, 40 * HOP)
     with torch.no_grad():
         whole = net(wave, *net.initial_states())[:3]
