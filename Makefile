@@ -73,8 +73,8 @@ bench: $(TRAIN)/.train  ## measure the released bundle; writes docs/results/*.js
 	$(TRAIN)/bin/stethopi benchmark classify --data $(DATA)
 	$(TRAIN)/bin/stethopi-device bench --instructions --write docs/results/device.json
 
-image:  ## the card image for a Raspberry Pi
-	@echo "make image: not in 0.1.0. On a Pi: python3 -m venv .venv && .venv/bin/pip install '.[pi]' && .venv/bin/stethopi-device run --config device.toml" >&2; exit 2
+image:  ## a card image: not yet; says how to install on a Raspberry Pi
+	@echo "make image: there is none yet. On a Pi: python3 -m venv .venv && .venv/bin/pip install '.[pi]' && .venv/bin/stethopi-device run --config device.toml" >&2; exit 2
 
 clean:  ## remove environments and build products (never data, recordings or exams)
 	rm -rf $(VENV) $(TRAIN) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
