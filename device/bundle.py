@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from device.errors import StethopiError
+from device.errors import BadInput, StethopiError
 from device.figures import one_line_errors
 
 __all__ = ["SCHEMA", "Bundle", "ModelEntry", "find", "load", "sha256_of"]
@@ -96,7 +96,7 @@ def find(state_dir: Path | None = None) -> Path:
 def load(path: Path | None = None, state_dir: Path | None = None) -> Bundle:
     """Load and verify the bundle at `path` (default: the newest there is, see `find`).
 
-    Raises StethopiError naming the file whose schema or sha256 does not fit.
+    Raises StethopiError naming the file whose schema or sha256 does not fit; BadInput where no bundle is.
     """
     folder = Path(path) if path else find(state_dir)
     index = folder / "bundle.json"
@@ -106,7 +106,8 @@ def load(path: Path | None = None, state_dir: Path | None = None) -> Bundle:
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         why = "not there" if missing else f"cannot be read ({error.strerror})"
-        raise StethopiError(f"{index}: {why}; give a folder written by `stethopi release`") from None
+        wrong = BadInput if path else StethopiError
+        raise wrong(f"{index}: {why}; give a folder written by `stethopi release`") from None
     except (ValueError, KeyError, TypeError) as error:
         raise StethopiError(f"{index}: not a bundle's index ({error}); install the bundle again") from None
     if schema != SCHEMA:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from device import bundle
-from device.errors import StethopiError
+from device.errors import BadInput, StethopiError
 
 
 @pytest.fixture
@@ -84,3 +84,11 @@ def test_a_newer_bundle_in_the_state_folder_wins_and_an_older_does_not(copy: Pat
 def test_an_unknown_model_is_named() -> None:
     with pytest.raises(StethopiError, match="no rhythm-of-ages; it has"):
         bundle.load().model("rhythm-of-ages")
+
+
+def test_a_folder_that_somebody_named_and_that_holds_no_bundle_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        bundle.load(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'bundle.json'}: not there; give a folder written by `stethopi release`"
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import builtins
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from device.errors import StethopiError
 from device.panel import Button, FakePanel, GpioPanel, Light, NoPanel, Press, light_table, open_panel
 from device.settings import PanelSettings
+from tests.device.hosts import until
 
 
 def presses(
@@ -178,20 +178,25 @@ def test_every_light_looks_different_and_only_a_stored_exam_is_green() -> None:
 @pytest.mark.parametrize("edges", ["", "silent", "told"])
 def test_the_button_at_its_pin(edges: str) -> None:
     """By edges, and by polling where they cannot be had, or never come."""
-    gpio = FakeGpio()
-    panel = GpioPanel(PanelSettings("gpio", red_pin=-1, green_pin=-1, blue_pin=-1, long_s=0.3), gpio=gpio)
+    gpio, now = FakeGpio(), [10.0]
+    settings = PanelSettings("gpio", red_pin=-1, green_pin=-1, blue_pin=-1, long_s=0.3)
+    panel = GpioPanel(settings, gpio=gpio, monotonic=lambda: now[0])
     gpio.edges = edges
     panel.start()
     panel.show(Light.READY)
-    gpio.set(BUTTON, 0)
-    time.sleep(0.5)
-    gpio.set(BUTTON, 1)
-    assert panel.next_press(20) is Press.LONG
-    time.sleep(0.1)
-    gpio.set(BUTTON, 0)
-    time.sleep(0.25)
-    gpio.set(BUTTON, 1)
-    assert panel.next_press(20) is Press.SHORT
+
+    def after(seconds: float) -> None:
+        """So much later, and the panel has seen it: the look that is under way may still be of before."""
+        now[0] += seconds
+        seen = gpio.reads
+        until(lambda: gpio.reads >= seen + 2)
+
+    for held_s, press in ((0.4, Press.LONG), (0.1, Press.SHORT)):
+        for level, lasts_s in ((0, held_s), (1, 1.0)):
+            gpio.set(BUTTON, level)
+            for seconds in (0.0, 0.05, lasts_s):  # it changes, bounces no more, stays
+                after(seconds)
+        assert panel.next_press(20) is press
     assert panel.next_press(0.0) is None
     assert panel.by_edges == (edges == "told")
     panel.stop()
