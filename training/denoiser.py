@@ -34,7 +34,7 @@ from device.errors import BadInput, StethopiError
 from device.rates import HOP, WORKING_RATE_HZ
 from models.denoiser import SYNTHESIS, TIMES, Denoiser, Shape, tables
 from training import data as data_room
-from training.export import Exported, count_macs
+from training.export import count_macs
 from training.fake_int8 import EVERY, FakeInt8
 from training.metrics import band, improvement, murmur_excess_db, snr_db
 from training.mixing import Mixer, MixSettings, NoisePool, Reference, references
@@ -45,10 +45,10 @@ from training.release import commit_id
 __all__ = [
     "Removal",
     "Validation",
-    "calibration_stream",
     "denoise_whole",
     "export_denoiser",
     "for_int8",
+    "inputs_of",
     "load_net",
     "prune_denoiser",
     "sounds_for_ranges",
@@ -109,10 +109,17 @@ class Removal(nn.Module):
         return torch.cat([done, grid[:, -BEHIND:]], 1).reshape(batch, n)
 
 
-def _shares(net: Denoiser | FakeInt8, x: np.ndarray, window: np.ndarray) -> torch.Tensor:
+def inputs_of(x: np.ndarray, window: np.ndarray) -> dict[str, torch.Tensor]:
+    """What the net hears of sounds (batch, n), by name."""
     wave, spectrum = hear(x, window)
-    states = net.initial_states(x.shape[0])
-    return net(torch.from_numpy(wave)[:, :, None], torch.from_numpy(spectrum)[:, :, None], *states)[0]
+    return {
+        "wave": torch.from_numpy(wave)[:, :, None],
+        "spectrum": torch.from_numpy(spectrum)[:, :, None],
+    }
+
+
+def _shares(net: Denoiser | FakeInt8, x: np.ndarray, window: np.ndarray) -> torch.Tensor:
+    return net(*inputs_of(x, window).values(), *net.initial_states(x.shape[0]))[0]
 
 
 def denoise_whole(
@@ -424,7 +431,7 @@ def _fit(
 
     for step in range(start, steps):
         clean, noisy = mixer.batch(offset + step)
-        wave, spectrum = hear(noisy, coefficients["window"])
+        inputs = inputs_of(noisy, coefficients["window"])
         net.train()
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step)
@@ -432,11 +439,7 @@ def _fit(
         if fake and (step - rounded_from) % 100 == 0:
             fake.measure()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            shares = hearer(
-                torch.from_numpy(wave)[:, :, None],
-                torch.from_numpy(spectrum)[:, :, None],
-                *net.initial_states(len(noisy)),
-            )[0]
+            shares = hearer(*inputs.values(), *net.initial_states(len(noisy)))[0]
         y = removal(torch.from_numpy(noisy), shares.float())
         inner = slice(LOOK_AHEAD, -LOOK_AHEAD)
         quiet = torch.from_numpy((clean == noisy).all(1))
@@ -774,57 +777,6 @@ def training_figures(out: Path) -> dict[str, Any]:
 # ── export ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def calibration_stream(
-    net: Denoiser, sounds: np.ndarray, window: np.ndarray, every: int = EVERY
-) -> dict[str, np.ndarray]:
-    """Inputs of the net, states included, from sounds (batch, n) streamed hop by hop in PyTorch; each 29th
-    hop kept."""
-    wave, spectrum = (torch.from_numpy(v)[:, :, None] for v in hear(sounds, window))
-    states = net.initial_states(len(sounds))
-    names = list(net.examples())
-    kept: dict[str, list[np.ndarray]] = {n: [] for n in names}
-    with torch.no_grad():
-        for t in range(sounds.shape[1] // HOP):
-            here = (wave[..., t * HOP : (t + 1) * HOP], spectrum[..., t : t + 1], *states)
-            if t % every == every // 3 or t == 0:
-                for name, value in zip(names, here, strict=True):
-                    kept[name].append(value.numpy().copy())
-            _, *new = net(*here)
-            states = tuple(new)
-    return {k: np.concatenate(v) for k, v in kept.items()}
-
-
-def _float_file_streams(
-    made: Exported, net: Denoiser, sound: np.ndarray, window: np.ndarray, hops: int
-) -> float:
-    """Largest difference of the float file's shares from PyTorch over so many streamed hops, states fed
-    back."""
-    from device.runtime import Interpreter
-
-    wave, spectrum = hear(sound[None, : hops * HOP], window)
-    with torch.no_grad():
-        want = net(
-            torch.from_numpy(wave)[:, :, None], torch.from_numpy(spectrum)[:, :, None], *net.initial_states(1)
-        )[0][0, :, 0].numpy()
-    interpreter = Interpreter(made.float_tflite)
-    position = {t["name"]: t["position"] for t in made.float_inputs}
-    ins = [t["position"] for t in made.float_inputs]
-    outs = [t["position"] for t in made.float_outputs]
-    states = [np.zeros(made.float_inputs[s["input"]]["shape"], dtype=np.float32) for s in made.states]
-    worst = 0.0
-    for t in range(hops):
-        interpreter.set(
-            position["wave"], np.ascontiguousarray(wave[0, :, t * HOP : (t + 1) * HOP].T[None, None])
-        )
-        interpreter.set(position["spectrum"], np.ascontiguousarray(spectrum[0, :, t][None, None, None]))
-        for s, value in zip(made.states, states, strict=True):
-            interpreter.set(ins[s["input"]], value)
-        interpreter.invoke()
-        states = [interpreter.get(outs[s["output"]]) for s in made.states]
-        worst = max(worst, float(np.max(np.abs(interpreter.get(outs[0]).reshape(-1) - want[:, t]))))
-    return worst
-
-
 def export_denoiser(
     recipe: dict[str, Any], source: Path, data: Path, cache: Path, out: Path
 ) -> dict[str, Any]:
@@ -837,7 +789,7 @@ def export_denoiser(
     from device.bundle import ModelEntry
     from device.denoise import Denoiser as Stage
     from device.denoise import denoise
-    from training.export import ExportRefused, Limits, export
+    from training.export import ExportRefused, Limits, calibration_stream, export, streamed_error
     from training.release import write_part
 
     net, kept = load_net(source)
@@ -848,7 +800,7 @@ def export_denoiser(
     sounds = sounds_for_ranges(recipe, data, cache)
     if not kept.get("int8_aware"):  # such a net has learned with the channels as they are
         for_int8(net, recipe, data, cache)
-    calibration = calibration_stream(net, sounds, coefficients["window"])
+    calibration = calibration_stream(net, inputs_of(sounds, coefficients["window"]), EVERY)
     states = [(f"state_{k:02d}", f"new_{k:02d}") for k in range(len(net.looking_back()))]
     least = float(gate.get("least_db", 12.0))
     made = export(
@@ -863,7 +815,8 @@ def export_denoiser(
         seed=seed,
     )
     report = made.report
-    worst = _float_file_streams(made, net, sounds.reshape(-1), coefficients["window"], 1000)
+    long = sounds.reshape(1, -1)[:, : 1000 * HOP]
+    worst = streamed_error(made, net, inputs_of(long, coefficients["window"]))
     report["float_streamed_error"] = worst
     if not worst < 1e-3:
         raise ExportRefused(

@@ -36,8 +36,8 @@ def test_a_net_goes_the_whole_way_and_runs_in_the_device(tmp_path: Path) -> None
     from device.denoise import denoise
     from device.runtime import Interpreter
     from models.denoiser import Denoiser, tables
-    from training.denoiser import Removal, calibration_stream, denoise_whole
-    from training.export import export
+    from training.denoiser import Removal, denoise_whole, inputs_of
+    from training.export import calibration_stream, export
     from training.prune import prune
 
     net, coefficients = tiny_net(), tables()
@@ -50,7 +50,7 @@ def test_a_net_goes_the_whole_way_and_runs_in_the_device(tmp_path: Path) -> None
         net.shares.bias.fill_(0.0)
     net.eval()
     sounds = noisy()
-    calibration = calibration_stream(net, sounds, coefficients["window"])
+    calibration = calibration_stream(net, inputs_of(sounds, coefficients["window"]))
     states = [(f"state_{k:02d}", f"new_{k:02d}") for k in range(4)]
     made = export(net, net.examples(), net.output_names(), calibration, tmp_path, "denoiser", states=states)
     report = made.report
