@@ -246,13 +246,19 @@ def run_command(
     build: Callable[[], argparse.ArgumentParser], extra_of: Mapping[str, str], argv: list[str] | None = None
 ) -> int:
     """Parse and run a command; the exit code: 0 fine, 1 ran and failed, 2 bad input or usage. What went wrong
-    is one line on stderr; DEBUG=1 adds the traceback. extra_of: which extra brings a package.
+    is one line on stderr; DEBUG=1 adds the traceback. No command at all: the menu, and 2.
+
+    extra_of: which extra brings a package.
     """
     debug = bool(os.environ.get("DEBUG"))
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of device.start
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        arguments = build().parse_args(argv)
+        parser, words = build(), sys.argv[1:] if argv is None else argv
+        if not words:
+            parser.print_help(sys.stderr)
+            return 2
+        arguments = parser.parse_args(words)
         return int(arguments.func(arguments) or 0)
     except StethopiError as error:
         if debug:

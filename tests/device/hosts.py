@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 from paho.mqtt import client as paho
@@ -13,17 +11,7 @@ from paho.mqtt import client as paho
 from device import messages as m
 from tests.wire_schemas import check_published
 
-__all__ = ["Ingest", "until"]
-
-
-def until(true: Callable[[], Any], timeout_s: float = 30.0) -> Any:
-    """Wait for something to become true and give it; fail when it does not."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        if value := true():
-            return value
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.01)
+__all__ = ["Ingest"]
 
 
 class Ingest:

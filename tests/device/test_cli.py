@@ -25,7 +25,8 @@ from device.sources.files import read_sound
 from device.wire import from_json
 from tests.brokers import Mosquitto, free_port
 from tests.device.exams import make_exam
-from tests.device.hosts import Ingest, until
+from tests.device.hosts import Ingest
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -158,6 +159,8 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         assert ended.value.code == 0
         text = capsys.readouterr().out
         assert "example: stethopi-device" in text and "--config FILE" in text
+    assert main([]) == 2
+    assert "print every setting, or check a file" in capsys.readouterr().err, "the menu"
 
 
 def test_settings_are_printed_and_checked(

@@ -32,8 +32,9 @@ from device.subjects import code, codes
 from device.uplink import Pace
 from tests.brokers import Mosquitto
 from tests.device.fakes import META, FakeCleaner, FakeJudge
-from tests.device.hosts import Ingest, until
+from tests.device.hosts import Ingest
 from tests.device.leads import Through
+from tests.waiting import until
 
 HURRIED = Pace(reconnect_first_s=0.05, reconnect_most_s=0.2, announce_first_s=0.2, announce_most_s=0.5)
 

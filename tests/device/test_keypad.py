@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from device import keypad
 from device.keypad import EVENT, Decoder, Keypad
-from tests.device.hosts import until
+from tests.waiting import until
 
 CODES = {character: key for key, character in keypad._KEYS.items() if key < 60}
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from device.errors import StethopiError
 from device.panel import Button, FakePanel, GpioPanel, Light, NoPanel, Press, light_table, open_panel
 from device.settings import PanelSettings
-from tests.device.hosts import until
+from tests.waiting import until
 
 
 def presses(

@@ -22,8 +22,8 @@ from device.panel import FakePanel, Light
 from device.service import Notifier, Signs, Watchdog, start_logging
 from device.sources import Block
 from device.sources.synthetic import HeartSettings, SyntheticSource
-from tests.device.hosts import until
 from tests.device.test_daemon import fakes, running, settings_in, synthetic
+from tests.waiting import until
 
 
 class Systemd:

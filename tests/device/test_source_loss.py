@@ -24,8 +24,8 @@ from device.settings import Settings
 from device.sources.base import Block
 from device.sources.synthetic import HeartSettings, SyntheticSource
 from tests.device.fakes import META, FakeCleaner, FakeJudge
-from tests.device.hosts import until
 from tests.device.test_daemon import running, settings_in
+from tests.waiting import until
 
 RATE = 2000
 
@@ -136,7 +136,7 @@ def test_five_hundred_losses_in_a_row_leave_nothing_behind_and_every_gap_is_mark
     with running(daemon):
         until(lambda: source.starts > 50)
         early = Counted()
-        until(lambda: source.starts > 500, 120)
+        until(lambda: source.starts > 500)
         until(lambda: daemon._gone_since is None and daemon._state == "running")
         late = Counted()
         intake = daemon._intake
@@ -200,7 +200,7 @@ def test_a_source_that_freezes_at_a_random_instant_two_hundred_times(
     daemon, _ = began(tmp_path, monkeypatch, source, clock, panel)
     daemon.uplink = Wire()  # type: ignore[assignment]
     with running(daemon):
-        until(lambda: source.starts > 200, 120)
+        until(lambda: source.starts > 200)
         until(lambda: daemon._gone_since is None and daemon._state == "running")
         intake = daemon._intake
         until(lambda: intake.lost == source.lost)

@@ -19,7 +19,8 @@ from device.outbox import Outbox
 from device.uplink import Broker, Pace, Uplink, broker_answers
 from tests.brokers import Mosquitto, free_port
 from tests.device.exams import make_exam
-from tests.device.hosts import Ingest, until
+from tests.device.hosts import Ingest
+from tests.waiting import until
 
 ADDRESS = m.Address("village", "stetho-1")
 STATE = m.State(True, "0.1.0", "1", "running", "0" * 32)

@@ -9,9 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,11 @@ import pytest
 import soundfile
 
 from tests.brokers import free_port
+from tests.waiting import until
 
-__all__ = ["Daemon", "Program", "Serve", "arrived_whole", "ended", "until"]
+__all__ = ["Daemon", "Program", "Serve", "arrived_whole", "ended"]
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 120.0
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait until `condition()` is true, and give it back; fail with `what` when it never is."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {PATIENCE_S:.0f} s in vain: {what}")
-        time.sleep(0.05)
 
 
 def _rows(path: Path | None, table: str) -> int:

@@ -13,7 +13,8 @@ import pytest
 
 from device import messages as m
 from tests.brokers import Mosquitto, free_port
-from tests.process.programs import Daemon, Serve, arrived_whole, ended, until
+from tests.process.programs import Daemon, Serve, arrived_whole, ended
+from tests.waiting import until
 
 pytestmark = pytest.mark.process
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.programs import ROOT, until
+from tests.process.programs import ROOT
+from tests.waiting import until
 
 pytestmark = pytest.mark.process
 

@@ -12,7 +12,8 @@ import soundfile
 
 from tests.brokers import Mosquitto
 from tests.device.leads import beating, write_record
-from tests.process.programs import Daemon, Serve, arrived_whole, ended, until
+from tests.process.programs import Daemon, Serve, arrived_whole, ended
+from tests.waiting import until
 
 pytestmark = pytest.mark.process
 
