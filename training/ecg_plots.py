@@ -97,11 +97,12 @@ def before_after(out: Path, data: Path, to: Path, models: Sequence[str] | None =
 
 
 def trials(folder: Path, to: Path) -> Path:
-    """What trainings of ours in the subfolders of `folder` have shown, by the subfolder's name, as JSON."""
-    from training.ecg import checkpoint_path, load_system
+    """What trainings in the subfolders of `folder` had shown when the dev part was last asked, by the
+    subfolder's name, as JSON."""
+    from training.ecg import load_system
 
     rows = []
-    for path in sorted(checkpoint_path(p, "ours") for p in folder.iterdir() if p.is_dir()):
+    for path in sorted(folder.glob("*/ecg-*.pt")):
         made, kept = load_system(path)
         parameters, macs = made.parameters_and_macs()
         rows.append(
@@ -109,13 +110,13 @@ def trials(folder: Path, to: Path) -> Path:
                 "name": path.parent.name,
                 "parameters": parameters,
                 "mac_per_s": round(macs),
-                "steps": kept["step"],
+                "steps": kept["validations"][-1][0],
                 "net": kept["of"]["net"],
                 "dev": kept["validations"][-1][1],
             }
         )
     if not rows:
-        raise BadInput(f"{folder}: no folder with ecg-ours.pt in it; run: stethopi train ecg-denoiser")
+        raise BadInput(f"{folder}: no folder with an ecg-….pt in it; run: stethopi train ecg-denoiser")
     content = {"what": "short trials of the ECG's network; dev decides", "rows": rows}
     temporary = to.with_name(to.name + ".tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
