@@ -48,7 +48,7 @@ def codes(prefix: str, first: int, count: int) -> list[str]:
     if not re.fullmatch(r"[A-Z0-9]{0,8}", prefix):
         raise BadInput(f"prefix {prefix}: must be up to 8 capitals and digits; use for instance V3")
     if not 1 <= count <= 10_000 or not 0 <= first <= 999_999:
-        raise BadInput(f"codes {first} to {first + count}: give 1 to 10000 codes, from 0 to 999999")
+        raise BadInput(f"{count} codes from {first} on: give 1 to 10000 codes, the first from 0 to 999999")
     return [code(prefix, number) for number in range(first, first + count)]
 
 

@@ -169,11 +169,20 @@ class Host:
             except OSError as error:
                 why = error
         else:
-            raise StethopiError(
-                f"--http {self.http_host}:{self.http_port}: cannot listen there ({why.strerror}); "
-                f"give another port, for example --http {self.http_host}:{self.http_port % 65535 + 1}"
+            raise BadInput(
+                f"--http {self.http_host}:{self.http_port}: cannot listen there "
+                f"({str(why.strerror).split(' (while')[0]}); {self._elsewhere(why)}"
             )
         self.http_port = int(self._socket.getsockname()[1])
+
+    def _elsewhere(self, why: OSError) -> str:
+        import errno
+
+        if why.errno == errno.EADDRINUSE:
+            return f"give another port, for example --http {self.http_host}:{self.http_port % 65535 + 1}"
+        if why.errno == errno.EACCES:
+            return f"give a port from 1024 on, for example --http {self.http_host}:{DEFAULT_HTTP_PORT}"
+        return "give an address of this machine: 127.0.0.1 for itself, 0.0.0.0 for all its networks"
 
     def stop(self) -> None:
         if self.ingest is not None:

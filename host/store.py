@@ -295,9 +295,8 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / "lock").open("a+")
         except OSError as error:
-            raise BadInput(
-                f"{self.folder}: cannot be the store ({error.strerror}); give another with --store"
-            ) from None
+            why = "it is a file" if self.folder.is_file() else error.strerror
+            raise BadInput(f"{self.folder}: cannot be the store ({why}); give another with --store") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from device.errors import BadInput, StethopiError
+from device.errors import BadInput
 from host.broker import EmbeddedBroker, port_is_free
 from host.cli import build_parser, main
 from host.serve import Host, default_store, is_loopback, parse_listen
@@ -41,7 +41,7 @@ def test_a_taken_port_is_avoided_or_refused(tmp_path: Path) -> None:
         with Host(tmp_path / "store", embedded=EmbeddedBroker(), http_port=port) as host:
             assert host.http_port != port and str(host.http_port) in host.url
         with pytest.raises(
-            StethopiError, match=rf"--http 127\.0\.0\.1:{port}: cannot listen there .*give another"
+            BadInput, match=rf"--http 127\.0\.0\.1:{port}: cannot listen there .*give another"
         ):
             Host(tmp_path / "store", embedded=EmbeddedBroker(), http_port=port, exact_http=True).start()
 
@@ -50,7 +50,7 @@ def test_a_failed_start_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     broker = EmbeddedBroker(free_port(), exact=True)
     host = Host(tmp_path / "file", embedded=broker, http_port=free_port(), exact_http=True)
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInput, match=r"cannot be the store \(it is a file\); give another"):
         host.start()
     assert port_is_free(host.http_port) and port_is_free(broker.port)
 
@@ -60,6 +60,7 @@ def test_a_failed_start_leaves_nothing_behind(tmp_path: Path) -> None:
     [
         (["--http", "nonsense"], "--http nonsense: not HOST:PORT"),
         (["--http", "127.0.0.1:99999"], "not HOST:PORT"),
+        (["--http", "192.0.2.1:8080"], "(Cannot assign requested address); give an address of this machine"),
         (["--broker", "http://b"], "not an address of a broker"),
         (["--broker", "mqtt://u:p@b"], "a password does not belong in the address"),
         (["--embedded-broker", "--password-file", "x"], "the embedded broker asks for none"),

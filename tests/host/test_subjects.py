@@ -45,7 +45,7 @@ def test_without_files_they_are_printed(capsys: pytest.CaptureFixture[str]) -> N
             "stethopi: prefix v3: must be up to 8 capitals and digits; use",
             2,
         ),
-        (["--count", "0"], "stethopi: codes 1 to 1: give 1 to 10000 codes, from 0 to 999999\n", 2),
+        (["--count", "0"], "stethopi: 0 codes from 1 on: give 1 to 10000 codes, the first from", 2),
         (["--list", "/nowhere/codes.txt"], "stethopi: /nowhere/codes.txt: cannot be written", 1),
     ],
 )
