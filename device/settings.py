@@ -342,7 +342,7 @@ class Settings:
             text = path.read_text("utf-8")
         except FileNotFoundError:
             raise BadInput(
-                f"{path}: no such settings file; `python -m device.settings` prints one to start from"
+                f"{path}: no such settings file; write one: stethopi-device settings > {path}"
             ) from None
         except UnicodeDecodeError:
             raise BadInput(f"{path}: is no UTF-8 text; save it as UTF-8") from None

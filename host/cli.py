@@ -31,6 +31,8 @@ _EXTRA_OF = {
     "onnxscript": "train",
     "pywt": "train",
     "noisereduce": "train",
+    "neurokit2": "train",
+    "wfdb": "train",
     "tensorflow": "train",
 }
 """Which extra brings a package, by the package's import name."""

@@ -44,6 +44,12 @@ _ANSWER_TO_5_S = 4.0
 """A broker that knows 3.1.1 only may say nothing at all to MQTT 5 (amqtt does)."""
 _SESSION_S = 7 * 86400
 """How long a broker with memory keeps messages for a host that is away (MQTT 5)."""
+_NOT_LET_IN = "; check USER in --broker and what --password-file holds"
+_REMEDY = {
+    "not authorized": _NOT_LET_IN,
+    "bad user name or password": _NOT_LET_IN,
+    "connection refused": "; start one there, or serve with --embedded-broker",
+}
 
 
 @dataclass(frozen=True)
@@ -296,7 +302,8 @@ class Ingest:
             self._away_since = time.monotonic()
         if not self._told_away:
             self._told_away = True
-            log.warning("broker %s is away (%s); trying again until it is back", self.broker, why)
+            said = why + _REMEDY.get(why.lower(), "")
+            log.warning("broker %s is away (%s); trying again until it is back", self.broker, said)
             self._tell({"type": "broker", "connected": False})
             self.store.forget_online()
 

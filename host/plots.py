@@ -77,7 +77,8 @@ def _heart_sounds(axes: Sequence[Any], states: Sequence[HeartState], seconds: fl
                 fontsize=6.5,
                 color=colour,
             )
-    axes[-1].legend(loc="upper right", fontsize=7, ncols=2, framealpha=0.8)
+    if len(states) > 4 * _MOST_NAMED:  # else each has its name, and a legend would cover beats
+        axes[-1].legend(loc="upper right", fontsize=7, ncols=2, framealpha=0.8)
 
 
 def before_after(

@@ -27,6 +27,9 @@ __all__ = ["FORMATS", "Arecord", "decoded"]
 FORMATS = {"S32_LE": 4, "S24_3LE": 3, "S16_LE": 2}
 """Bytes a sample, in the order in which they are tried: an I2S microphone gives sound in the first alone."""
 
+_PLUGINS = {"null", "lavrate", "samplerate", "speexrate", "jack", "oss", "speex", "upmix", "vdownmix"}
+"""ALSA's own names that record from no card."""
+
 _TRY_S = 5.0
 _END_S = 1.0
 
@@ -122,7 +125,8 @@ class Arecord(Capture):
         known = self._known()
         if wanted in known:
             return wanted, ""
-        names = ", ".join(f'"{name}"' for name in [*(card.name for card in there), *known])
+        others = [name for name in known if name not in _PLUGINS]
+        names = ", ".join(f'"{name}"' for name in [*(card.name for card in there), *others])
         raise StethopiError(
             f'no microphone whose name contains "{wanted}" for arecord; there are: {names or "none"}; '
             f"plug it in, or look with: arecord -l"

@@ -77,7 +77,7 @@ def test_cards_and_what_they_were_really_set_to(tmp_path: Path) -> None:
 
 
 FAKE = r"""#!/bin/sh
-if [ "$1" = "-L" ]; then printf 'default\n    whatever\nmine\n'; exit 0; fi
+if [ "$1" = "-L" ]; then printf 'null\nspeexrate\ndefault\n    whatever\nmine\n'; exit 0; fi
 while [ $# -gt 0 ]; do
   case "$1" in -D) pcm=$2;; -f) form=$2;; -c) channels=$2;; -r) rate=$2;; esac
   shift

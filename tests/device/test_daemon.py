@@ -216,6 +216,15 @@ def test_from_the_heart_to_the_host(mosquitto: Mosquitto, tmp_path: Path) -> Non
         assert [w.start for w in windows] == [w.start for w in exam.sites[0].windows]
 
 
+def test_the_last_exam_outwaits_four_tries_to_reach_its_broker() -> None:
+    """The second try follows after a second, then twice as long each time, a tenth more at most; the fourth
+    still has five seconds for its answer. (5 s in all, as it was once, hold three tries and no time.)
+    """
+    pace = Pace()
+    fourth_s = 1.1 * pace.reconnect_first_s * (1 + 2 + 4)
+    assert fourth_s + 5.0 <= daemon_module.CONNECT_S < daemon_module.DELIVER_S
+
+
 def test_commands_start_stop_and_tell(mosquitto: Mosquitto, tmp_path: Path) -> None:
     settings = settings_in(
         tmp_path,

@@ -137,7 +137,9 @@ def test_text_that_is_no_toml_names_the_line() -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "device.toml"
-    with pytest.raises(BadInput, match=f"{path}: no such settings file; .* prints one"):
+    with pytest.raises(
+        BadInput, match=f"{path}: no such settings file; write one: stethopi-device settings > "
+    ):
         Settings.load(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadInput, match="is no UTF-8 text; save it as UTF-8"):

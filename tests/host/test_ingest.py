@@ -24,6 +24,7 @@ from host.store import Store, StoreError
 from tests.brokers import Mosquitto
 from tests.device.exams import make_exam
 from tests.host.arrivals import SOUNDS, chunks
+from tests.waiting import until
 
 WAIT_S = 30.0
 
@@ -210,6 +211,30 @@ def test_a_broker_that_goes_away_is_told_once_and_found_again(
     said = [record.getMessage() for record in caplog.records]
     assert sum("is away" in line for line in said) == 1
     assert sum("came back after" in line for line in said) == 1
+
+
+def test_no_broker_and_a_wrong_password_are_told_with_the_remedy(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "broker"
+    place.mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    broker = Mosquitto(place, extra="password_file /dev/null")
+    config = place / "mosquitto.conf"
+    config.write_text(config.read_text().replace("allow_anonymous true", "allow_anonymous false"))
+    ingest = Ingest(store, BrokerAddress(broker.host, broker.port))
+    ingest.start()
+    try:
+        until(lambda: "(Connection refused; start one there, or serve with --embedded-broker)" in caplog.text)
+    finally:
+        ingest.stop()
+    with broker:
+        ingest = Ingest(store, BrokerAddress(broker.host, broker.port, "doctor", "wrong"))
+        ingest.start()
+        try:
+            until(lambda: "; check USER in --broker and what --password-file holds)" in caplog.text)
+        finally:
+            ingest.stop()
 
 
 def test_a_disk_that_fails_gives_no_receipt_and_is_told_once(
