@@ -171,13 +171,13 @@ def test_a_broken_off_training_goes_on_as_it_would_have(data: Path, tmp_path: Pa
     whole = torch.load(ecg.train_ecg(TINY, model, data, tmp_path / "a"), weights_only=False)
     path = ecg.checkpoint_path(tmp_path / "b", model)
     half = tmp_path / "half.pt"
-    keep = ecg._save
+    keep = ecg.save
 
     def keep_the_second(to: Path, content: dict[str, Any]) -> None:
         keep(half if content["step"] == 2 else to, content)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ecg, "_save", keep_the_second)
+        patch.setattr(ecg, "save", keep_the_second)
         patch.setattr(ecg, "SAVE_EVERY_S", -1.0)
         ecg.train_ecg(TINY, model, data, tmp_path / "b")
     half.replace(path)
@@ -204,6 +204,7 @@ def test_the_refiner_starts_from_ours(run: Path, data: Path, tmp_path: Path) -> 
     out = made.whole(X)
     assert out.shape == X.shape
     assert np.isfinite(out).all()
+    assert np.allclose(made.whole(-X), -out, atol=1e-5)  # heard in both polarities
 
 
 def test_what_a_recipe_gets_wrong_is_named(data: Path, tmp_path: Path) -> None:

@@ -113,10 +113,12 @@ def test_a_batch_is_a_function_of_seed_and_step(data: Path) -> None:
     from training.ecg_data import MixSettings, Mixtures, NoiseTracks, load_pieces
 
     pieces, noises = load_pieces(data, ("train",)), NoiseTracks(data, "train")
-    settings = MixSettings(batch=4, samples=1440, dropout=0.5)
+    settings = MixSettings(batch=4, samples=1440, dropout=0.5, speed=0.2, warp=0.2, blend=0.5, colour=0.7)
     a, b = (Mixtures(pieces, noises, settings, 3) for _ in range(2))
     a.batch(0)
     for x, y in zip(a.batch(7), b.batch(7), strict=True):
+        assert x.shape == (4, 1440)
+        assert np.isfinite(x).all()
         assert np.array_equal(x, y)
     assert not np.array_equal(a.batch(8)[0], a.batch(7)[0])
     assert np.isfinite(a.batch(8)[1]).all()
