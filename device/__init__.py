@@ -1,3 +1,3 @@
 """What runs on the Pi: microphone → clean sound → verdict → exam → delivered."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
