@@ -211,13 +211,11 @@ def vector_difference_db(bundle: Bundle, name: str = "denoiser") -> float:
 def _figures(path: str, folder: Path | None) -> tuple[str, bool]:
     from device.bundle import load
     from device.resample import Decimator
-    from device.sources.files import read_sound
+    from device.screen import read_working_rate
 
     bundle = load(folder)
     entry = bundle.model("denoiser")
-    sound = read_sound(path)
-    decimator = Decimator(sound.rate_hz)
-    x = np.concatenate([decimator.process(sound.samples), decimator.flush()])
+    x, _ = read_working_rate(path)
     stage = Denoiser(entry)
     whole = np.concatenate([stage.process(x), stage.flush()])
     times = stage.step_times

@@ -20,7 +20,7 @@ from device.lanes import BLOCK_BUDGET_S, Shaper
 from device.listen import DeviceListener
 from device.presets import BANDS_HZ, group_delay_s, sections
 from device.rates import HOP_S, WORKING_RATE_HZ
-from device.resample import Decimator
+from device.resample import Decimator, decimate
 from device.settings import ListenSettings
 from device.sources.base import Block, Source
 from device.sources.files import read_sound
@@ -190,8 +190,7 @@ def of_recording(path: str) -> str:
     """What listening does to a recording, and how late each way is by design; a few lines."""
     sound = read_sound(path)
     rate_hz = sound.rate_hz
-    decimator = Decimator(rate_hz)
-    x = np.concatenate([decimator.process(sound.samples), decimator.flush()])
+    x = decimate(sound.samples, rate_hz)
     random = np.random.default_rng(1)
     lines = [f"{path}: {rate_hz} Hz, {len(x) / WORKING_RATE_HZ:.3f} s"]
     for name, (low_hz, high_hz) in BANDS_HZ.items():
@@ -214,7 +213,7 @@ def of_recording(path: str) -> str:
         )
     output = DeviceListener("", ListenSettings(monitor="clean"))
     output._make_lanes(rate_hz if rate_hz >= 8000 else 48000)
-    clean = {"decimator": decimator.delay_s, "hop": HOP_S, "look-ahead": 2 * HOP_S, **output.parts}
+    clean = {"decimator": Decimator(rate_hz).delay_s, "hop": HOP_S, "look-ahead": 2 * HOP_S, **output.parts}
     for name, parts in (("raw", {"waiting, at most": PERIOD_S, "output block": PERIOD_S}), ("clean", clean)):
         each = ", ".join(f"{part} {1e3 * value:.2f}" for part, value in parts.items())
         lines.append(f"{name} to the ear {1e3 * sum(parts.values()):.1f} ms: {each}")

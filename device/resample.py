@@ -33,6 +33,7 @@ __all__ = [
     "Interpolator",
     "Resampler",
     "check_rate",
+    "decimate",
     "resample",
     "to_working",
     "upsample",
@@ -326,6 +327,12 @@ def resample(x: np.ndarray, from_hz: int, to_hz: int, length: int | None = None)
     first = stage.process(x)
     rest = stage.flush(length)
     return np.concatenate([first, rest])[:length]
+
+
+def decimate(x: np.ndarray, rate_hz: int) -> np.ndarray:
+    """A whole sound, float32 (n,), at 2 kHz: (ceil(n * 2000 / rate_hz),), sample k at k / 2000 s of it."""
+    stage = Decimator(rate_hz)
+    return np.concatenate([stage.process(x), stage.flush()])
 
 
 def upsample(x: np.ndarray, rate_hz: int, length: int) -> np.ndarray:

@@ -248,6 +248,7 @@ class Ingest:
         try:
             while not self._stop.is_set():
                 if client.loop(timeout=0.2) != 0:
+                    why = self._refusal or why
                     break
                 stood = stood or self.connected.is_set()
                 if self._refusal is not None or (not stood and time.monotonic() > deadline):

@@ -28,7 +28,7 @@ from device.denoise import Denoiser
 from device.errors import BadInput, StethopiError
 from device.quality import troubles
 from device.rates import WORKING_RATE_HZ
-from device.resample import Decimator, upsample
+from device.resample import decimate, upsample
 from device.screen import Findings, screen_recording
 from device.sources.ecg_files import find_ecgs
 from device.sources.files import SUFFIXES, Sound, read_sound, write_sound
@@ -37,7 +37,7 @@ from host import ecg
 from host.states import NAME as STATES_NAME
 from host.states import HeartState, read_states
 
-__all__ = ["classify", "clean_sound", "denoise", "find_sounds", "screen_sound", "to_working_rate"]
+__all__ = ["classify", "clean_sound", "denoise", "find_sounds", "screen_sound"]
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -58,12 +58,6 @@ def _model(folder: Path | None, name: str) -> bundles.ModelEntry:
     return _bundle(folder).model(name)
 
 
-def to_working_rate(samples: np.ndarray, rate_hz: int) -> np.ndarray:
-    """The whole sound at 2 kHz: float32 (ceil(n * 2000 / rate_hz),), sample k at k / 2000 s of the input."""
-    decimator = Decimator(rate_hz)
-    return np.concatenate([decimator.process(samples), decimator.flush()])
-
-
 def clean_sound(
     sound: Sound, entry: bundles.ModelEntry, strength: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -71,14 +65,14 @@ def clean_sound(
 
     Returns (raw, clean) at the working rate, float32, of equal lengths, both aligned with the input.
     """
-    raw = to_working_rate(sound.samples, sound.rate_hz)
+    raw = decimate(sound.samples, sound.rate_hz)
     denoiser = Denoiser(entry, strength=strength)
     return raw, np.concatenate([denoiser.process(raw), denoiser.flush()])
 
 
 def screen_sound(sound: Sound, entry: bundles.ModelEntry) -> tuple[np.ndarray, Findings]:
     """Screen a whole sound; returns it at the working rate, float32 (n,), with what was found."""
-    raw = to_working_rate(sound.samples, sound.rate_hz)
+    raw = decimate(sound.samples, sound.rate_hz)
     return raw, screen_recording(raw, entry, gaps=sound.working_gaps)
 
 
@@ -232,7 +226,7 @@ def _denoise_one(job: _DenoiseJob) -> _Outcome:
             return _Outcome(job.source, tuple(notes))
         sound = read_sound(job.source)
         if job.model:
-            raw = to_working_rate(sound.samples, sound.rate_hz)
+            raw = decimate(sound.samples, sound.rate_hz)
             clean = raw + np.float32(job.strength) * (_windowed(job.model)(raw) - raw)
         else:
             raw, clean = clean_sound(sound, _model(job.bundle, "denoiser"), job.strength)

@@ -43,8 +43,8 @@ _S1_S = 0.12
 _S2_S = 0.10
 _FRAME_S = 0.5
 _RENDER_S = 1.0
-_MOST_BEATS = 20_000
-"""Held at once; a heart may beat for weeks."""
+_MOST_BEATS = 512
+"""Held at once, some 130 KB; a heart may beat for weeks."""
 
 # (share of the peak, Hz, time constant of the decay in s) of each part of a sound
 _S1_PARTS = ((1.0, 36.0, 0.022), (0.8, 58.0, 0.020), (0.45, 95.0, 0.014), (0.12, 150.0, 0.009))

@@ -219,22 +219,21 @@ def test_no_broker_and_a_wrong_password_are_told_with_the_remedy(
     place = tmp_path / "broker"
     place.mkdir(mode=0o755)
     tmp_path.chmod(0o755)
-    broker = Mosquitto(place, extra="password_file /dev/null")
+    broker = Mosquitto(place)
     config = place / "mosquitto.conf"
     config.write_text(config.read_text().replace("allow_anonymous true", "allow_anonymous false"))
-    ingest = Ingest(store, BrokerAddress(broker.host, broker.port))
-    ingest.start()
-    try:
-        until(lambda: "(Connection refused; start one there, or serve with --embedded-broker)" in caplog.text)
-    finally:
-        ingest.stop()
-    with broker:
-        ingest = Ingest(store, BrokerAddress(broker.host, broker.port, "doctor", "wrong"))
+
+    def told(why: str, *user: str) -> None:
+        ingest = Ingest(store, BrokerAddress(broker.host, broker.port, *user))
         ingest.start()
         try:
-            until(lambda: "; check USER in --broker and what --password-file holds)" in caplog.text)
+            until(lambda: f"is away ({why}); trying again" in caplog.text)
         finally:
             ingest.stop()
+
+    told("Connection refused; start one there, or serve with --embedded-broker")
+    with broker:
+        told("Not authorized; check USER in --broker and what --password-file holds", "doctor", "wrong")
 
 
 def test_a_disk_that_fails_gives_no_receipt_and_is_told_once(
