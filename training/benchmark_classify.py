@@ -87,9 +87,9 @@ def _database(judged: Sequence[_Judged], threshold: float, seed: int) -> dict[st
     return entry
 
 
-def _murmurs(judged: Sequence[_Judged], seed: int) -> dict[str, Any]:
+def _murmurs(judged: Sequence[_Judged], of_patient: float, seed: int) -> dict[str, Any]:
     """CirCor's murmurs, by recording (heard at this position or not) and by patient (the most certain
-    position).
+    position, from the threshold `of_patient` up).
     """
     known = [j for j in judged if j.recording.murmur_here in ("yes", "no")]
     by_recording = np.array([j.found.murmur or 0.0 for j in known])
@@ -112,7 +112,8 @@ def _murmurs(judged: Sequence[_Judged], seed: int) -> dict[str, Any]:
         "patient": {
             "n": len(who),
             "present": int(present.sum()),
-            **scores(by_patient, present, groups, 0.5, seed),
+            "threshold": of_patient,
+            **scores(by_patient, present, groups, of_patient, seed),
             **calibrated(by_patient, present),
         },
     }
@@ -150,7 +151,7 @@ def _row(
     }
     heard = [j for j in judged if j.recording.murmur_here is not None]
     if heard:
-        row["murmur"] = _murmurs(heard, seed)
+        row["murmur"] = _murmurs(heard, float(entry.meta.get("murmur_by_patient", 0.5)), seed)
         say(
             f"  murmur  AUC {row['murmur']['recording']['auc']['value']} by recording,"
             f" {row['murmur']['patient']['auc']['value']} by patient"

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,14 @@ from training.mixing import NoisePool
 from training.quality import CAUSE_OF, Pieces
 from training.release import commit_id
 
-__all__ = ["abstain", "benchmark_quality"]
+__all__ = ["abstaining", "benchmark_quality"]
 
 REPORTED = 0
 JUDGES = ("learned", "plain", "learned and margin")
 """The judge's score; the plain measures'; and the judge's times the distance of the probability from the
 threshold, which the verdict looks at too."""
+
+JUDGES_OF_FOLDS = ("learned", "learned and margin")
 
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 SOURCES = ("a", "b", "e", "f", "circor")
@@ -99,51 +101,68 @@ class _Scorer:
         )
 
 
-def _certainty(row: _Row, by: str, threshold: float) -> float:
-    """By what windows are put in order: quality, perhaps with the verdict's distance from the threshold."""
-    if by == "learned and margin":
-        reach = 1.0 - threshold if row.probability >= threshold else threshold
-        return row.learned * abs(row.probability - threshold) / reach
-    return float(getattr(row, by))
+class _Windows:
+    """Rows as columns, so that a thousand resamples are quick."""
+
+    def __init__(self, rows: Sequence[_Row], thresholds: Mapping[str, float]) -> None:
+        self.groups = [r.group for r in rows]
+        self.names = sorted({r.database for r in rows})
+        self._source = np.array([self.names.index(r.database) for r in rows])
+        self._positive = np.array([r.positive for r in rows], bool)
+        self._probability = np.array([r.probability for r in rows])
+        at = np.array([thresholds[r.database] for r in rows])
+        self._called = self._probability >= at
+        learned = np.array([r.learned for r in rows])
+        reach = np.where(self._called, 1.0 - at, at)
+        self._certainty = {
+            "learned": learned,
+            "plain": np.array([r.plain for r in rows]),
+            "learned and margin": learned * np.abs(self._probability - at) / reach,
+        }
+
+    def macc(self, by: str, share: float, drawn: np.ndarray | None = None) -> dict[str, float]:
+        """MAcc by source of the `share` of each source's windows with the best quality `by` (see JUDGES).
+
+        Cut within each source, for one source's good sound is another one's bad. A source that has only one
+        class among what is left is not there. drawn: numbers of the windows (default: all, once).
+        """
+        drawn = np.arange(len(self._source)) if drawn is None else drawn
+        found = {}
+        for number, name in enumerate(self.names):
+            own = drawn[self._source[drawn] == number]
+            # ties are cut in the order of the rows, which has nothing to do with the label
+            order = np.argsort(self._certainty[by][own], kind="stable")
+            kept = own[order[round((1.0 - share) * len(own)) :]]
+            value = macc(self._called[kept].astype(float), self._positive[kept], 0.5)
+            if not np.isnan(value):
+                found[name] = value
+        return found
 
 
-def abstain(rows: list[_Row], by: str, share: float, thresholds: dict[str, float]) -> dict[str, float]:
-    """MAcc by source of the `share` of each source's windows with the best quality `by` (see JUDGES).
-
-    Cut within each source, for one source's good sound is another one's bad. A source that has only one class
-    among what is left is not there.
+def abstaining(
+    rows: Sequence[_Row],
+    thresholds: Mapping[str, float],
+    seed: int,
+    resamples: int,
+    judges: Sequence[str] = JUDGES,
+) -> dict[str, Any]:
+    """MAcc of windows by the share that is decided, mean over sources, and what the worst tenth costs: a
+    paired interval over subjects.
     """
-    found = {}
-    for name in sorted({r.database for r in rows}):
-        own = [r for r in rows if r.database == name]
-        score = np.array([_certainty(r, by, thresholds[name]) for r in own])
-        # ties are cut in the order of the rows, which has nothing to do with the label
-        kept = [own[k] for k in np.argsort(score, kind="stable")[round((1.0 - share) * len(own)) :]]
-        positive = np.array([r.positive for r in kept], bool)
-        value = macc(np.array([r.probability for r in kept]), positive, thresholds[name])
-        if not np.isnan(value):
-            found[name] = value
-    return found
-
-
-def _abstaining(rows: list[_Row], meta: dict[str, Any], seed: int, resamples: int) -> dict[str, Any]:
-    thresholds = {name: float(meta["threshold"]) for name in {r.database for r in rows}}
-    thresholds["circor"] = 0.5  # the murmur's own probability, fitted to 0.5
+    windows = _Windows(rows, thresholds)
 
     def gain(by: str) -> Callable[[np.ndarray], float]:
         def paired(drawn: np.ndarray) -> float:
-            picked = [rows[k] for k in drawn]
-            before, after = (abstain(picked, by, share, thresholds) for share in (1.0, 0.9))
+            before, after = (windows.macc(by, share, drawn) for share in (1.0, 0.9))
             both = before.keys() & after.keys()
             return float(np.mean([after[name] - before[name] for name in both])) if both else float("nan")
 
         return paired
 
-    groups = [r.group for r in rows]
-    curves = {by: {f"{share:g}": abstain(rows, by, share, thresholds) for share in SHARES} for by in JUDGES}
+    curves = {by: {f"{share:g}": windows.macc(by, share) for share in SHARES} for by in judges}
     return {
         "windows": len(rows),
-        "subjects": len(set(groups)),
+        "subjects": len(set(windows.groups)),
         "macc": {
             by: {share: round(float(np.mean([*found.values()])), 4) for share, found in curve.items()}
             for by, curve in curves.items()
@@ -152,10 +171,60 @@ def _abstaining(rows: list[_Row], meta: dict[str, Any], seed: int, resamples: in
             name: {
                 share: round(found[name], 4) for share, found in curves["learned"].items() if name in found
             }
-            for name in sorted(thresholds)
+            for name in windows.names
         },
-        "gain_without_worst_tenth": {by: bootstrap(gain(by), groups, seed, resamples) for by in JUDGES},
+        "gain_without_worst_tenth": {
+            by: bootstrap(gain(by), windows.groups, seed, resamples) for by in judges
+        },
     }
+
+
+def _bundle_thresholds(meta: Mapping[str, Any]) -> dict[str, float]:
+    # CirCor by the murmur's own probability, fitted to 0.5
+    return {name: 0.5 if name == "circor" else float(meta["threshold"]) for name in SOURCES}
+
+
+def _rows_of_folds(data: Path, cache: Path, entry: ModelEntry, say: Callable[[str], None]) -> list[_Row]:
+    """Windows of the folds whose units of ours are in the cache, each by the int8 network that never heard
+    its subject, at that unit's own operating point (threshold moved to 0.5).
+    """
+    from training import contenders, protocols
+    from training.classifier import Corpus
+    from training.comparison import read_unit, unit_folder, unit_point
+    from training.heard import HeardWindows
+
+    recordings = training_data.recordings(data)
+    units = [protocols.Unit("ours", "folds", str(k)) for k in range(protocols.FOLDS)]
+    there = [(unit, read_unit(cache, unit)) for unit in units]
+    scored = [(unit, one) for unit, one in there if one is not None and one.row == "int8"]
+    if len(scored) < protocols.FOLDS:
+        say(f"{len(scored)} of {protocols.FOLDS} folds of ours are trained; they are left out here")
+        return []
+    heard, corpus = HeardWindows(data, cache, entry, say), Corpus(data, cache, say)
+    index = {r.record: k for k, r in enumerate(recordings)}
+    rows = []
+    for unit, one in scored:
+        say(f"windows of {unit.name}")
+        small = contenders.kept_int8(unit_folder(cache, unit), entry)
+        network, point = screen.Int8Network(small), unit_point(one, recordings, "int8")
+        meta = {**small.meta, **point}
+        at = float(np.log(point["threshold"] / (1.0 - point["threshold"])))
+        for record in one.records["test"]:
+            recording = recordings[index[record]]
+            positive = _positive(recording)
+            if recording.database not in SOURCES or positive is None or recording.seconds < 5.0:
+                continue
+            starts, scores = heard.windows(record)
+            apart = np.flatnonzero(starts % (WINDOW // features.FRAME_HOP) == 0)[:MOST_WINDOWS]
+            inputs = heard.inputs(corpus, index[record], starts[apart], features.View.of(small.meta))
+            for x, score in zip(inputs, scores[apart], strict=True):
+                abnormal, murmur = screen.probabilities(network(x), meta)
+                logit = float(np.log(max(abnormal, 1e-9) / max(1.0 - abnormal, 1e-9))) - at
+                said = murmur if recording.murmur_here is not None else 1.0 / (1.0 + np.exp(-logit))
+                rows.append(
+                    _Row(recording.database, recording.group, positive, said, float(score), float("nan"))
+                )
+    return rows
 
 
 def _bad(scorer: _Scorer, recordings: list[Recording], data: Path, limit: int | None) -> dict[str, Any]:
@@ -274,6 +343,7 @@ def _clipped(x: np.ndarray) -> np.ndarray:
 def benchmark_quality(
     data: Path,
     *,
+    cache: Path | None = None,
     bundle: Path | None = None,
     results: Path | None = None,
     seed: int = 1,
@@ -281,7 +351,11 @@ def benchmark_quality(
     command: str | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Write `results`/quality.json. BadInput when the bundle has no judge. limit: to try, fewer of all."""
+    """Write `results`/quality.json. BadInput when the bundle has no judge.
+
+    cache: where `stethopi benchmark classify` keeps its units; with ours on all folds there, abstaining is
+    measured over all of them, too. limit: to try, fewer of all.
+    """
     found = bundles.load(bundle)
     entry = found.model("classifier")
     if quality.Judge.of(entry.arrays) is None:
@@ -324,6 +398,7 @@ def benchmark_quality(
                     other = scorer.row(recording, positive, spoilt) or row
                 noisy.append(other)
     resamples = 50 if limit else 500
+    thresholds = _bundle_thresholds(entry.meta)
     say("abstaining")
     result: dict[str, Any] = {
         "command": command,
@@ -334,10 +409,13 @@ def benchmark_quality(
         "limit": limit,
         "judge": entry.meta["quality"],
         "abstaining": {
-            "as recorded": _abstaining(clean, entry.meta, seed, resamples),
-            "noise in half of the windows": _abstaining(noisy, entry.meta, seed, resamples),
+            "as recorded": abstaining(clean, thresholds, seed, resamples),
+            "noise in half of the windows": abstaining(noisy, thresholds, seed, resamples),
         },
     }
+    if cache is not None and not limit and (rows := _rows_of_folds(data, cache, entry, say)):
+        of_folds = abstaining(rows, dict.fromkeys(SOURCES, 0.5), seed, resamples, JUDGES_OF_FOLDS)
+        result["abstaining"]["as recorded, five folds"] = of_folds
     say("bad recordings")
     result["bad"] = _bad(scorer, [r for r in all_of_fold if r.reportable], data, limit)
     say("causes")

@@ -180,6 +180,16 @@ def quality_table(result: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _patients_threshold(classifier: Mapping[str, Any]) -> list[str]:
+    at = classifier.get("murmur_by_patient")
+    if at is None:
+        return []
+    return [
+        f"A murmur is said to be present in a patient of several positions where the surest reaches {at};",
+        "at one position, 0.5.",
+    ]
+
+
 def _taught_beside(classifier: Mapping[str, Any]) -> list[str]:
     if not classifier.get("recipe", {}).get("extra_sounds"):
         return []
@@ -229,6 +239,7 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
             "",
             f"Threshold {classifier['threshold']}, undecided from {low} to {high}, fitted on fold"
             f" {classifier['fitted_on']['fold']}.",
+            *_patients_threshold(classifier),
             "The rule that fits the threshold was changed once after fold 0 had been looked at, so MAcc,",
             "sensitivity and specificity below are not untouched by it; AUC is.",
             "It can hear murmurs. It cannot hear coronary disease (most of b and e), which has hardly a",
@@ -246,7 +257,7 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
             for heading, text in (
                 ("Screening at its threshold, fold 0:", classify_tables.referrals(result)),
                 (
-                    "Sources that training never heard (the same recipe with fewer steps, a network each):",
+                    "Sources that training never heard (the same recipe, not pruned, a network each):",
                     classify_tables.left_out(
                         {"models": {"ours": result.get("models", {}).get("ours", {})}}, NAMES
                     ),
@@ -327,6 +338,8 @@ def _note_tables() -> dict[str, str]:
     trials = RESULTS / "screening-trials.json"
     if trials.is_file():
         tables["trials"] = trials_table(json.loads(trials.read_text("utf-8"))) + "\n"
+    if (travel := _read(None, "screening-travel")) is not None:
+        tables["travel"] = classify_tables.travel(travel) + "\n"
     result = _read(None, "classify")
     if result:
         tables["classify"] = classify_table(result) + "\n"

@@ -19,7 +19,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from device.errors import BadInput
 from device.rates import WINDOW, WORKING_RATE_HZ
 from models.classifier import OUTPUTS, STATES, Classifier
 from training import data as training_data
+from training import loop
 from training.data import Recording
 from training.figures import auc, fit_platt, macc
 
@@ -542,13 +542,6 @@ def _loss(
     return total
 
 
-def _save(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
-
-
 def save_curve(path: Path, curve: Sequence[Mapping[str, float]]) -> None:
     """A training curve: steps and losses, for `stethopi plot`."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -574,92 +567,27 @@ def _run(
     """Train `net` for `steps`; resumes from `checkpoint` when that is of the same key. Gives the averaged
     net; the loss every `every` steps goes into `curve_file`.
     """
-    torch.set_num_threads(1)
-    # twice as fast on a CPU for depthwise convolutions; but torch 2.13 writes beyond its memory in the
-    # backward pass
-    # of a strided pointwise convolution of twelve channels or fewer
-    layout = torch.channels_last if min(_channels_of(net)) >= 16 else torch.contiguous_format
+    layout = loop.layout_for(_channels_of(net))
     net = net.to(memory_format=layout)  # type: ignore[call-overload]
     bias = nn.Parameter(torch.zeros(len(drawer.databases), 2))
-    decay = [p for p in net.parameters() if p.ndim > 1]
-    rest = [p for p in net.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decay, "weight_decay": recipe.weight_decay},
-            {"params": [*rest, bias], "weight_decay": 0.0},
-        ],
-        lr=learning_rate,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        learning_rate,
-        total_steps=max(5, steps),
-        pct_start=max(0.1, 2.5 / max(5, steps)),
-        div_factor=10,
-        final_div_factor=100,
-    )
-    averaged = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    begin = 0
-    curve: list[dict[str, float]] = []
-    if checkpoint is not None and checkpoint.is_file():
-        kept = torch.load(checkpoint, weights_only=True)
-        if kept["key"] == key:
-            net.load_state_dict(kept["net"])
-            optimizer.load_state_dict(kept["optimizer"])
-            schedule.load_state_dict(kept["schedule"])
-            averaged, begin = kept["averaged"], kept["step"]
-            curve = kept.get("curve", [])
-            with torch.no_grad():
-                bias.copy_(kept["bias"])
-            say(f"resumed at step {begin} of {steps}")
-    started, running = time.monotonic(), float("nan")
-    net.train()
-    for step in range(begin, steps):
-        torch.manual_seed(recipe.seed * 1_000_003 + first_draw + step)
-        x, labels, database, state = map(torch.from_numpy, drawer.batch(first_draw + step))
+
+    def loss_of(step: int) -> torch.Tensor:
+        x, labels, database, state = map(torch.from_numpy, drawer.batch(step))
         x = x.contiguous(memory_format=layout)
+        states = None
         if net.state_head is not None:
             logits, states = net.forward_with_states(x)
         else:
-            logits, states = net(x), None
-        loss = _loss(logits + bias[database], states, labels, state, recipe)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 2.0)
-        optimizer.step()
-        schedule.step()
-        decay_now = min(recipe.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, value in net.state_dict().items():
-                if value.is_floating_point():
-                    averaged[name].mul_(decay_now).add_(value, alpha=1 - decay_now)
-                else:
-                    averaged[name].copy_(value)
-        value = float(loss.detach())
-        running = value if running != running else 0.98 * running + 0.02 * value
-        done = step + 1
-        if done % every == 0 or done == steps:
-            pace = (time.monotonic() - started) / (done - begin)
-            curve.append({"step": done, "loss": running})
-            say(f"step {done}/{steps}  loss {running:.3f}  {pace * 1e3:.0f} ms a step")
-            if checkpoint is not None and done < steps:
-                _save(
-                    checkpoint,
-                    {
-                        "key": key,
-                        "step": done,
-                        "net": net.state_dict(),
-                        "averaged": averaged,
-                        "bias": bias.detach().clone(),
-                        "optimizer": optimizer.state_dict(),
-                        "schedule": schedule.state_dict(),
-                        "curve": curve,
-                    },
-                )
+            logits = net(x)
+        return _loss(logits + bias[database], states, labels, state, recipe)
+
+    plan = loop.Plan(
+        steps, learning_rate, recipe.weight_decay, recipe.seed, every, first_draw, recipe.average
+    )
+    curve = loop.learn(net, loss_of, plan, beside=[bias], checkpoint=checkpoint, key=key, say=say)
     if curve_file is not None:
         save_curve(curve_file, curve)
-    net.load_state_dict(averaged)
-    return net.eval()
+    return net
 
 
 def train(
@@ -746,7 +674,7 @@ def _channels_of(net: Classifier) -> list[int]:
 
 def save_checkpoint(path: Path, net: Classifier, recipe: Recipe, corpus: Corpus) -> None:
     """Weights with what is needed to build the net and to know where it came from."""
-    _save(
+    loop.save(
         path,
         {
             "channels": _channels_of(net),
@@ -890,6 +818,38 @@ def screen_logits(
     return np.array([sound_logits(training_data.load(r), entry, inner) for r in chosen]).reshape(-1, 2)
 
 
+_LEVELS = np.linspace(0.1, 0.9, 161)
+"""Thresholds that are tried."""
+
+_FEWEST_PATIENTS = 10
+"""Of a class, for a threshold of their own."""
+
+
+def _top(curve: np.ndarray) -> float:
+    """The level at which a curve over _LEVELS, smoothed over 0.1, is highest: no lucky point is taken."""
+    width = 21
+    smooth = np.convolve(curve, np.ones(width) / width, "valid")
+    return float(_LEVELS[width // 2 + int(smooth.argmax())]) if curve.any() else 0.5
+
+
+def _murmur_by_patient(chosen: Sequence[Recording], murmur: np.ndarray) -> float:
+    """From which probability, of a patient's surest position, a murmur is said to be present: of several
+    positions one is soon wrongly sure, so it lies higher than for one. By MAcc over CirCor's patients.
+    """
+    surest: dict[str, float] = {}
+    present: dict[str, bool] = {}
+    for recording, probability in zip(chosen, murmur, strict=True):
+        if recording.meta.get("murmur") in ("present", "absent"):
+            name = recording.meta["patient"]
+            surest[name] = max(surest.get(name, 0.0), float(probability))
+            present[name] = recording.meta["murmur"] == "present"
+    truth = np.array(list(present.values()), bool)
+    if min(truth.sum(), (~truth).sum(), len(truth)) < _FEWEST_PATIENTS:
+        return 0.5
+    values = np.array(list(surest.values()))
+    return round(_top(np.array([macc(values, truth, t) for t in _LEVELS])), 4)
+
+
 def operating_point(logits: np.ndarray, chosen: Sequence[Recording], recipe: Recipe) -> dict[str, Any]:
     """How logits become the probability and the label: fitted on recordings of the fold that decides.
 
@@ -921,23 +881,23 @@ def operating_point(logits: np.ndarray, chosen: Sequence[Recording], recipe: Rec
         )
     else:
         murmur_bias, murmur_temperature = 0.0, 1.0
-    grid = np.linspace(0.1, 0.9, 161)
-    curve = np.zeros(len(grid))
+    heard_logit = np.clip((np.nan_to_num(logits[:, 0]) + murmur_bias) / murmur_temperature, -60.0, 60.0)
+    by_patient = _murmur_by_patient(chosen, 1.0 / (1.0 + np.exp(-heard_logit)))
+    curve = np.zeros(len(_LEVELS))
     for name in sorted(set(database)):
         own = known & (database == name)
         if positive[own].any() and not positive[own].all():
-            row = [macc(probability[own], positive[own], t) for t in grid]
+            row = [macc(probability[own], positive[own], t) for t in _LEVELS]
             heard_there = max(0.0, 2.0 * auc(probability[own], positive[own]) - 1.0)
             curve += heard_there * min(1.0, own.sum() / 50.0) * np.array(row)
-    width = 21
-    smooth = np.convolve(curve, np.ones(width) / width, "valid")
-    threshold = float(grid[width // 2 + int(smooth.argmax())]) if curve.any() else 0.5
+    threshold = _top(curve)
     return {
         "combine": {"murmur": recipe.murmur_share, "abnormal": 1 - recipe.murmur_share},
         "bias": bias,
         "temperature": temperature,
         "murmur_bias": murmur_bias,
         "murmur_temperature": murmur_temperature,
+        "murmur_by_patient": by_patient,
         "threshold": round(threshold, 4),
         "undecided": [round(threshold - recipe.undecided, 4), round(threshold + recipe.undecided, 4)],
         "fitted_on": {"fold": recipe.decide, "recordings": int(known.sum())},

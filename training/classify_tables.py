@@ -20,6 +20,7 @@ __all__ = [
     "people",
     "referrals",
     "table",
+    "travel",
 ]
 
 DEVICES = {
@@ -80,10 +81,13 @@ def models(result: Mapping[str, Any]) -> str:
         murmur = (out.get("murmur") or {}).get("by_abnormal")
         units = [u for p in ("folds", "left-out") for u in entry.get(p, {}).get("units", {}).values()]
         cost: Mapping[str, Any] = max((u["cost"] for u in units), key=len, default={})
-        steps = str(units[0]["steps"]) if units else _DASH
+        steps = " or ".join(str(n) for n in sorted({u["steps"] for u in units})) or _DASH
+        minutes = [u["training_minutes"] for u in units]
         rows.append(
             [
-                f"{name} ({steps} steps)",
+                name,
+                steps,
+                f"{max(minutes):.1f}" if minutes else _DASH,
                 _short(seen.get("auc")),
                 f"{figure(five.get('mean_within_source_auc'))} ({len(folds.get('units', {}))} of 5)"
                 if five
@@ -98,6 +102,8 @@ def models(result: Mapping[str, Any]) -> str:
         )
     head = [
         "AUC",
+        "steps",
+        "minutes on one core, at most",
         "leaky, pooled",
         "subject-wise folds, mean within a source",
         "a left out",
@@ -124,10 +130,24 @@ def left_out(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
             cells = [figure(one[key]) for key in ("auc", "macc")]
             cells += [figure(one["macc_at_best_threshold"])]
             cells += [figure(one[key]) for key in ("sensitivity", "specificity")]
+            cells += [_short((one.get("by_subject") or {}).get("auc"))]
             rows.append([model, kind, label, f"{one['n']} ({one['positive']})", *cells])
     head = ["model", "row", "left out of training", "recordings (abnormal)", "AUC", "MAcc"]
-    head += ["MAcc at its best threshold", "sensitivity", "specificity"]
+    head += ["MAcc at its best threshold", "sensitivity", "specificity", "AUC by subject"]
     return table(head, rows) if rows else ""
+
+
+def travel(result: Mapping[str, Any]) -> str:
+    """Ways to read and to combine the networks that never heard a source; by recording, then by subject."""
+    rows = []
+    for way, found in result["ways"].items():
+        each = [found[name] for name in ("a", "f", "circor") if name in found]
+        mean = sum(one["auc"]["value"] for one in each) / len(each) if len(each) == 3 else None
+        cells = [figure(found.get(name, {}).get("auc")) for name in ("a", "f", "circor")]
+        subject = [_short(found.get(name, {}).get("auc_by_subject")) for name in ("a", "f", "circor")]
+        rows.append([way, *cells, figure(mean), ", ".join(subject)])
+    head = ["AUC, left out", "a", "f", "CirCor (murmur)", "mean", "by subject: a, f, CirCor"]
+    return table(head, rows)
 
 
 def murmurs(result: Mapping[str, Any]) -> str:

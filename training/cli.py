@@ -133,7 +133,7 @@ class _Path:
         if model == "quality":
             from training.quality import train_quality
 
-            train_quality(self.recipes.quality(), self.data, self.out / "classifier", _say)
+            train_quality(self.recipes.quality(), self.data, self.out / "classifier", _say, resume=resume)
             return self.out / "classifier" / "classifier.npz"
         if model == "denoiser":
             from training.denoiser import train_denoiser
@@ -379,6 +379,7 @@ def _benchmark(options: argparse.Namespace) -> int:
 
         benchmark_quality(
             Path(options.data),
+            cache=Path(options.cache).expanduser(),
             bundle=bundle,
             results=results,
             seed=options.seed,
@@ -414,6 +415,11 @@ def _plot(options: argparse.Namespace) -> int:
         results = Path(options.results) if options.results else RESULTS
         for path in plots.draw(data, cache, results, out, options.model or (), _say):
             _say(f"written: {path}")
+        return 0
+    if options.what == "positions":
+        if not options.recording:
+            raise BadInput("plot positions: whose? give --recording PATIENT, a number of CirCor's")
+        plots.draw_positions(data, options.recording, Path(options.out or "positions.png"), say=_say)
         return 0
     if not options.recording or len(options.model or ()) != 1:
         raise BadInput("plot looked: which one? give --recording NAME and one --model NAME")
@@ -514,12 +520,17 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "plot",
         help="draw what the benchmark of screening models found, or where a model looked",
         description="classify: training curves, ROC, confusion and reliability of the models that were"
-        " compared, as PNG. looked: what a model heard of a recording, and where it looked.",
+        " compared, as PNG. looked: what a model heard of a recording, and where it looked. positions: how"
+        " sure the bundle is of a murmur at each position of a CirCor patient.",
         epilog="example: stethopi plot looked --model melcnn-attention --recording 68379_MV",
     )
-    plot.add_argument("what", choices=("classify", "looked"))
+    plot.add_argument("what", choices=("classify", "looked", "positions"))
     plot.add_argument("--model", nargs="+", metavar="NAME", help="these models (default: all)")
-    plot.add_argument("--recording", metavar="NAME", help="looked: a recording below DATA, or a sound file")
+    plot.add_argument(
+        "--recording",
+        metavar="NAME",
+        help="looked: a recording below DATA, or a sound file; positions: a patient's number",
+    )
     plot.add_argument("--checkpoint", metavar="FILE", help="looked: default what train has left in runs")
     plot.add_argument("--results", metavar="DIR", help="where classify.json lies (default: docs/results)")
     _common(plot, out=None, holds="folder of the pictures, or the picture (default: plots, looked.png)")

@@ -27,6 +27,7 @@ from training.data import DATABASES, Recording
 from training.figures import (
     MURMUR_WEIGHTS,
     RESAMPLES,
+    auc,
     bootstrap,
     calibrated,
     calibration_error,
@@ -41,7 +42,19 @@ from training.protocols import Unit
 from training.release import commit_id
 from training.screening_noise import NoisyRecordings, noise_figures
 
-__all__ = ["Scored", "assemble", "murmur_limits", "read_unit", "run_unit", "say_murmurs", "source_scaled"]
+__all__ = [
+    "Scored",
+    "assemble",
+    "loudest_positions",
+    "murmur_limits",
+    "read_scores",
+    "read_unit",
+    "run_unit",
+    "say_murmurs",
+    "source_scaled",
+    "unit_folder",
+    "unit_point",
+]
 
 Say = Callable[[str], None]
 
@@ -65,18 +78,23 @@ class Scored:
         return "int8" if "test/int8" in self.logits else "float"
 
 
-def _place(cache: Path, unit: Unit) -> Path:
+def unit_folder(cache: Path, unit: Unit) -> Path:
+    """Where a unit leaves its scores, its checkpoint and its int8 file."""
     return Path(cache) / "screening" / unit.model / unit.protocol / unit.part
 
 
 def _key(model: Contender, unit: Unit, hashes: Mapping[str, str], seed: int) -> str:
-    said = [unit.name, model.key(), dict(hashes), seed]
+    said = [unit.name, model.key(unit), dict(hashes), seed]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_unit(cache: Path, unit: Unit) -> Scored | None:
     """The scores of a unit that was trained before."""
-    folder = _place(cache, unit)
+    return read_scores(unit_folder(cache, unit), unit)
+
+
+def read_scores(folder: Path, unit: Unit) -> Scored | None:
+    """The scores that a unit has left in `folder`; None where there are none."""
     if not (folder / "unit.json").is_file() or not (folder / "scores.npz").is_file():
         return None
     meta = json.loads((folder / "unit.json").read_text("utf-8"))
@@ -107,7 +125,7 @@ def run_unit(
     if before is not None and before.meta["key"] == key:
         say(f"{unit.name}: there already")
         return before
-    folder = _place(cache, unit)
+    folder = unit_folder(cache, unit)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("unit.json", "scores.npz"):
         (folder / name).unlink(missing_ok=True)
@@ -206,42 +224,84 @@ def _deciding(one: Scored, recordings: Sequence[Recording]) -> list[Recording]:
     return [seen[record] for record in one.records["decide"]]
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A unit's scores by its own operating point."""
+
+    judged: list[Recording]
+    abnormal: np.ndarray
+    """Scaled logit of abnormal of the judged recordings."""
+    murmur: np.ndarray
+    at: float
+    """Scaled logit at which the unit's threshold lies."""
+    deciding: list[Recording]
+    deciding_abnormal: np.ndarray
+
+
+def unit_point(one: Scored, recordings: Sequence[Recording], row: str) -> dict[str, Any]:
+    """The operating point that the unit's deciding fold gives, by the rule of the release."""
+    return operating_point(one.logits[f"decide/{row}"], _deciding(one, recordings), load_recipe(None))
+
+
+def _read(one: Scored, recordings: Sequence[Recording], row: str) -> _Read:
+    by_record = {r.record: r for r in recordings}
+    deciding = _deciding(one, recordings)
+    point = unit_point(one, recordings, row)
+    share = point["combine"]
+
+    def scaled(logits: np.ndarray) -> np.ndarray:
+        score = share["murmur"] * logits[:, 0] + share["abnormal"] * logits[:, 1]
+        return (score + point["bias"]) / point["temperature"]
+
+    test = np.nan_to_num(one.logits[f"test/{row}"], nan=-20.0)
+    threshold = min(max(point["threshold"], 1e-4), 1 - 1e-4)
+    return _Read(
+        [by_record[r] for r in one.records["test"]],
+        scaled(test),
+        (test[:, 0] + point["murmur_bias"]) / point["murmur_temperature"],
+        float(np.log(threshold / (1 - threshold))),
+        deciding,
+        scaled(np.nan_to_num(one.logits[f"decide/{row}"], nan=0.0)),
+    )
+
+
+def _ill(recordings: Sequence[Recording]) -> np.ndarray:
+    return np.array([r.label == "abnormal" for r in recordings], bool)
+
+
+def _own_scaling(read: Sequence[_Read], k: int, database: str, score: np.ndarray) -> np.ndarray | None:
+    """Scores of unit k by the source's own scaling; None where nothing of the source is there to fit it to.
+
+    Fitted to the source's recordings in the other units, each scored by a network that had not learned from
+    it; where there is one unit only, to the recordings of its deciding fold.
+    """
+    others = [one for j, one in enumerate(read) if j != k]
+    known = [(one.judged, one.abnormal) for one in others] or [(read[k].deciding, read[k].deciding_abnormal)]
+    seen = [r for chosen, _ in known for r in chosen]
+    scores = np.concatenate([values for _, values in known])
+    truth, there = _ill(seen), np.array([r.database == database for r in seen], bool)
+    if not there.any():
+        return None
+    return source_scaled(score, scores[there], truth[there], scores, truth, np.ones(len(seen)))
+
+
 def _called(scored: Sequence[Scored], recordings: Sequence[Recording], row: str) -> dict[str, _Called]:
     """Judged recordings by source, each unit with the operating point of its own deciding fold."""
-    recipe = load_recipe(None)
-    by_record = {r.record: r for r in recordings}
+    read = [_read(one, recordings, row) for one in scored]
     found: dict[str, list[_Called]] = {}
-    for one in scored:
-        deciding = _deciding(one, recordings)
-        logits = np.nan_to_num(one.logits[f"decide/{row}"], nan=0.0)
-        point = operating_point(one.logits[f"decide/{row}"], deciding, recipe)
-        share = point["combine"]
-        test = np.nan_to_num(one.logits[f"test/{row}"], nan=-20.0)
-        score = share["murmur"] * test[:, 0] + share["abnormal"] * test[:, 1]
-        own = share["murmur"] * logits[:, 0] + share["abnormal"] * logits[:, 1]
-        threshold = min(max(point["threshold"], 1e-4), 1 - 1e-4)
-        at = np.log(threshold / (1 - threshold))
-        abnormal = _sigmoid((score + point["bias"]) / point["temperature"] - at)
-        murmur = _sigmoid((test[:, 0] + point["murmur_bias"]) / point["murmur_temperature"])
-        judged = [by_record[r] for r in one.records["test"]]
-        truth = np.array([r.label == "abnormal" for r in deciding])
-        weight = np.ones(len(deciding))
-        for database in sorted({r.database for r in judged}):
-            rows = np.array([k for k, r in enumerate(judged) if r.database == database])
-            there = np.array([r.database == database for r in deciding], bool)
-            known = there.any()
-            scaled = np.full(len(rows), np.nan)
-            if known:
-                scaled = source_scaled(score[rows], own[there], truth[there], own, truth, weight)
-            chosen = [judged[k] for k in rows]
+    for k, one in enumerate(read):
+        for database in sorted({r.database for r in one.judged}):
+            rows = np.array([i for i, r in enumerate(one.judged) if r.database == database])
+            own = _own_scaling(read, k, database, one.abnormal[rows])
+            chosen = [one.judged[i] for i in rows]
             found.setdefault(database, []).append(
                 _Called(
                     chosen,
-                    np.array([r.label == "abnormal" for r in chosen]),
-                    abnormal[rows],
-                    murmur[rows],
-                    scaled,
-                    np.full(len(rows), bool(known)),
+                    _ill(chosen),
+                    _sigmoid(one.abnormal[rows] - one.at),
+                    _sigmoid(one.murmur[rows]),
+                    np.full(len(rows), np.nan) if own is None else own,
+                    np.full(len(rows), own is not None),
                 )
             )
     return {
@@ -256,6 +316,26 @@ def _called(scored: Sequence[Scored], recordings: Sequence[Recording], row: str)
     }
 
 
+def _by_subject(
+    recordings: Sequence[Recording], probability: np.ndarray, positive: np.ndarray, seed: int, resamples: int
+) -> dict[str, Any]:
+    """As an exam goes: the mean logit over a subject's recordings, ill where any of them is called so."""
+    rows: dict[str, list[int]] = {}
+    for k, r in enumerate(recordings):
+        rows.setdefault(r.group, []).append(k)
+    groups = sorted(rows)
+    clipped = np.clip(probability, 1e-9, 1 - 1e-9)
+    logit = np.log(clipped / (1 - clipped))
+    mean = _sigmoid(np.array([logit[rows[g]].mean() for g in groups]))
+    ill = np.array([positive[rows[g]].any() for g in groups], bool)
+    return {
+        "n": len(groups),
+        "positive": int(ill.sum()),
+        "auc": bootstrap(lambda k: auc(mean[k], ill[k]), groups, seed, resamples),
+        "macc": bootstrap(lambda k: macc(mean[k], ill[k], 0.5), groups, seed, resamples),
+    }
+
+
 def _source(one: _Called, seed: int, resamples: int) -> dict[str, Any]:
     groups = [r.group for r in one.recordings]
     entry = {
@@ -265,6 +345,7 @@ def _source(one: _Called, seed: int, resamples: int) -> dict[str, Any]:
         **scores(one.abnormal, one.positive, groups, 0.5, seed, resamples),
         "macc_at_best_threshold": _best_macc(one.abnormal, one.positive),
         **calibrated(one.abnormal, one.positive),
+        "by_subject": _by_subject(one.recordings, one.abnormal, one.positive, seed, resamples),
     }
     entry["referrals"] = referrals_of(entry)
     if one.scaled_known.all():
@@ -295,6 +376,7 @@ def _heard(one: _Called, by: str, seed: int, resamples: int) -> dict[str, Any] |
         **scores(probability, positive, [r.group for r in chosen], 0.5, seed, resamples),
         "macc_at_best_threshold": _best_macc(probability, positive),
         **calibrated(probability, positive),
+        "by_subject": _by_subject(chosen, probability, positive, seed, resamples),
     }
 
 
@@ -335,7 +417,7 @@ def _protocol(
         if "noisy" in one.records:
             by_record = {r.record: r for r in recordings}
             heard = {key[6:]: rows for key, rows in one.logits.items() if key.startswith("noisy ")}
-            point = operating_point(one.logits["decide/float"], _deciding(one, recordings), load_recipe(None))
+            point = unit_point(one, recordings, "float")
             found["noise"] = noise_figures([by_record[r] for r in one.records["noisy"]], heard, point)
     windows = [one for one in scored if "windows/float" in one.logits]
     if windows:
@@ -410,14 +492,13 @@ def _by_patient(
     resamples: int,
 ) -> dict[str, Any] | None:
     """The 2022 task on the folds that are there, each with limits from its deciding fold."""
-    recipe = load_recipe(None)
     by_record = {r.record: r for r in recordings}
     patients: list[_Patient] = []
     said: list[str] = []
     for one in scored:
         row = one.row
         deciding = _deciding(one, recordings)
-        point = operating_point(one.logits[f"decide/{row}"], deciding, recipe)
+        point = unit_point(one, recordings, row)
 
         def probability(
             logits: np.ndarray, bias: float = point["murmur_bias"], t: float = point["murmur_temperature"]
@@ -474,7 +555,7 @@ def _by_patient(
     return found
 
 
-def _loudest(data: Path) -> dict[str, str]:
+def loudest_positions(data: Path) -> dict[str, str]:
     """Patient → the position where the expert heard the murmur best, as CirCor tells it."""
     for name in ("circor2022/patients.csv", "circor2022/training_data.csv"):
         path = Path(data) / name
@@ -502,7 +583,7 @@ def assemble(
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """The comparison from the units that are there; `missing` names the others."""
-    loudest = _loudest(data)
+    loudest = loudest_positions(data)
     table: dict[str, Any] = {}
     for model in models:
         everything = protocols.units([model], {r.database for r in recordings})

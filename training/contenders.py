@@ -1,8 +1,8 @@
 """The models that `stethopi benchmark classify` compares, each behind one face: learn a unit, give logits.
 
-`ours` is the released network's recipe, not pruned; the others are the networks of training.screeners by
-their shipped recipes. All give two logits a window, murmur and
-abnormal; a recording's are the means over its windows.
+`ours` is the released network's recipe, not pruned, and on the folds with fewer steps; the others are the
+networks of training.screeners by their shipped recipes. All give two logits a window, murmur and abnormal; a
+recording's are the means over its windows.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ from training.data import Recording
 from training.heard import HeardWindows, batched, one_by_one
 from training.protocols import Unit
 
-__all__ = ["Contender", "Learned", "Ours", "Scorer", "contender", "names", "torch_network"]
+__all__ = ["Contender", "Learned", "Ours", "Scorer", "contender", "kept_int8", "names", "torch_network"]
 
 Say = Callable[[str], None]
+
+FOLD_STEPS = 1200
+"""Of a training of `ours` where no source is left out."""
 
 Scorer = Callable[[Sequence[Recording]], np.ndarray]
 """Recordings → logits (n, 2), murmur and abnormal; nan where nothing can be heard."""
@@ -55,8 +58,8 @@ class Learned:
 class Contender(Protocol):
     name: str
 
-    def key(self) -> str:
-        """Hash of all that decides the weights, beside data and unit."""
+    def key(self, unit: Unit) -> str:
+        """Hash of all that decides the weights of a unit, beside the data."""
         ...
 
     def learn(self, unit: Unit, shown: Sequence[Recording], out: Path, int8: bool, say: Say) -> Learned:
@@ -100,17 +103,24 @@ class Ours:
     def _heard(self) -> HeardWindows:
         return HeardWindows(self.data, self.cache, self.entry, self.say)
 
-    def key(self) -> str:
-        return self.recipe.digest()
+    def _recipe(self, unit: Unit) -> classifier.Recipe:
+        """In full where a source is left out; shorter on the folds, of which there are five."""
+        if unit.protocol == "left-out":
+            return self.recipe
+        return dataclasses.replace(self.recipe, steps=min(self.recipe.steps, FOLD_STEPS))
+
+    def key(self, unit: Unit) -> str:
+        return self._recipe(unit).digest()
 
     def learn(self, unit: Unit, shown: Sequence[Recording], out: Path, int8: bool, say: Say) -> Learned:
+        recipe = self._recipe(unit)
         checkpoint = out / "classifier-full.pt"
         corpus = copy.copy(self._corpus)
         corpus.recordings = list(shown)
-        if checkpoint.is_file() and classifier.load_checkpoint(checkpoint)[1]["recipe"] == self.key():
+        if checkpoint.is_file() and classifier.load_checkpoint(checkpoint)[1]["recipe"] == recipe.digest():
             net, _ = classifier.load_checkpoint(checkpoint)
         else:
-            net = classifier.train(corpus, self.recipe, out, say)
+            net = classifier.train(corpus, recipe, out, say)
         bare = _without_states(net)
         network = torch_network(bare)
         cost: dict[str, Any] = {"parameters": sum(p.numel() for p in bare.parameters())}
@@ -119,7 +129,7 @@ class Ours:
             entry, more = self._int8(bare, corpus, out, say)
             rows["int8"] = self._scorer(corpus, one_by_one(screen.Int8Network(entry)))
             cost |= more
-        return Learned(rows, self.recipe.steps, cost, lambda x: self._of_sound(x, network))
+        return Learned(rows, recipe.steps, cost, lambda x: self._of_sound(x, network))
 
     @property
     def _entry(self) -> ModelEntry:
@@ -157,10 +167,16 @@ class Ours:
                 "mac_per_window": result.report["macs"],
                 "kilobytes": round(result.kilobytes, 1),
             }
+            meta |= {"bands": self.recipe.bands, "range_db": self.recipe.range_db}
             kept.write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
-        meta = json.loads(kept.read_text("utf-8"))
-        cost = {key: meta[key] for key in ("mac_per_window", "kilobytes")}
-        return ModelEntry("classifier", made, {**self.entry.meta, **meta}), cost
+        small = kept_int8(out, self.entry)
+        return small, {key: small.meta[key] for key in ("mac_per_window", "kilobytes")}
+
+
+def kept_int8(folder: Path, entry: ModelEntry) -> ModelEntry:
+    """The int8 network that a unit of ours has left, with the bundle's judge of quality beside it."""
+    meta = json.loads((folder / "int8.json").read_text("utf-8"))
+    return dataclasses.replace(entry, tflite=folder / "int8.tflite", meta={**entry.meta, **meta})
 
 
 def _of_the_weights(recipe: classifier.Recipe) -> classifier.Recipe:
@@ -196,7 +212,7 @@ class Another:
         inputs.into_memory()
         return inputs
 
-    def key(self) -> str:
+    def key(self, unit: Unit) -> str:
         return self.recipe.digest()
 
     def learn(self, unit: Unit, shown: Sequence[Recording], out: Path, int8: bool, say: Say) -> Learned:

@@ -157,14 +157,17 @@ def bootstrap(
     value = figure(everything) if len(groups) else float("nan")
     if np.isnan(value):
         return {"value": None, "low": None, "high": None}
-    names = sorted(set(groups))
-    of = np.array(groups)
-    rows = {name: np.flatnonzero(of == name) for name in names}
+    names, of, counts = np.unique(np.array(groups), return_inverse=True, return_counts=True)
+    by_group = np.argsort(of, kind="stable")
+    starts = np.cumsum(counts) - counts
     rng = np.random.default_rng(seed)
     values: list[float] = []
     for _ in range(10 * resamples):
         drawn = rng.integers(len(names), size=len(names))
-        one = figure(np.concatenate([rows[names[k]] for k in drawn]))
+        # the rows of the drawn groups, one group after the other
+        many = counts[drawn]
+        before = np.cumsum(many) - many
+        one = figure(by_group[np.repeat(starts[drawn] - before, many) + np.arange(many.sum())])
         if not np.isnan(one):
             values.append(one)
         if len(values) == resamples:

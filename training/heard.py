@@ -8,6 +8,7 @@ same recordings (training.comparison) without judging the sound anew for each: w
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -38,7 +39,9 @@ class HeardWindows:
         recordings = training_data.recordings(data)
         hashes = training_data.data_hashes(data)
         said = hashlib.sha256(json.dumps([str(Path(data).resolve()), hashes]).encode())
-        said.update(Path(str(quality.__file__)).read_bytes() + repr(features.GRID).encode())
+        said.update(repr(features.GRID).encode())
+        for judging in (quality.assess, quality.measures, quality.Judge):
+            said.update(inspect.getsource(judging).encode())
         for name in sorted(entry.arrays):
             said.update(name.encode() + np.ascontiguousarray(entry.arrays[name]).tobytes())
         file = Path(cache) / f"heard-{said.hexdigest()[:16]}.npz"

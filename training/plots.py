@@ -3,6 +3,7 @@ looked.
 
     stethopi plot classify --out plots      curves.png, roc.png, confusion.png, reliability.png
     stethopi plot looked --model melcnn-attention --recording 68379_MV --out looked.png
+    stethopi plot positions --recording 68379 --out positions.png     a CirCor patient's four positions
 
 ROC curves and training curves come from the scores and checkpoints that `stethopi benchmark classify` keeps
 in the cache, confusion and reliability from docs/results/classify.json, so that a picture never says
@@ -28,7 +29,9 @@ __all__ = [
     "curves",
     "draw",
     "draw_looked",
+    "draw_positions",
     "looked",
+    "positions",
     "reliability",
     "roc",
     "roc_points",
@@ -414,5 +417,72 @@ def draw_looked(
     probability = 1.0 / (1.0 + np.exp(-float(logits[k])))
     title = f"{name}, {model}: p(abnormal) {probability:.2f} in this window; where it looked by {how}"
     looked(out, windows[k], map_, k * every_s + centres, hz, title, spans)
+    say(f"written: {out}")
+    return out
+
+
+def positions(
+    path: Path,
+    heard: Mapping[str, tuple[np.ndarray, float | None]],
+    expert: str | None,
+    title: str,
+) -> None:
+    """A patient's positions below one another: what the network sees of three seconds, and how sure it is of
+    a murmur there. The surest is marked, and the one where the expert heard it best.
+
+    heard: position → (log band powers (bands, frames), probability of a murmur or None).
+    """
+    figure = Figure(figsize=(9, 1.5 * len(heard) + 0.6), layout="constrained", dpi=80)
+    panels = figure.subplots(len(heard), 2, squeeze=False, width_ratios=[6, 1])
+    known = {name: p for name, (_, p) in heard.items() if p is not None}
+    surest = max(known, key=known.__getitem__) if known else None
+    for (left, right), (name, (x, probability)) in zip(panels, heard.items(), strict=True):
+        t = np.arange(x.shape[1]) * _FRAME_S
+        left.pcolormesh(t, np.arange(x.shape[0]), x, cmap="gray_r", shading="nearest", rasterized=True)
+        left.set_yticks([])
+        left.set_ylabel(name, rotation=0, labelpad=16)
+        right.barh([0], [probability or 0.0], color=_ALERT if name == surest else _INK)
+        right.set_xlim(0, 1)
+        right.set_yticks([])
+        told = "unknown" if probability is None else f"{probability:.2f}"
+        marks = [word for word, at in (("surest", surest), ("expert: loudest", expert)) if name == at]
+        right.set_title(", ".join([told, *marks]), fontsize=8, loc="right")
+    panels[-1][0].set_xlabel("seconds")
+    panels[-1][1].set_xlabel("p(murmur)", fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+_FRAME_S = 0.02
+
+
+def draw_positions(
+    data: Path, patient: str, out: Path, bundle: Path | None = None, say: Callable[[str], None] = print
+) -> Path:
+    """A CirCor patient's positions by the bundle: where the murmur is surest. BadInput for one not there."""
+    from device import bundle as bundles
+    from device import features, screen
+    from training import data as training_data
+    from training.comparison import loudest_positions
+
+    own = [r for r in training_data.recordings(data) if r.meta.get("patient") == patient]
+    if not own:
+        raise BadInput(
+            f"--recording {patient}: no patient of CirCor below {data}; give a number such as 68379"
+        )
+    entry = bundles.load(bundle).model("classifier")
+    network, view = screen.Int8Network(entry), features.View.of(entry.meta)
+    heard: dict[str, tuple[np.ndarray, float | None]] = {}
+    for recording in own:
+        sound = training_data.load(recording)
+        found = screen.screen_recording(sound, entry, network=network)
+        power = features.frames_of(features.at_least_a_window(sound))[: features.FRAMES]
+        x = features.network_input(power, view)[:, : int(3 / _FRAME_S)]
+        where = recording.meta.get("position", recording.record)
+        if where not in heard or (found.murmur or 0.0) > (heard[where][1] or 0.0):
+            heard[where] = (x, found.murmur)
+    said = own[0].meta.get("murmur", "unknown")
+    title = f"CirCor, patient {patient}; murmur by the expert: {said}"
+    positions(out, heard, loudest_positions(data).get(patient), title)
     say(f"written: {out}")
     return out

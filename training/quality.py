@@ -366,10 +366,34 @@ def _levelled(arrays: Mapping[str, np.ndarray], good: Pieces, recipe: Recipe) ->
     return moved
 
 
+def _taught_before(part: Path, meta: Mapping[str, Any], recipe: Recipe) -> dict[str, np.ndarray] | None:
+    """The judge beside the classifier, if it is of this recipe. An export takes a judge away, so one that is
+    there was taught for the classifier that is there.
+    """
+    if meta.get("quality", {}).get("recipe") != dataclasses.asdict(recipe):
+        return None
+    with np.load(part / "classifier.npz", allow_pickle=False) as kept:
+        arrays = dict(kept)
+    return arrays if quality.Judge.of(arrays) is not None else None
+
+
+def _taught(
+    recipe: Recipe, data: Path, entry: ModelEntry, say: Callable[[str], None]
+) -> dict[str, np.ndarray]:
+    noise = NoisePool.load(data, "train", free_only=True)
+    teaching = Pieces(data, (2, 3, 4), noise, entry, recipe.recordings, recipe.seed, say)
+    arrays = fit(teaching.many(recipe.seed, recipe.pieces, say), recipe, say)
+    del teaching
+    deciding = Pieces(data, (1,), noise, entry, recipe.recordings // 3, recipe.seed + 1, say)
+    return quality.Judge.named(_levelled(arrays, deciding, recipe))
+
+
 def train_quality(
-    recipe: Recipe, data: Path, part: Path, say: Callable[[str], None] = print
+    recipe: Recipe, data: Path, part: Path, say: Callable[[str], None] = print, *, resume: bool = False
 ) -> dict[str, np.ndarray]:
     """Teach the judge for the exported classifier in `part` and lay it beside it, in classifier.npz.
+
+    resume: a judge of this recipe that is there already stays, and only the operating point is set again.
 
     Which windows count changes with the judge, so the classifier's operating point is set again, on fold 1
     and by the classifier's own rule. A few minutes on one core; the part is replaced when all is done. The
@@ -385,13 +409,7 @@ def train_quality(
     except OSError:
         raise BadInput(f"{index}: not there; run `stethopi export classifier` first") from None
     entry = ModelEntry("classifier", part / "classifier.tflite", meta, {})
-    noise = NoisePool.load(data, "train", free_only=True)
-    teaching = Pieces(data, (2, 3, 4), noise, entry, recipe.recordings, recipe.seed, say)
-    drawn = teaching.many(recipe.seed, recipe.pieces, say)
-    arrays = fit(drawn, recipe, say)
-    del teaching
-    deciding = Pieces(data, (1,), noise, entry, recipe.recordings // 3, recipe.seed + 1, say)
-    arrays = quality.Judge.named(_levelled(arrays, deciding, recipe))
+    arrays = (_taught_before(part, meta, recipe) if resume else None) or _taught(recipe, data, entry, say)
     entry = dataclasses.replace(entry, arrays=arrays)
 
     own = classifier_recipe(None, **meta["recipe"])

@@ -41,8 +41,6 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import os
-import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +60,7 @@ from models.cnn1d import Cnn1d
 from models.melcnn import MelCnn, MelCnnAttention, MelCnnLight
 from models.resnet18 import ResNet18, adapted
 from training import data as training_data
+from training import loop
 from training.classifier import describe, save_curve, targets
 from training.data import Recording
 from training.figures import auc
@@ -482,13 +481,6 @@ def _watched(
     return {"watched_loss": float(loss), "watched_auc": auc(scores[sure], truth[sure, 2] > 0.5)}
 
 
-def _save(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
-
-
 def _read_weights(net: nn.Module, recipe: Recipe, weights: Path) -> None:
     """Published ImageNet weights of ResNet-18 into `net`."""
     if not isinstance(net, ResNet18):
@@ -557,80 +549,30 @@ def train(
         say(f"{recipe.model}: starts from {weights}")
     elif recipe.model == "resnet18":
         say("resnet18: no file of ImageNet weights given (--weights), so training starts from scratch")
-    # twice as fast on a CPU; but torch 2.13 writes beyond its memory in the backward pass of a strided
-    # pointwise convolution of twelve channels or fewer
     channels = [m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d) and m.out_channels > 2]
-    layout = torch.channels_last if min(channels) >= 16 else torch.contiguous_format
+    layout = loop.layout_for(channels)
     net = net.to(memory_format=layout)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(
-        [
-            {
-                "params": [p for p in net.parameters() if p.ndim > 1],
-                "weight_decay": recipe.weight_decay,
-            },
-            {"params": [p for p in net.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        recipe.learning_rate,
-        total_steps=max(5, recipe.steps),
-        pct_start=max(0.1, 2.5 / max(5, recipe.steps)),
-        div_factor=10,
-        final_div_factor=100,
-    )
-    curve: list[dict[str, float]] = []
-    begin = 0
-    if resume is not None and resume.is_file():
-        kept = torch.load(resume, weights_only=True)
-        if kept["key"] == key:
-            net.load_state_dict(kept["net"])
-            optimizer.load_state_dict(kept["optimizer"])
-            schedule.load_state_dict(kept["schedule"])
-            curve, begin = kept["curve"], kept["step"]
-            say(f"{recipe.model}: resumed at step {begin} of {recipe.steps}")
-    started, losses = time.monotonic(), []
-    net.train()
-    for step in range(begin, recipe.steps):
-        torch.manual_seed(recipe.seed * 1_000_003 + step)
+
+    def loss_of(step: int) -> torch.Tensor:
         x, labels = map(torch.from_numpy, drawer.batch(step))
-        loss = _loss(net(x.contiguous(memory_format=layout)), labels, recipe)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 2.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-        done = step + 1
-        if done % every == 0 or done == recipe.steps or done == stop_at:
-            pace = (time.monotonic() - started) / (done - begin)
-            curve.append(
-                {"step": done, "loss": float(np.mean(losses)), **_watched(net, recipe, inputs, watch)}
-            )
-            told = f"  AUC on {len(watch)} others {curve[-1]['watched_auc']:.3f}" if watch else ""
-            say(
-                f"{recipe.model} {done}/{recipe.steps}  loss {curve[-1]['loss']:.3f}{told}"
-                f"  {pace * 1e3:.0f} ms a step"
-            )
-            losses = []
-            if resume is not None and done < recipe.steps:
-                _save(
-                    resume,
-                    {
-                        "key": key,
-                        "step": done,
-                        "net": net.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "schedule": schedule.state_dict(),
-                        "curve": curve,
-                    },
-                )
-        if done == stop_at:
-            break
+        return _loss(net(x.contiguous(memory_format=layout)), labels, recipe)
+
+    plan = loop.Plan(
+        recipe.steps, recipe.learning_rate, recipe.weight_decay, recipe.seed, every, stop_at=stop_at
+    )
+    curve = loop.learn(
+        net,
+        loss_of,
+        plan,
+        checkpoint=resume,
+        key=key,
+        told=lambda point: point | _watched(net, recipe, inputs, watch),
+        name=recipe.model,
+        say=say,
+    )
     net = net.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     if final is not None and resume is not None and stop_at is None:
-        _save(
+        loop.save(
             final,
             {
                 "key": key,

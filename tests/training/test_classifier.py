@@ -193,3 +193,21 @@ def test_no_interval_from_a_class_of_three_people() -> None:
     found = scores(probability, positive, few, 0.5, 1)
     assert found["auc"]["value"] is not None and found["auc"]["low"] is None
     assert found["sensitivity"]["low"] is None and found["specificity"]["low"] is not None
+
+
+def test_a_patients_murmur_needs_more_than_one_positions() -> None:
+    from training.classifier import Recipe, operating_point
+
+    # four positions each: the surest of four lies higher in the healthy, too
+    rng = np.random.default_rng(5)
+    chosen, logits = [], []
+    for k in range(120):
+        ill = k % 3 == 0
+        for position in ("AV", "PV", "TV", "MV"):
+            meta = {"patient": str(k), "position": position, "murmur": "present" if ill else "absent"}
+            here = {"murmur_here": "yes" if ill else "no", "label": "abnormal" if ill else "normal"}
+            chosen.append(recording(database="circor", group=f"g{k}", meta=meta, **here))
+            logits.append(np.full(2, 2.0 * ill + rng.standard_normal()))
+    point = operating_point(np.array(logits), chosen, Recipe())
+    assert 0.55 < point["murmur_by_patient"] <= 0.85
+    assert operating_point(np.array(logits[:8]), chosen[:8], Recipe())["murmur_by_patient"] == 0.5

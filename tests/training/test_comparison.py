@@ -67,7 +67,7 @@ class Fake:
         self.trainings = 0
         self.breaks = False
 
-    def key(self) -> str:
+    def key(self, unit: object) -> str:
         return "fake"
 
     def learn(
@@ -119,7 +119,7 @@ def test_a_unit_is_trained_once_and_a_broken_one_again(tmp_path: Path) -> None:
 
 def test_a_changed_recipe_is_trained_anew(tmp_path: Path) -> None:
     model = run(tmp_path, ["ours/folds/0"])
-    model.key = lambda: "another"  # type: ignore[method-assign]
+    model.key = lambda unit: "another"  # type: ignore[method-assign]
     assert run(tmp_path, ["ours/folds/0"], model).trainings == 2
 
 

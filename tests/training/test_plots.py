@@ -62,6 +62,7 @@ def test_another_kind_of_picture_is_refused(tmp_path: Path) -> None:
     [
         (["looked"], "give --recording NAME and one --model NAME"),
         (["looked", "--recording", "x", "--model", "a", "b"], "one --model NAME"),
+        (["positions"], "give --recording PATIENT"),
     ],
 )
 def test_what_is_to_be_drawn_must_be_said(
@@ -178,3 +179,14 @@ def test_what_the_benchmark_left_is_drawn(tmp_path: Path, capsys: pytest.Capture
     assert all(is_picture(p) for p in out.iterdir())
     assert cli.main(["plot", "classify", *where, "--model", "vgg"]) == 2
     assert "--model vgg: no such model; there are ours" in capsys.readouterr().err
+
+
+@train
+def test_the_positions_of_a_patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folders.make(tmp_path / "data", per_fold=2, seconds=5.0)
+    out = tmp_path / "positions.png"
+    where = ["plot", "positions", "--data", str(data), "--out", str(out), "--recording"]
+    assert cli.main([*where, "circor01"]) == 0
+    assert is_picture(out)
+    assert cli.main([*where, "nobody"]) == 2
+    assert "no patient of CirCor" in capsys.readouterr().err

@@ -39,12 +39,18 @@ def part(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_judge_lies_beside_the_classifier_and_repeats(data: Path, part: Path, tmp_path: Path) -> None:
+def test_the_judge_lies_beside_the_classifier_and_repeats(
+    data: Path, part: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     twin = tmp_path / "twin"
     shutil.copytree(part, twin)
     recipe = teaching.load_recipe(None, **SMALL)
     first = teaching.train_quality(recipe, data, part, lambda text: None)
     second = teaching.train_quality(recipe, data, twin, lambda text: None)
+    # a judge that is there stays where nothing is to be taught anew
+    monkeypatch.setattr(teaching, "_taught", lambda *_: 1 / 0)
+    kept = teaching.train_quality(recipe, data, twin, lambda text: None, resume=True)
+    assert all(np.array_equal(kept[name], second[name]) for name in second)
     assert all((first[name] == second[name]).all() for name in first)
 
     meta = json.loads((part / "classifier.json").read_text())

@@ -1,0 +1,42 @@
+"""Windows judged once give every network the logits that the device's screening gives it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training import folders
+
+pytestmark = pytest.mark.train
+
+
+def test_a_network_hears_what_the_device_hears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from device import bundle, features
+    from models.classifier import Classifier
+    from training.classifier import Corpus, screen_logits
+    from training.contenders import torch_network
+    from training.heard import HeardWindows, batched, one_by_one
+
+    data = folders.make(tmp_path / "data", per_fold=1, seconds=6.0)
+    entry = bundle.load().model("classifier")
+    view = features.View.of(entry.meta)
+    torch.manual_seed(3)
+    net = Classifier((8,) * 7, view=view).eval()
+    net.state_head = None
+    corpus = Corpus(data, tmp_path / "cache")
+    heard = HeardWindows(data, tmp_path / "cache", entry)
+    chosen = corpus.recordings[::2]
+    wanted = screen_logits(chosen, entry, torch_network(net))
+    assert np.isfinite(wanted).all() and wanted.std() > 0
+    np.testing.assert_allclose(heard.logits(corpus, chosen, view, batched(net)), wanted, atol=1e-5)
+    single = one_by_one(torch_network(net))
+    np.testing.assert_allclose(heard.logits(corpus, chosen, view, single), wanted, atol=1e-5)
+    # the windows were kept: nothing is judged a second time
+    monkeypatch.setattr("device.screen.screen_recording", lambda *_, **__: 1 / 0)
+    again = HeardWindows(data, tmp_path / "cache", entry)
+    starts, scores = again.windows(chosen[0].record)
+    assert starts.tolist() == [0, features.FRAMES_EVERY] and ((scores >= 0) & (scores <= 1)).all()
