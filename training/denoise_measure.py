@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from device import bundle as bundles
+from device.bundle import sha256_of
 from device.denoise import denoise
 from device.runtime import runtime_name
 from device.windowed import CLASSIC_RATE_HZ, CLASSIC_WINDOW, WindowedFile, classic_file
@@ -80,7 +81,10 @@ class Row:
 
     @property
     def key(self) -> str:
-        return "" if self.path is None else hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """What this row's file says of how it cleans; of a bundle its denoiser alone."""
+        if self.path is None:
+            return ""
+        return _of_bundle(self.path, "denoiser") if self.way == "bundle" else sha256_of(self.path)
 
     def cleaner(self) -> Cleaner:
         if self.way == "classical":
@@ -362,7 +366,7 @@ def _decided_by(material: Material) -> str:
     for clip in material.clips:
         digest.update(clip.murmur.tobytes())
     makers = (mixing.taps, mixing.hum, mixing.coloured, mixing.NoisePool, Noises, known_murmur)
-    for maker in (*makers, Row, _our_net):
+    for maker in (*makers, Row.cleaner, _our_net):
         digest.update(inspect.getsource(maker).encode())
     for path in (inspect.getfile(classical), inspect.getfile(metrics)):
         digest.update(Path(path).read_bytes())
@@ -378,12 +382,13 @@ def _section_by(name: str, material: Material, bundle: Path) -> list[str]:
     found = [inspect.getsource(section.measure)]
     if name == "classifier":
         judged = " ".join(r.record for r in material.judged)
-        found += [judged, json.dumps(HEARD_LEVELS), _sha256(bundle / "bundle.json")]
+        found += [judged, json.dumps(HEARD_LEVELS), _of_bundle(bundle / "bundle.json", "classifier")]
     return found
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _of_bundle(path: Path, model: str) -> str:
+    """All that a bundle says of one of its models, hashes of its files among it."""
+    return json.dumps(json.loads(path.read_text("utf-8")).get("models", {}).get(model), sort_keys=True)
 
 
 def say(text: str) -> None:

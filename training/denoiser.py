@@ -592,6 +592,31 @@ def equalise(net: Denoiser, sounds: np.ndarray, window: np.ndarray, power: float
             maker = block.mix  # type: ignore[assignment]
 
 
+def equalise_head(net: Denoiser, sounds: np.ndarray, window: np.ndarray, power: float = 0.75) -> None:
+    """The same for what the head hears from the trunk, against what comes past it, in place.
+
+    Both are joined before the head, and the file gives one scale to what is joined: with a trunk of ten times
+    the range, what comes past it (and goes into the trunk, too) would have a tenth of its steps left.
+    """
+    heard: list[torch.Tensor] = []
+    hook = net.head.register_forward_pre_hook(
+        lambda _module, args: heard.append(args[0].abs().amax((0, 2, 3)))
+    )
+    try:
+        with torch.no_grad():
+            _shares(net, sounds, window)
+    finally:
+        hook.remove()
+    last = net.blocks[-1].mix
+    most = heard[0].clamp_min(1e-3)
+    with torch.no_grad():
+        count = last.out_channels  # type: ignore[union-attr]
+        scale = ((most[:count] / most.median()) ** power).clamp(1 / 16, 16)
+        last.weight.div_(scale[:, None, None, None])  # type: ignore[union-attr]
+        last.bias.div_(scale)  # type: ignore[union-attr]
+        net.head.weight[:, :count].mul_(scale[None, :, None, None])
+
+
 def for_int8(net: Denoiser, recipe: dict[str, Any], data: Path, cache: Path) -> None:
     """Even out the trunk's channels, in place, as the recipe's [export] says."""
     power = float(recipe.get("export", {}).get("equalise", 0.75))
@@ -800,6 +825,7 @@ def export_denoiser(
     sounds = sounds_for_ranges(recipe, data, cache)
     if not kept.get("int8_aware"):  # such a net has learned with the channels as they are
         for_int8(net, recipe, data, cache)
+    equalise_head(net, sounds, coefficients["window"], float(gate.get("equalise", 0.75)))
     calibration = calibration_stream(net, inputs_of(sounds, coefficients["window"]), EVERY)
     states = [(f"state_{k:02d}", f"new_{k:02d}") for k in range(len(net.looking_back()))]
     least = float(gate.get("least_db", 12.0))

@@ -100,3 +100,29 @@ def test_a_blend_lies_between_two_nets(tmp_path: Path, monkeypatch: pytest.Monke
     assert nets[2][1]["validation"] == {"all plain": 1.5}
     assert nets[2][1]["blend"] == 0.25
     assert nets[2][1]["step"] == 2
+
+
+def test_what_the_head_hears_is_evened_out_and_the_answer_stays() -> None:
+    import numpy as np
+    import torch
+
+    from models.denoiser import Denoiser, Shape, tables
+    from training.denoiser import equalise_head, inputs_of
+
+    torch.manual_seed(2)
+    net = Denoiser(Shape(front=8, trunk=12, spectrum_width=8, head=8, dilations=(1, 2))).eval()
+    sounds = np.random.default_rng(2).standard_normal((2, 800)).astype(np.float32)
+    window = tables()["window"]
+    heard: list[torch.Tensor] = []
+    net.head.register_forward_pre_hook(lambda _module, args: heard.append(args[0]))
+    inputs = (*inputs_of(sounds, window).values(), *net.initial_states(2))
+    with torch.no_grad():
+        net.blocks[-1].mix.weight.mul_(30.0)  # type: ignore[union-attr,operator]
+        before = net(*inputs)[0]
+        equalise_head(net, sounds, window)
+        after = net(*inputs)[0]
+    assert torch.allclose(before, after, atol=1e-5)
+    loud, _, calm = (float(x[:, :12].max()) for x in heard)
+    past = float(heard[0][:, 12:].max())
+    assert loud > 10 * past
+    assert calm < 3 * past
