@@ -201,7 +201,7 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
     page.keyboard.press("ArrowRight")
     assert abs(audio(page, "clean")["at"] - 1.0) < 0.05
     wave = ".lane[data-kind=raw][data-what=wave] canvas"
-    whole = inked(page, wave)
+    whole = painted(page, wave)
     page.keyboard.press("+")
     changes(page, wave, whole)
     page.keyboard.press("0")
