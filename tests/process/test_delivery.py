@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from device import messages as m
 from tests.brokers import Mosquitto, free_port
@@ -17,6 +19,15 @@ from tests.process.programs import Daemon, Serve, arrived_whole, ended
 from tests.waiting import until
 
 pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def long_recording(tmp_path: Path) -> Path:
+    """Noise that FLAC cannot make small, so that its sound is delivered in several chunks."""
+    noise = np.random.default_rng(3).uniform(-0.5, 0.5, 2000 * 28).astype(np.float32)
+    path = tmp_path / "noise.flac"
+    soundfile.write(path, noise, 2000, subtype="PCM_24")
+    return path
 
 
 def test_a_recording_arrives_once_and_whole(

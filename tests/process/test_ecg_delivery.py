@@ -20,8 +20,8 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture
 def lead(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A record of 30 s whose electrode is off from second 4 to 5.5; and what it holds in mV."""
-    x, _ = beating(30.0, 360, 0.02)
+    """A record of 12 s whose electrode is off from second 4 to 5.5; and what it holds in mV."""
+    x, _ = beating(12.0, 360, 0.02)
     x = (np.rint(x * 200) / 200).astype(np.float32)
     x[4 * 360 : round(5.5 * 360)] = 10.235
     folder = tmp_path / "ecg"
@@ -73,12 +73,12 @@ def test_sound_and_ecg_arrive_whole_with_the_lead_off_in_mid_exam(
 def test_kill_9_of_all_three_after_put_loses_neither(
     tmp_path: Path,
     mosquitto: Mosquitto,
-    long_recording: Path,
+    murmur_recording: Path,
     lead: tuple[Path, np.ndarray],
 ) -> None:
     record, x = lead
     serve = Serve(tmp_path, "--broker", mosquitto.url)
-    daemon = Daemon(tmp_path, mosquitto.port, f"file:{long_recording}", ecg=f"file:{record}", exams=0)
+    daemon = Daemon(tmp_path, mosquitto.port, f"file:{murmur_recording}", ecg=f"file:{record}", exams=0)
     with ended(daemon, serve):
         serve.start()
         mosquitto.kill()  # so that nothing can have been delivered
@@ -90,7 +90,7 @@ def test_kill_9_of_all_three_after_put_loses_neither(
         mosquitto.start()
         serve.start()
         daemon.start(autostart=False)
-        exam = both_whole(serve, long_recording, x)
+        exam = both_whole(serve, murmur_recording, x)
         until(lambda: f"{exam} delivered" in daemon.says(), "the device to hear of it")
 
 
