@@ -24,7 +24,7 @@ FLAGS = [
 ]
 
 
-# not for the session: while Playwright lives in this thread, no other test can run an event loop here
+# no longer than these tests: while Playwright lives in this thread, no other can run an event loop in it
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
     """A running browser."""
