@@ -49,8 +49,8 @@ def soak_table(soak: Mapping[str, Any]) -> str:
     """A long time, accelerated."""
     least, most, last = soak["threads"]
     few, many, end = soak["descriptors"]
-    low, high = soak.get("resident_slope_95", 2 * [soak["resident_slope_mb_a_day"]])
-    warm = soak.get("warm_up_minutes_of_sound", 0)
+    low, high = soak["resident_slope_95"]
+    warm = soak["warm_up_minutes_of_sound"]
     return (
         "\n".join(
             (
