@@ -870,7 +870,7 @@ def operating_point(logits: np.ndarray, chosen: Sequence[Recording], recipe: Rec
                 # a handful of recordings cannot speak as loudly as hundreds
                 weights[cell] = min(1.0, cell.sum() / 20.0) / cell.sum()
     bias, temperature = fit_platt(score[known], positive[known].astype(float), weights[known])
-    probability = 1.0 / (1.0 + np.exp(-np.nan_to_num((score + bias) / temperature)))
+    probability = 1.0 / (1.0 + np.exp(-np.clip(np.nan_to_num((score + bias) / temperature), -60.0, 60.0)))
     heard = usable & (truth[:, 1] >= 1.0)
     if heard.any():
         murmur_positive = truth[:, 0] > 0.5

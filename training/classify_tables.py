@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.figures import FEWEST
+
 __all__ = [
     "DEVICES",
     "calibration",
@@ -117,6 +119,13 @@ def models(result: Mapping[str, Any]) -> str:
     return table(head, rows) if rows else ""
 
 
+def _of_subjects(entry: Mapping[str, Any] | None) -> str:
+    """AUC by subject; a dash where a class has too few of them to say anything."""
+    if not entry or min(entry["positive"], entry["n"] - entry["positive"]) < FEWEST:
+        return _DASH
+    return _short(entry["auc"])
+
+
 def left_out(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Every model on every source that its training never heard."""
     rows = []
@@ -130,7 +139,7 @@ def left_out(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
             cells = [figure(one[key]) for key in ("auc", "macc")]
             cells += [figure(one["macc_at_best_threshold"])]
             cells += [figure(one[key]) for key in ("sensitivity", "specificity")]
-            cells += [_short((one.get("by_subject") or {}).get("auc"))]
+            cells += [_of_subjects(one.get("by_subject"))]
             rows.append([model, kind, label, f"{one['n']} ({one['positive']})", *cells])
     head = ["model", "row", "left out of training", "recordings (abnormal)", "AUC", "MAcc"]
     head += ["MAcc at its best threshold", "sensitivity", "specificity", "AUC by subject"]
@@ -144,7 +153,7 @@ def travel(result: Mapping[str, Any]) -> str:
         each = [found[name] for name in ("a", "f", "circor") if name in found]
         mean = sum(one["auc"]["value"] for one in each) / len(each) if len(each) == 3 else None
         cells = [figure(found.get(name, {}).get("auc")) for name in ("a", "f", "circor")]
-        subject = [_short(found.get(name, {}).get("auc_by_subject")) for name in ("a", "f", "circor")]
+        subject = [_of_subjects(found.get(name, {}).get("by_subject")) for name in ("a", "f", "circor")]
         rows.append([way, *cells, figure(mean), ", ".join(subject)])
     head = ["AUC, left out", "a", "f", "CirCor (murmur)", "mean", "by subject: a, f, CirCor"]
     return table(head, rows)

@@ -134,7 +134,7 @@ def fit_platt(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> 
     a, b = 1.0, 0.0
     design = np.stack([scores, np.ones_like(scores)], axis=1)
     for _ in range(50):
-        p = 1.0 / (1.0 + np.exp(-(a * scores + b)))
+        p = 1.0 / (1.0 + np.exp(-np.clip(a * scores + b, -60.0, 60.0)))
         gradient = design.T @ (weights * (p - positive)) + 1e-3 * np.array([a - 1.0, b])
         hessian = (design * (weights * p * (1 - p))[:, None]).T @ design + 1e-3 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)

@@ -55,7 +55,7 @@ def _save(figure: Figure, path: Path) -> None:
 def _grid(count: int, size: float = 2.9, **options: Any) -> tuple[Figure, list[Any]]:
     columns = min(count, 5)
     rows = -(-count // columns)
-    figure = Figure(figsize=(size * columns, size * rows + 0.5), layout="constrained", dpi=90)
+    figure = Figure(figsize=(size * columns, size * rows + 0.9), layout="constrained", dpi=90)
     axes = figure.subplots(rows, columns, squeeze=False, **options).reshape(-1)
     for one in axes[count:]:
         one.set_visible(False)

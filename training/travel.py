@@ -70,7 +70,11 @@ def _entry(score: np.ndarray, truth: np.ndarray, groups: Sequence[str], seed: in
     return {
         "recordings": int(known.sum()),
         "auc": bootstrap(lambda rows: auc(score[rows], positive[rows]), of, seed),
-        "auc_by_subject": bootstrap(lambda rows: auc(mean[rows], ill[rows]), list(names), seed),
+        "by_subject": {
+            "n": len(names),
+            "positive": int(ill.sum()),
+            "auc": bootstrap(lambda rows: auc(mean[rows], ill[rows]), list(names), seed),
+        },
     }
 
 
