@@ -470,7 +470,8 @@ def _rows(bundle: bundles.Bundle, checkpoints: Path | None) -> dict[str, tuple[C
 def _digest(items: Sequence[Item], beats: Sequence[Item], leads: Sequence[Minute]) -> str:
     """sha256 of all that is measured on."""
     digest = hashlib.sha256()
-    for one in (*items, *beats, *leads):
+    everything: list[Item | Minute] = [*items, *beats, *leads]
+    for one in everything:
         digest.update(one.clean.tobytes() + one.noisy.tobytes())
     return digest.hexdigest()
 
