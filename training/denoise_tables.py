@@ -230,9 +230,9 @@ def goals_table(result: Mapping[str, Any]) -> str:
         [
             *_lines(["figure, fold 0, int8", "goal", "measured", ""], rows),
             "",
-            f"{met} of {len(found)} met. A goal counts as met when the value meets it, and where it asks for an"
-            " interval, when that does; intervals: 95 %, bootstrap over subjects. Classical rows are band-pass, wavelet, spectral gating"
-            " and the best volume, though that one knows the truth.",
+            f"{met} of {len(found)} met. A goal counts as met when the value meets it, and where it asks for"
+            " an interval, when that does; intervals: 95 %, bootstrap over subjects. Classical rows are"
+            " band-pass, wavelet, spectral gating and the best volume, though that one knows the truth.",
         ]
     )
 
