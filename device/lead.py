@@ -108,14 +108,11 @@ class Watch:
         unknown = ~np.isfinite(x)
         marks = _runs(unknown, index, NO_NUMBER)
         away = np.zeros(len(x), bool)
-        if off is not None and off.any() or self._off_until > index:
-            away |= False if off is None else np.asarray(off, bool)
-            away[: max(self._off_until - index, 0)] = True
-            for start, end, _ in _runs(away, index, OFF):
-                until = end + self._settle if off is not None and off[end - index - 1] else end
-                self._off_until = max(self._off_until, until)
-                away[start - index : until - index] = True
-            marks += _runs(away, index, OFF)
+        away[: max(self._off_until - index, 0)] = True
+        for start, end, _ in [] if off is None else _runs(np.asarray(off, bool), index, OFF):
+            self._off_until = end + self._settle
+            away[start - index : self._off_until - index] = True
+        marks += _runs(away, index, OFF)
         flat_ok = ~away
         if self._rails is not None:
             low, high = self._rails

@@ -171,7 +171,7 @@ def _classifier_figures(items: Sequence[Item], material: Material, threshold: fl
     Where a recording was heard in several draws of noise, a figure is the mean of those of each draw, in
     each round of the bootstrap over subjects, too.
     """
-    from training.classifier import auc, macc
+    from training.figures import auc, macc
 
     judged = material.judged
     groups = [r.group for r in judged]

@@ -114,6 +114,18 @@ class Noises:
         return (clean + gain * noise).astype(np.float32)
 
 
+def suited_to_judge(data: Path, fold: int) -> list[data_room.Recording]:
+    """Recordings of a fold that the classifier can be judged by: not of poor quality, 5 s or longer, with a
+    label, and of CirCor with or surely without a murmur here."""
+    found = []
+    for r in data_room.recordings(data):
+        if r.fold != fold or not r.reportable or r.label is None or r.quality == "poor" or r.seconds < 5:
+            continue
+        if r.database != "circor" or r.murmur_here in ("yes", "no"):
+            found.append(r)
+    return found
+
+
 def _in_turn(refs: Sequence[Reference], rng: np.random.Generator) -> list[Reference]:
     """References with their databases in turn, inside each in random order."""
     by: dict[str, list[Reference]] = {}
@@ -282,16 +294,8 @@ class Material:
 
     @cached_property
     def judged(self) -> list[data_room.Recording]:
-        """For the classifier: all of fold 0 that are not of poor quality, 5 s or longer, with a label, and of
-        CirCor with or surely without a murmur here; at a limit below ten each so many-th.
-        """
-        found = []
-        for r in data_room.recordings(self.data):
-            if r.fold != 0 or not r.reportable or r.label is None or r.quality == "poor" or r.seconds < 5:
-                continue
-            if r.database != "circor" or r.murmur_here in ("yes", "no"):
-                found.append(r)
-        return found[:: max(1, 10 // self.each)]
+        """For the classifier: all of fold 0 that suit; at a limit below ten each so many-th."""
+        return suited_to_judge(self.data, 0)[:: max(1, 10 // self.each)]
 
     def rng(self, section: int, k: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, section, k])

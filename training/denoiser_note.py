@@ -88,6 +88,10 @@ def parts(results: Path) -> dict[str, str]:
         from training.benchmark_drift import table
 
         found["drift"] = table(json.loads(path.read_text("utf-8")))
+    if (path := results / "denoise-hearing.json").is_file():
+        from training.benchmark_hearing import table as ways
+
+        found["hearing"] = ways(json.loads(path.read_text("utf-8")))
     return found
 
 

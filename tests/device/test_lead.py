@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from device import lead, messages
@@ -45,6 +45,7 @@ def test_a_high_beat_that_touches_the_end_of_the_range_is_no_lead_off() -> None:
 
 
 @given(st.lists(st.integers(0, 4000), max_size=8))
+@example([3001])  # where the lead has just come off
 @settings(max_examples=25, deadline=None)
 def test_any_chopping_finds_the_same(cuts: list[int]) -> None:
     x, _ = beating(10.0)

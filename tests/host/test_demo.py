@@ -56,7 +56,7 @@ def test_a_recording_that_cannot_be_used_is_told_at_once(
         told = capsys.readouterr()
         assert says in told.err and told.err.count("\n") == 1 and not told.out
 
-    assert main(["demo", "--no-browser", "--bundle", str(tmp_path)]) == 1
+    assert main(["demo", "--no-browser", "--bundle", str(tmp_path)]) == 2
     assert "bundle.json: not there" in capsys.readouterr().err
 
 
