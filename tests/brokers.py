@@ -31,13 +31,16 @@ def free_port() -> int:
 class Mosquitto:
     """One broker process. `host` and `port` stay the same when it is killed and started again."""
 
-    def __init__(self, folder: Path, *, port: int | None = None, extra: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, port: int | None = None, extra: str = "", anonymous: bool = True
+    ) -> None:
         self.host = "127.0.0.1"
         self.port = port or free_port()
         self._log = folder / "mosquitto.log"
         self._config = folder / "mosquitto.conf"
         self._config.write_text(
-            f"listener {self.port} {self.host}\nallow_anonymous true\npersistence false\n{extra}\n"
+            f"listener {self.port} {self.host}\nallow_anonymous {str(anonymous).lower()}\n"
+            f"persistence false\n{extra}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
 

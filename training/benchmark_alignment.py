@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from device.sources.files import read_sound, soundfile
 from device.timeline import Timeline
 from training.data import data_hashes, states
 from training.release import commit_id
+from training.results import write_json
 
 __all__ = ["main", "measure", "simulated"]
 
@@ -230,9 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     path = options.results / "ecg-alignment.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    os.replace(temporary, path)
+    write_json(path, result)
     print(json.dumps(result, indent=1))
     return 0 if all(clock["error_ms_worst"] <= 1e3 * LIMIT_S for clock in clocks) else 1
 

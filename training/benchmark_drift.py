@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +33,7 @@ from device.errors import BadInput, StethopiError
 from device.rates import WORKING_RATE_HZ
 from device.runtime import runtime_name
 from training.metrics import band, snr_db
+from training.results import write_json
 
 __all__ = ["drift", "main", "table", "ten_minutes"]
 
@@ -188,9 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "rows": rows,
     }
     path = options.results / "denoiser-drift.json"
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    os.replace(temporary, path)
+    write_json(path, result)
     print(table(result))
     return 0
 

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +46,7 @@ from training.ecg_data import RATE_HZ, NoiseTracks, Piece
 from training.ecg_metrics import cosine, mad, prd, ssd
 from training.ecg_tables import ANY, KINDS
 from training.metrics import bootstrap, improvement, snr_db
+from training.results import write_json
 
 __all__ = ["benchmark"]
 
@@ -478,9 +478,7 @@ def _digest(items: Sequence[Item], beats: Sequence[Item], leads: Sequence[Minute
 
 def _whole(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    os.replace(temporary, path)
+    write_json(path, content)
 
 
 def benchmark(

@@ -10,8 +10,6 @@ of the training part in turn, segments held back from training), paired.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +28,7 @@ from training.denoise_material import HEARD, suited_to_judge
 from training.figures import auc, macc
 from training.metrics import band, paired_bootstrap
 from training.mixing import NoisePool
+from training.results import write_json
 
 __all__ = ["WAYS", "compare", "hear_each_way", "main", "table"]
 
@@ -182,9 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"stethopi: {problem}", file=sys.stderr)
         return problem.exit_code
     path = options.results / "denoise-hearing.json"
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    os.replace(temporary, path)
+    write_json(path, result)
     print(table(result))
     return 0
 

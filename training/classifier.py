@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from training import data as training_data
 from training import loop
 from training.data import Recording
 from training.figures import auc, fit_platt, macc
+from training.results import write_json
 
 __all__ = [
     "Corpus",
@@ -545,9 +545,7 @@ def _loss(
 def save_curve(path: Path, curve: Sequence[Mapping[str, float]]) -> None:
     """A training curve: steps and losses, for `stethopi plot`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(list(curve), indent=1) + "\n", "utf-8")
-    os.replace(temporary, path)
+    write_json(path, list(curve))
 
 
 def _run(
@@ -1045,9 +1043,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = RESULTS / "screening-trials.json"
         trials = json.loads(path.read_text("utf-8")) if path.is_file() else []
         trials.append({"name": options.trial, "commit": commit_id(), "seed": recipe.seed, **trial})
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(trials, indent=1) + "\n", "utf-8")
-        os.replace(temporary, path)
+        write_json(path, trials)
     return 0
 
 

@@ -19,8 +19,6 @@ Fold 0 is not looked at here.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -59,6 +57,7 @@ from training.fake_int8 import FakeInt8
 from training.metrics import band, bootstrap, improvement
 from training.recipe import read, settings, shipped
 from training.release import commit_id
+from training.results import write_json
 
 __all__ = ["Ahead", "Direct", "begin_anew", "compare", "figures", "main", "read_trials", "run_trial"]
 
@@ -382,9 +381,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             for name, content in figures(trials, options.out, options.data, options.cache).items():
                 path = options.results / f"{name}.json"
-                temporary = path.with_name(path.name + ".tmp")
-                temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-                os.replace(temporary, path)
+                write_json(path, content)
     except StethopiError as problem:
         print(f"stethopi: {problem}", file=sys.stderr)
         return problem.exit_code

@@ -13,8 +13,6 @@ all of it is written down, in docs/results/screening-travel.json.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +30,7 @@ from training.figures import auc, bootstrap
 from training.heard import HeardWindows, batched
 from training.protocols import Unit
 from training.release import commit_id
+from training.results import write_json
 
 __all__ = ["SOURCES", "ways"]
 
@@ -147,9 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{way:<52} {cells}", file=sys.stderr)
     result = {"what": "AUC on a source left out, int8, seed 1", "commit": commit_id(), "ways": table}
     path = RESULTS / "screening-travel.json"
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    os.replace(temporary, path)
+    write_json(path, result)
     return 0
 
 

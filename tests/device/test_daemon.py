@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +90,18 @@ def stored(settings: Settings) -> list[tuple[m.Exam, dict[str, Path]]]:
         found.append((m.read(m.Exam, parcel.result), {s.site: s.path for s in parcel.sounds}))
     box.close()
     return found
+
+
+def asking(host: Ingest) -> Callable[..., m.Answer]:
+    """ask(name, **args) sends the stethoscope a command and gives what it answers."""
+    number = iter(range(100))
+
+    def ask(name: str, **args: str) -> m.Answer:
+        command = m.Command(f"c-{next(number)}", name, 4e9, args)
+        host.command(m.Address("village", "stetho-1"), command)
+        return until(lambda: (a := host.last("answer")) and a.command == command.id and a)
+
+    return ask
 
 
 # ---- the way of an exam
@@ -232,16 +244,8 @@ def test_commands_start_stop_and_tell(mosquitto: Mosquitto, tmp_path: Path) -> N
         source={"pace": "real"},
         exam={"autostart": False, "exams": 0, "max_s": 60, "sites": ["AV", "PV"]},
     )
-    address = m.Address("village", "stetho-1")
-    number = iter(range(100))
-
     with Ingest(mosquitto.host, mosquitto.port) as host:
-
-        def ask(name: str, **args: str) -> m.Answer:
-            command = m.Command(f"c-{next(number)}", name, 4e9, args)
-            host.command(address, command)
-            return until(lambda: (a := host.last("answer")) and a.command == command.id and a)
-
+        ask = asking(host)
         with running(Daemon(settings, models=fakes(), source=synthetic(pace="real"), pace=HURRIED)) as daemon:
             until(lambda: daemon.uplink and daemon.uplink.online and daemon.examiner)
             assert "exam idle" in ask("status").says
@@ -271,14 +275,8 @@ def test_whose_the_next_exam_is_can_be_told_from_the_host(mosquitto: Mosquitto, 
         source={"pace": "real"},
         exam={"autostart": False, "exams": 0, "max_s": 60, "subjects": str(listed)},
     )
-    address, number = m.Address("village", "stetho-1"), iter(range(100))
     with Ingest(mosquitto.host, mosquitto.port) as host:
-
-        def ask(name: str, **args: str) -> m.Answer:
-            command = m.Command(f"c-{next(number)}", name, 4e9, args)
-            host.command(address, command)
-            return until(lambda: (a := host.last("answer")) and a.command == command.id and a)
-
+        ask = asking(host)
         with running(Daemon(settings, models=fakes(), source=synthetic(pace="real"), pace=HURRIED)) as daemon:
             until(lambda: daemon.uplink and daemon.uplink.online and daemon.examiner)
             wrong = ask("subject", code="V3-0042-8")

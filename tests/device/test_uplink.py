@@ -440,9 +440,7 @@ def test_a_password_that_does_not_fit_is_told_with_the_remedy(
     place = tmp_path / "broker"
     place.mkdir(mode=0o755)
     tmp_path.chmod(0o755)
-    broker = Mosquitto(place)
-    config = place / "mosquitto.conf"
-    config.write_text(config.read_text().replace("allow_anonymous true", "allow_anonymous false"))
+    broker = Mosquitto(place, anonymous=False)
     with broker:
         with uplink_to(broker, outbox):
             until(lambda: "check [mqtt] username and password_file" in caplog.text)

@@ -219,9 +219,7 @@ def test_no_broker_and_a_wrong_password_are_told_with_the_remedy(
     place = tmp_path / "broker"
     place.mkdir(mode=0o755)
     tmp_path.chmod(0o755)
-    broker = Mosquitto(place)
-    config = place / "mosquitto.conf"
-    config.write_text(config.read_text().replace("allow_anonymous true", "allow_anonymous false"))
+    broker = Mosquitto(place, anonymous=False)
 
     def told(why: str, *user: str) -> None:
         ingest = Ingest(store, BrokerAddress(broker.host, broker.port, *user))
