@@ -7,7 +7,7 @@ synchronous=FULL) makes the exam exist. A crash before that transaction leaves f
 the next start moves them to `sound/partial` and says so. A crash after it changes nothing.
 
     waiting ──claim──▶ (claimed, in memory only) ──receipt──▶ delivered | refused
-    torn: a sound file is missing or damaged; what is left of it is in quarantine
+    torn: its result or a sound file is missing or damaged; what is left of it is in quarantine
 
 A card wears by what is written, and SQLite writes whole rows in whole pages, twice. So what an exam says is
 packed and lies in a table of its own, which no change of state touches, and pages are small.
@@ -357,8 +357,13 @@ class Outbox:
                 if not pushed and (torn := next((s for s in sounds if not _is_whole(s)), None)):
                     self._mark_torn(exam, f"{torn.path.name} is damaged")
                     continue
+                try:
+                    result = zlib.decompress(packed)
+                except zlib.error:  # one rotten exam must not hold up those behind it
+                    self._mark_torn(exam, "its result is damaged")
+                    continue
                 self._claimed.add(exam)
-                return Parcel(exam, zlib.decompress(packed), digest, sounds, bool(pushed))
+                return Parcel(exam, result, digest, sounds, bool(pushed))
             return None
 
     def _oldest(self, skip: Container[str]) -> str | None:

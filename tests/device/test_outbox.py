@@ -213,6 +213,24 @@ def test_recordings_without_an_exam_are_kept_and_told(box: Outbox) -> None:
     last.close()
 
 
+def test_a_rotten_result_holds_up_no_other_exam_and_its_sound_is_kept(box: Outbox) -> None:
+    exam, files = record(box)
+    good, good_files = record(box)
+    box.put(exam, files)
+    box.put(good, good_files)
+    box.close()
+    with sqlite3.connect(box.folder / "outbox.sqlite") as db:
+        changed = db.execute("UPDATE results SET packed = x'00112233' WHERE seq = 1").rowcount
+    db.close()
+    assert changed == 1
+    again = Outbox(box.folder)
+    parcel = again.claim()
+    assert parcel is not None and parcel.id == good.id
+    assert again.state(exam.id) == "torn"
+    assert len(list(again.quarantine.iterdir())) == len(files)
+    again.close()
+
+
 @pytest.mark.parametrize("damage", ["missing", "short"])
 def test_a_torn_exam_is_set_aside_at_the_start_and_nothing_is_deleted(box: Outbox, damage: str) -> None:
     exam, files = record(box)
