@@ -14,27 +14,107 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from device import bundle as bundles
+from device.errors import BadInput
+from training import classifier
 from training import data as training_data
 from training.card import RESULTS
 from training.classifier import Corpus, load_checkpoint
-from training.comparison import Scored, read_scores, unit_folder
+from training.comparison import Scored, read_scores, run_unit, unit_folder
+from training.contenders import Learned, Ours, without_late_keys
 from training.data import Recording
 from training.figures import auc, bootstrap
 from training.heard import HeardWindows, batched
 from training.protocols import Unit
+from training.recipe import read, shipped
 from training.release import commit_id
 from training.results import write_json
 
 __all__ = ["SOURCES", "ways"]
 
 SOURCES = ("a", "f", "circor")
+
+VARIANTS = shipped("travel")
+
+
+# ── variants ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe that is tried on sources left out."""
+
+    name: str
+    about: str
+    recipe: classifier.Recipe
+    without_circor: str | None
+    """The variant that stands in where CirCor is left out."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(s for s in SOURCES if s != "circor" or self.without_circor is None)
+
+    @property
+    def alone(self) -> bool:
+        """One source teaches, whichever of the others is left out: one network for all of them."""
+        return bool(self.recipe.hold_out)
+
+
+def variants(path: Path = VARIANTS) -> dict[str, Variant]:
+    """The variants of recipes/travel.toml, by name."""
+    found = {}
+    for name, table in read(path).items():
+        changes = {key: value for key, value in table.items() if key not in ("about", "without_circor")}
+        recipe = without_late_keys(classifier.load_recipe(None, **changes))
+        found[name] = Variant(name, table["about"], recipe, table.get("without_circor"))
+    return found
+
+
+class _OneForAll(Ours):
+    """Keeps its network where all units of the variant find it."""
+
+    def __init__(self, folder: Path, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.folder = folder
+
+    def learn(
+        self, unit: Unit, shown: Sequence[Recording], out: Path, int8: bool, say: Callable[[str], None]
+    ) -> Learned:
+        return super().learn(unit, shown, self.folder, int8, say)
+
+
+def variant_room(cache: Path, name: str) -> Path:
+    """The cache folder of a variant's units."""
+    return Path(cache) / "travel" / name
+
+
+def run(data: Path, cache: Path, names: Sequence[str], say: Callable[[str], None], seed: int = 1) -> None:
+    """Train and score variants, one unit for each source left out; what is there already stays."""
+    known = variants()
+    for name in names:
+        if name not in known:
+            raise BadInput(f"{name}: no such variant; {VARIANTS.name} has {', '.join(known)}")
+    entry = bundles.load(None).model("classifier")
+    recordings, hashes = training_data.recordings(data), training_data.data_hashes(data)
+    for name in names or known:
+        one, room = known[name], variant_room(cache, name)
+        if one.alone:
+            model: Ours = _OneForAll(room / "network", data, cache, entry, one.recipe, say)
+        else:
+            model = Ours(data, cache, entry, one.recipe, say)
+        for source in one.sources:
+            unit = Unit("ours", "left-out", source)
+            run_unit(unit, model, recordings, hashes, room, seed=seed, int8=False, say=say)
+
+
+# ── ways to read ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _truth(recordings: Sequence[Recording]) -> np.ndarray:
@@ -131,11 +211,15 @@ def measure(
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Other ways to read the networks that never heard a source.")
+    parser.add_argument("--run", nargs="*", metavar="NAME", help="train variants of recipes/travel.toml")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/stethopi").expanduser())
     parser.add_argument("--alone", type=Path, help="a checkpoint that learned from CirCor alone")
     parser.add_argument("--before", metavar="NAME=DIR", help="units of another recipe")
     options = parser.parse_args(argv)
+    if options.run is not None:
+        run(options.data, options.cache, options.run, lambda text: print(text, file=sys.stderr, flush=True))
+        return 0
     before = None
     if options.before:
         name, folder = options.before.split("=", 1)
