@@ -252,12 +252,13 @@ def clips_of(refs: Sequence[Reference], each: int, seed: int) -> list[Clip]:
 
 @dataclass(frozen=True)
 class Material:
-    """Everything that is measured on: a function of (data, limit, seed)."""
+    """Everything that is measured on: a function of (data, limit, seed, fold)."""
 
     data: Path
     cache: Path
     each: int
     seed: int
+    fold: int = 0
 
     @cached_property
     def noises(self) -> Noises:
@@ -265,16 +266,21 @@ class Material:
 
     @cached_property
     def normal(self) -> list[Reference]:
-        """The clean references: no murmur heard, the clearest beats of fold 0."""
+        """The clean references: no murmur heard, the clearest beats of the fold."""
         refs = references(
-            self.data, self.cache, (0,), least_db=LEAST_CONTRAST_DB, share=1.0, most=MOST_OF_A_DATABASE
+            self.data,
+            self.cache,
+            (self.fold,),
+            least_db=LEAST_CONTRAST_DB,
+            share=1.0,
+            most=MOST_OF_A_DATABASE,
         )
         return [r for r in refs if not r.murmur and len(r.sound) >= PIECE]
 
     @cached_property
     def murmurs(self) -> list[Reference]:
-        """Real ones: heard here, in fold 0, with 6 dB or more of systolic excess."""
-        heard = references(self.data, self.cache, (0,), least_db=6.0, share=1.0)
+        """Real ones: heard here, in the fold, with 6 dB or more of systolic excess."""
+        heard = references(self.data, self.cache, (self.fold,), least_db=6.0, share=1.0)
         heard = [r for r in heard if r.murmur and murmur_excess_db(r.sound, r.spans) >= 6.0]
         return heard[: 6 * self.each]
 
@@ -295,7 +301,7 @@ class Material:
     @cached_property
     def judged(self) -> list[data_room.Recording]:
         """For the classifier: all of fold 0 that suit; at a limit below ten each so many-th."""
-        return suited_to_judge(self.data, 0)[:: max(1, 10 // self.each)]
+        return suited_to_judge(self.data, self.fold)[:: max(1, 10 // self.each)]
 
     def rng(self, section: int, k: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, section, k])

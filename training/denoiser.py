@@ -19,7 +19,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -147,7 +147,7 @@ class Loss(nn.Module):
     diastole must pass as a loud systole does, or a murmur's excess grows.
     """
 
-    def __init__(self, samples: int, weights: dict[str, float]) -> None:
+    def __init__(self, samples: int, weights: Mapping[str, float], where: str = "loss") -> None:
         super().__init__()
         f = torch.fft.rfftfreq(samples, 1 / WORKING_RATE_HZ)
         inside = ((f >= 25) & (f <= 400)).float()
@@ -164,7 +164,7 @@ class Loss(nn.Module):
         }
         for key in weights:
             if key not in w:
-                raise BadInput(f"recipe: [loss] {key}: no such key; there are {', '.join(sorted(w))}")
+                raise BadInput(f"recipe: [{where}] {key}: no such key; there are {', '.join(sorted(w))}")
         w.update(weights)
         self.weights = w
         self.cap = 10 ** (-w["cap_db"] / 10)

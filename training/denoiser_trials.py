@@ -2,6 +2,7 @@
 
     python -m training.denoiser_trials run --data ../shared/data --out RUN [NAME ...]   RUN/trials/NAME.pt
     python -m training.denoiser_trials figures --out RUN    docs/results/denoiser-tuned.json, -designs.json
+    python -m training.denoiser_trials designs --out RUN    only the second
 
 The trials stand in recipes/denoiser-trials.toml, each with its own steps and rate; all else is the shipped
 recipe's. Each is repeatable and goes on from its checkpoint with --resume, like any training here. Kinds:
@@ -10,9 +11,11 @@ recipe's. Each is repeatable and goes on from its checkpoint with --resume, like
 - scratch: the shape of RUN/denoiser-pruned-first.pt (or denoiser-pruned.pt), anew: `before` steps by the
   recipe's [train], as the full net had them, the same batches, too; then tuned as a pruned one is;
 - further: RUN/denoiser-pruned-blend.pt by the recipe's [quantised], shorter, all of it as int8 computes it;
-- design: a net of the sizes in [NAME.net], anew. `ahead`: its shares wait so many hops more than on the
-  device (a teacher). output = "sound": it gives out the sound itself instead of what to remove.
+- design: a net anew, with what is in [NAME.net], [NAME.mix] and [NAME.loss] instead of the recipe's, or
+  another `seed`. `ahead`: its shares wait so many hops more than on the device (a teacher). output =
+  "sound": it gives out the sound itself instead of what to remove.
 
+`like`: a trial further up; what is not said is as there, and its figures are the ones compared with.
 Fold 0 is not looked at here.
 """
 
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,7 @@ from training import data as data_room
 from training.denoiser import (
     RECIPE,
     STAGES_FROM,
+    Loss,
     Removal,
     Validation,
     _because,
@@ -51,15 +55,17 @@ from training.denoiser import (
     prune_denoiser,
     sounds_for_ranges,
 )
+from training.denoiser_designs import Deciding, Found, against, by_database, figures_of, found_by, subjects
 from training.denoiser_note import beside_scratch
 from training.export import count_macs
 from training.fake_int8 import FakeInt8
 from training.metrics import band, bootstrap, improvement
+from training.mixing import MixSettings
 from training.recipe import read, settings, shipped
 from training.release import commit_id
 from training.results import write_json
 
-__all__ = ["Ahead", "Direct", "begin_anew", "compare", "figures", "main", "read_trials", "run_trial"]
+__all__ = ["Ahead", "Direct", "begin_anew", "compare", "designs", "main", "read_trials", "run_trial", "tuned"]
 
 TRIALS = shipped("denoiser-trials")
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
@@ -86,9 +92,17 @@ _KEYS = {
     "ratio": "a share",
     "ahead": "hops",
     "output": '"shares" or "sound"',
+    "seed": "a number",
     "net": "a table",
+    "mix": "a table",
+    "loss": "a table",
+    "like": "a trial further up",
     "about": "words",
 }
+_OF_RECIPE = ("net", "mix", "loss")
+"""Tables of the recipe that a design may overrule."""
+EACH = 3
+"""Mixtures of each kind and SNR that designs are compared on."""
 
 
 # ── other designs ───────────────────────────────────────────────────────────────────────────────────────────
@@ -160,14 +174,25 @@ def begin_anew(net: Denoiser) -> Denoiser:
 
 
 def read_trials(path: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The trials by name. BadInput for a wrong key or kind."""
+    """The trials by name, each with all its keys. BadInput for a wrong key or kind."""
     found = read(path or TRIALS)
+    above: dict[str, dict[str, Any]] = {}
     for name, table in found.items():
+        if isinstance(table, dict) and "like" in table:
+            if table["like"] not in above:
+                raise BadInput(f"{path or TRIALS}: [{name}] like = {table['like']}: no such trial above it")
+            model = above[table["like"]]
+            nested = {k: {**model[k], **table.get(k, {})} for k in _OF_RECIPE if k in model}
+            table = found[name] = {**model, **table, **nested}
         if not isinstance(table, dict) or table.get("kind") not in KINDS:
             raise BadInput(f"{path or TRIALS}: [{name}] kind: wanted is {', '.join(KINDS)}")
+        above[name] = table
         for key in table:
             if key not in _KEYS:
                 raise BadInput(f"{path or TRIALS}: [{name}] {key}: no such key; there are {', '.join(_KEYS)}")
+        settings(Shape, {k: v for k, v in table.get("net", {}).items() if k != "frame"}, f"{name}.net")
+        settings(MixSettings, table.get("mix", {}), f"{name}.mix")
+        Loss(256, table.get("loss", {}), f"{name}.loss")
         for key in ("steps", "rate", *(["ratio"] if table["kind"] == "pruned" else [])):
             if not isinstance(table.get(key), (int, float)) or table[key] <= 0:
                 raise BadInput(f"{path or TRIALS}: [{name}] {key}: wanted is a number above 0")
@@ -180,6 +205,14 @@ def _first_pruned(out: Path) -> Path:
     """The pruned net after its first fine-tuning, whether or not a second has followed."""
     first = out / "denoiser-pruned-first.pt"
     return first if first.is_file() else out / "denoiser-pruned.pt"
+
+
+def _removal(table: Mapping[str, Any], recipe: Mapping[str, Any]) -> nn.Module:
+    """What makes sound of a design's answer."""
+    if table.get("output") == "sound":
+        return Direct()
+    removal = Removal(_tables(dict(recipe)))
+    return Ahead(removal, int(table["ahead"])) if table.get("ahead") else removal
 
 
 def run_trial(
@@ -209,6 +242,9 @@ def run_trial(
             source=out / "denoiser-full.pt",
             name=name,
         )
+    if table["kind"] == "design":
+        recipe.update({k: {**recipe[k], **table.get(k, {})} for k in _OF_RECIPE})
+        recipe["seed"] = int(table.get("seed", recipe["seed"]))
     torch.manual_seed(recipe["seed"])
     removal: nn.Module | None = None
     path, offset = folder / f"{name}.pt", 30_000_000
@@ -233,17 +269,13 @@ def run_trial(
             net, offset = load_net(here)[0], STAGES_FROM[0]
     else:
         fit = {k: table[k] for k in ("steps", "rate", "warm_up") if k in table}
-        recipe["net"] = {**recipe["net"], **table.get("net", {})}
         shape = _shape(recipe)
-        removal = Removal(_tables(recipe))
         if table.get("output") == "sound":
             shape = settings(Shape, {**vars(shape), "shares": HOP}, f"{name}.net")
-            removal = Direct()
         net = Denoiser(shape)
         if table.get("output") == "sound":
             nn.init.zeros_(net.shares.bias)  # type: ignore[arg-type]  # silence, not the lowest sound
-        if table.get("ahead"):
-            removal = Ahead(Removal(_tables(recipe)), int(table["ahead"]))
+        removal = _removal(table, recipe)
     fit["validate_every"] = int(table["steps"])
     _fit(net, recipe, fit, data, cache, path, resume, offset, about, removal=removal)
     return path
@@ -301,56 +333,82 @@ def compare(one: Path, other: Path, data: Path, cache: Path, mixtures: int = COM
     return {k: {a: round(b, 4) for a, b in v.items()} for k, v in found.items()}
 
 
-def figures(
-    trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path, cache: Path
-) -> dict[str, dict[str, Any]]:
-    """What the trials in `out` have shown, as the contents of two result files by name.
+def tuned(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path, cache: Path) -> dict[str, Any]:
+    """What the trials in `out` of the shipped chain have shown: pruned, from scratch, further.
 
     Trials that were not run are left out. The unpruned net and the released chain's own steps stand beside.
     """
-    about = {"seed": read(RECIPE)["seed"], "commit": commit_id(), "data": data_room.data_hashes(data)}
-    tuned: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for name, file in STAGES:
         path = out / f"denoiser-{file}.pt"
         if path.is_file():
             rounded = _rounded(path, data, cache)
-            tuned.append({**_row(name, path), "kind": name, "fold_1_rounded": rounded})
-    designs: list[dict[str, Any]] = []
-    for name, table in trials.items():
-        path = out / "trials" / f"{name}.pt"
-        if not path.is_file() or load_net(path)[1]["step"] < int(table["steps"]):
-            print(f"{name}: not run to its end, left out", file=sys.stderr)
-            continue
+            rows.append({**_row(name, path), "kind": name, "fold_1_rounded": rounded})
+    for name, table, path in _ended(trials, out, ("pruned", "scratch", "further")):
         row = {**_row(name, path), "kind": table["kind"], "about": table.get("about", "")}
         if table["kind"] == "pruned":
             row["ratio"] = table["ratio"]
-        if table["kind"] != "design":
-            row["fold_1_rounded"] = _rounded(path, data, cache)
-        (designs if table["kind"] == "design" else tuned).append(row)
+        rows.append({**row, "fold_1_rounded": _rounded(path, data, cache)})
     beside: dict[str, Any] = {}
-    if pair := beside_scratch(tuned):
+    if pair := beside_scratch(rows):
         pruned, scratch = (out / "trials" / f"{row['name']}.pt" for row in pair[1:])
         beside["beside_scratch"] = {
             "pruned": pruned.stem,
             "scratch": scratch.stem,
             **compare(pruned, scratch, data, cache),
         }
-    return {
-        "denoiser-tuned": {
-            "what": "pruned and fine-tuned equally long, and the like; fold 1",
-            **about,
-            **beside,
-            "rows": tuned,
-        },
-        "denoiser-designs": {"what": "short trials of designs; fold 1", **about, "rows": designs},
+    what = "pruned and fine-tuned equally long, and the like; fold 1"
+    return {"what": what, **_about(data), **beside, "rows": rows}
+
+
+def designs(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path, cache: Path) -> dict[str, Any]:
+    """What the designs in `out` have shown, each beside the trial that it is like. Those not run are left
+    out."""
+    torch.set_num_threads(1)
+    seed = int(read(RECIPE)["seed"])
+    material = Deciding(data, cache, EACH, seed)
+    found: dict[str, Found] = {}
+    rows = []
+    for name, table, path in _ended(trials, out, ("design",)):
+        net, kept = load_net(path)
+        coefficients, removal = _tables(kept["recipe"]), _removal(table, kept["recipe"])
+        found[name] = found_by(material, partial(denoise_whole, net, removal, coefficients))
+        row = {**_row(name, path), "kind": "design", "about": table.get("about", "")}
+        row |= {"fold_1": figures_of(found[name]), "by_database": by_database(found[name])}
+        if table.get("like") in found:
+            row |= {"like": table["like"], "minus": against(found[name], found[table["like"]], seed)}
+        rows.append(row)
+        print(f"{name}: {row['fold_1']}", file=sys.stderr, flush=True)
+    counts = {
+        "mixtures": len(found[rows[0]["name"]]["all beyond"]) if rows else 0,
+        "subjects": subjects(found[rows[0]["name"]]) if rows else {},
     }
+    return {"what": "short trials of designs; fold 1", **_about(data), "counts": counts, "rows": rows}
+
+
+def _about(data: Path) -> dict[str, Any]:
+    return {"seed": read(RECIPE)["seed"], "commit": commit_id(), "data": data_room.data_hashes(data)}
+
+
+def _ended(
+    trials: Mapping[str, Mapping[str, Any]], out: Path, kinds: Sequence[str]
+) -> Iterator[tuple[str, Mapping[str, Any], Path]]:
+    """The trials of these kinds that were run to their end: name, table and checkpoint."""
+    for name, table in trials.items():
+        if table["kind"] not in kinds:
+            continue
+        path = out / "trials" / f"{name}.pt"
+        if path.is_file() and load_net(path)[1]["step"] >= int(table["steps"]):
+            yield name, table, path
+        else:
+            print(f"{name}: not run to its end, left out", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.denoiser_trials", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("what", choices=("run", "figures"))
+    parser.add_argument("what", choices=("run", "figures", "designs"))
     parser.add_argument("names", nargs="*", help="run: only these trials")
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--trials", type=Path, default=TRIALS)
@@ -379,9 +437,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                     resume=options.resume,
                 )
         else:
-            for name, content in figures(trials, options.out, options.data, options.cache).items():
-                path = options.results / f"{name}.json"
-                write_json(path, content)
+            for made in (tuned, designs) if options.what == "figures" else (designs,):
+                content = made(trials, options.out, options.data, options.cache)
+                write_json(options.results / f"denoiser-{made.__name__}.json", content)
     except StethopiError as problem:
         print(f"stethopi: {problem}", file=sys.stderr)
         return problem.exit_code

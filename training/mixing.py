@@ -485,6 +485,14 @@ class MixSettings:
     """Share of examples whose beats are drawn, with nothing or next to nothing between them."""
     jump: float = 0.0
     """Share of examples that begin softer, by up to 36 dB, or before the chest piece lies on the chest."""
+    colour: float = 0.7
+    """Share of examples whose heart sound is coloured at random, as by another chest piece."""
+    swaying: float = 0.4
+    """Share of noises that become louder and softer."""
+    setting_in: float = 0.15
+    """Share of noises that come or go."""
+    sampling: str = "weighted"
+    """How often a database is drawn: "weighted" (by hand), "equal", or "proportional" to its references."""
     kinds: Mapping[str, float] = field(default_factory=dict)
     """How often a kind of noise is drawn, instead of the usual weight; kinds left out keep theirs."""
 
@@ -506,7 +514,14 @@ class Mixer:
         if not names:
             raise StethopiError(f"no clean reference of at least {n / RATE:.1f} s; is --data complete?")
         self.databases = names
-        weights = np.array([_DATABASES.get(k, 0.1) for k in names])
+        ways = {
+            "weighted": [_DATABASES.get(k, 0.1) for k in names],
+            "equal": [1.0] * len(names),
+            "proportional": [float(len(self.pools[k])) for k in names],
+        }
+        if settings.sampling not in ways:
+            raise BadInput(f"recipe: [mix] sampling = {settings.sampling}: there are {', '.join(ways)}")
+        weights = np.array(ways[settings.sampling])
         self.weights = weights / weights.sum()
         self.kinds = [k for k in KINDS if k in _MAKERS or k in noise.segments]
         for kind, weight in settings.kinds.items():
@@ -575,11 +590,11 @@ class Mixer:
                 gain = gain / (1 + (self.f / corner) ** 2) ** (order / 2)
             x = sfft.irfft(sfft.rfft(x) * gain, n).astype(np.float32)
             way = rng.random()
-            if way < 0.4:
+            if way < self.settings.swaying:
                 knots = int(rng.integers(3, 8))
                 curve = np.interp(np.linspace(0, knots - 1, n), np.arange(knots), rng.normal(0, 6, knots))
                 x = x * (10 ** (curve / 20)).astype(np.float32)
-            elif way < 0.55:  # comes or goes
+            elif way < self.settings.swaying + self.settings.setting_in:  # comes or goes
                 edge = int(rng.uniform(0.1, 0.9) * n)
                 ramp = 1 / (1 + np.exp(-(np.arange(n) - edge) / rng.uniform(20, 400)))
                 x = x * (ramp if rng.random() < 0.5 else 1 - ramp).astype(np.float32)
@@ -595,7 +610,7 @@ class Mixer:
         clean = np.stack([self._clean(rng) for _ in range(s.batch)])
         colour = np.stack(
             [
-                self._curve(rng, 3.0) if rng.random() < 0.7 else np.ones_like(self.in_band)
+                self._curve(rng, 3.0) if rng.random() < s.colour else np.ones_like(self.in_band)
                 for _ in range(s.batch)
             ]
         )
