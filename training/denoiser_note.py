@@ -64,6 +64,77 @@ _HEAD = (
 )
 
 
+_ROBUST = ("chance", "level", "colour", "databases")
+"""Choices whose purpose shows in other sounds and databases."""
+
+
+def _designs(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Three tables of the trials of designs: noise and clean sound; murmurs; other sounds and databases."""
+
+    def value(row: Mapping[str, Any], name: str, digits: int = 2) -> str:
+        sign = "" if name.startswith("clean out") else "+"
+        return f"{row['fold_1'][name]:{sign}.{digits}f}"
+
+    def more(row: Mapping[str, Any], name: str) -> str:
+        d = row.get("minus", {}).get(name)
+        return f"{d['value']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}]" if d else ""
+
+    def table(head: str, lines: Sequence[Sequence[str]]) -> str:
+        cells = [f"| {' | '.join(line)} |" for line in lines]
+        return "\n".join([f"| {head} |", "|---" * (head.count("|") + 1) + "|", *cells])
+
+    def called(row: Mapping[str, Any]) -> str:
+        return str(row["about"] or row["name"])
+
+    databases = sorted({k for row in rows for k in row["by_database"]})
+    robust = [row for k, row in enumerate(rows) if not k or called(row).startswith(_ROBUST)]
+    return {
+        "designs": table(
+            "design | parameters | MMAC/s | steps | plain | difference | beyond volume | difference"
+            " | clean in: SNR out | 5th percentile",
+            [
+                [
+                    called(row),
+                    f"{row['parameters']:,}",
+                    f"{row['mac_per_s'] / 1e6:.1f}",
+                    f"{row['steps']:,}",
+                    *(f(row, k) for k in ("all plain", "all beyond") for f in (value, more)),
+                    *(value(row, k, 1) for k in ("clean out", "clean out p5")),
+                ]
+                for row in rows
+            ],
+        ),
+        "designs-murmurs": table(
+            "design | real murmurs, clean in: median | worst tenth | 10 dB | difference | 0 dB"
+            " | synthetic ones kept at 10 dB | difference | put into normal beats at 0 dB",
+            [
+                [
+                    called(row),
+                    *(value(row, k) for k in ("murmur clean", "murmur clean p10", "murmur 10")),
+                    more(row, "murmur 10"),
+                    *(value(row, k) for k in ("murmur 0", "kept 10")),
+                    more(row, "kept 10"),
+                    value(row, "false murmur"),
+                ]
+                for row in rows
+            ],
+        ),
+        "designs-robust": table(
+            "design | after a jump, plain | difference | coloured otherwise, beyond volume | difference"
+            " | level 0.005 to 1.0 | beyond volume on " + " | ".join(databases),
+            [
+                [
+                    called(row),
+                    *(f(row, k) for k in ("jump", "tilted") for f in (value, more)),
+                    f"{row['fold_1']['level']:.2f}",
+                    *(f"{row['by_database'][k]:+.2f}" for k in databases),
+                ]
+                for row in robust
+            ],
+        ),
+    }
+
+
 def parts(results: Path) -> dict[str, str]:
     """The generated parts of docs/denoiser.md that these trials fill, by name."""
     found = {}
@@ -80,10 +151,7 @@ def parts(results: Path) -> dict[str, str]:
             lines.append(f"| {' | '.join([name, *cells])} |")
         found["tuned"] = "\n".join(lines)
     if (path := results / "denoiser-designs.json").is_file():
-        lines = [f"| design |{_HEAD}", "|---" * 10 + "|"]
-        for row in json.loads(path.read_text("utf-8"))["rows"]:
-            lines.append(f"| {' | '.join([row['about'] or row['name'], *_cells(row)])} |")
-        found["designs"] = "\n".join(lines)
+        found |= _designs(json.loads(path.read_text("utf-8"))["rows"])
     if (path := results / "denoiser-drift.json").is_file():
         from training.benchmark_drift import table
 

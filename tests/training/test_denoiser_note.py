@@ -27,7 +27,18 @@ def test_tables_and_plot_tell_the_results(tmp_path: Path) -> None:
     tuned = [row("full", 40), row("pruned", 20, ratio=0.36), row("scratch", 18)]
     tuned.append(row("further", 18, about="one more", fold_1_rounded={"all beyond": 6.4}))
     (tmp_path / "denoiser-tuned.json").write_text(json.dumps({"rows": tuned}))
-    designs = [row("design", 7, about="the sound itself")]
+    fold_1 = dict.fromkeys(
+        ("all plain", "all beyond", "clean out", "clean out p5", "murmur clean", "murmur clean p10")
+        + ("murmur 10", "murmur 0", "kept 10", "false murmur", "jump", "tilted", "level"),
+        -1.5,
+    )
+    minus = {k: {"value": -0.5, "low": -0.75, "high": 0.25} for k in fold_1}
+    more = {"fold_1": fold_1, "by_database": {"a": 1.0, "circor": 2.0}}
+    designs = [
+        row("design", 7, about="the shipped one", **more),
+        row("design", 7, about="answer: the sound itself", like="design", minus=minus, **more),
+        row("design", 7, about="level: steady", like="design", minus=minus, **more),
+    ]
     (tmp_path / "denoiser-designs.json").write_text(json.dumps({"rows": designs}))
     before = [
         {"by": way, "ratio": 0.2, "mac_per_s": 2.6e7, "fold_1": FOLD_1}
@@ -39,7 +50,13 @@ def test_tables_and_plot_tell_the_results(tmp_path: Path) -> None:
     assert found["tuned"].splitlines()[-1].startswith("| one more |")
     assert found["tuned"].splitlines()[-1].endswith("| +6.40 |")
     assert "| 0.36 of the channels taken" in found["tuned"]
-    assert "| the sound itself | 1,234 | 7.0 |" in found["designs"]
+    assert (
+        "| answer: the sound itself | 1,234 | 7.0 | 700 | -1.50 | -0.50 [-0.75, +0.25] |" in found["designs"]
+    )
+    assert "| the shipped one | 1,234 | 7.0 | 700 | -1.50 |  |" in found["designs"]
+    assert len(found["designs-murmurs"].splitlines()) == 5
+    assert len(found["designs-robust"].splitlines()) == 4  # only those whose purpose shows there
+    assert found["designs-robust"].splitlines()[-1].endswith("| +1.00 | +2.00 |")
     for text in found.values():
         assert len({line.count("|") for line in text.splitlines()}) == 1
     plot(tmp_path, tmp_path / "one.svg")

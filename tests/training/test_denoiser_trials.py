@@ -10,6 +10,7 @@ import pytest
 from device.errors import BadInput
 
 pytestmark = pytest.mark.train
+DESIGN = '[a]\nkind = "design"\nsteps = 1\nrate = 1e-3\n'
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,10 @@ pytestmark = pytest.mark.train
         ('[a]\nkind = "pruned"\nsteps = 1\nrate = 1e-3', r"\[a\] ratio"),
         ('[a]\nkind = "scratch"\nrate = 1e-3', r"\[a\] steps"),
         ('[a]\nkind = "design"\nsteps = 1\nrate = 1e-3\noutput = "noise"', r"\[a\] output"),
+        (DESIGN + "net = { trunc = 8 }", r"\[a.net\] trunc: no such key; there are .*trunk"),
+        (DESIGN + "mix = { colours = 0.1 }", r"\[a.mix\] colours: no such key; there are .*colour"),
+        (DESIGN + "loss = { high = 0.0 }", r"\[a.loss\] high: no such key; there are .*high_band"),
+        ('[a]\nlike = "b"\n[b]\nkind = "design"\nsteps = 1\nrate = 1e-3', r"\[a\] like = b: no such trial"),
     ],
 )
 def test_a_wrong_trial_is_named(tmp_path: Path, text: str, named: str) -> None:
@@ -36,6 +41,73 @@ def test_an_unknown_trial_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["run", "--resume", "prund-20"]) == 2
     assert "no trial prund-20; there are pruned-20" in capsys.readouterr().err
     assert {t["kind"] for t in read_trials().values()} == {"pruned", "scratch", "further", "design"}
+
+
+def test_a_trial_is_like_another_but_for_what_it_says(tmp_path: Path) -> None:
+    from training.denoiser_trials import read_trials
+
+    text = DESIGN + 'net = { trunk = 8, front = 4 }\n[b]\nlike = "a"\nseed = 2\nnet = { trunk = 16 }\n'
+    (tmp_path / "trials.toml").write_text(text + '[c]\nlike = "b"\nloss = { spectral = 0.0 }\n')
+    found = read_trials(tmp_path / "trials.toml")
+    assert found["c"]["net"] == {"trunk": 16, "front": 4}
+    assert found["a"]["net"] == {"trunk": 8, "front": 4}
+    assert (found["c"]["kind"], found["c"]["steps"], found["c"]["seed"]) == ("design", 1, 2)
+    assert found["c"]["like"] == "b"
+    shipped = [t for t in read_trials().values() if t["kind"] == "design"]
+    assert len(shipped) > 20
+    assert all("like" in t for t in shipped[1:])  # each is compared with something
+
+
+def test_a_trial_trains_by_its_own_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import denoiser_trials
+    from training.denoiser import RECIPE
+    from training.recipe import read
+
+    seen: dict[str, object] = {}
+
+    def fit(net, recipe, *rest, **more):  # type: ignore[no-untyped-def]
+        seen.update(trunk=net.sizes.trunk, dilations=net.sizes.dilations, recipe=recipe)
+
+    monkeypatch.setattr(denoiser_trials, "_fit", fit)
+    recipe = read(RECIPE)
+    table = denoiser_trials.read_trials()["shallow"] | {
+        "mix": {"murmur": 0.0},
+        "loss": {"band": 0.5},
+        "seed": 7,
+    }
+    denoiser_trials.run_trial("shallow", table, recipe, tmp_path, tmp_path, tmp_path)
+    used = seen["recipe"]
+    assert isinstance(used, dict)
+    assert (seen["trunk"], seen["dilations"]) == (48, (1, 2, 4, 8, 16, 32, 64))
+    assert (used["mix"]["murmur"], used["loss"]["band"], used["seed"]) == (0.0, 0.5, 7)
+    assert used["mix"]["clean"] == recipe["mix"]["clean"]
+    assert recipe == read(RECIPE)  # the shipped recipe is as it was
+
+
+def test_two_nets_are_compared_item_by_item_over_subjects() -> None:
+    from training.denoiser_designs import against, by_database, figures_of
+
+    names = ("all beyond", "murmur clean", "clean out")
+    one = {k: [(float(n), f"s{n % 4}", "ab"[n % 2]) for n in range(12)] for k in names}
+    other = {k: [(v - 1.0 - 9.0 * (n == 11), s, d) for n, (v, s, d) in enumerate(one[k])] for k in names}
+    found = against(one, other, seed=1)
+    assert found["murmur clean"] == {"value": 1.0, "low": 1.0, "high": 1.0}  # the median of the differences
+    assert found["all beyond"]["value"] == pytest.approx(1.75)
+    assert found["all beyond"]["low"] == 1.0
+    assert figures_of(one)["clean out p5"] == pytest.approx(0.55)
+    assert by_database(one) == {"a": 5.0, "b": 6.0}
+
+
+def test_sound_is_tilted_and_placed_as_told() -> None:
+    from training.denoiser_designs import placed, tilted
+
+    t = np.arange(8000) / 2000
+    x = (np.sin(2 * np.pi * 50 * t) + np.sin(2 * np.pi * 400 * t)).astype(np.float32)
+    spectrum = np.abs(np.fft.rfft(tilted(x, 6.0))) / np.abs(np.fft.rfft(x)).max()
+    assert 20 * np.log10(spectrum[[200, 1600]]) == pytest.approx([-6.0, 12.0], abs=0.1)
+    soft = placed(x, 24.0)
+    assert np.array_equal(soft[4000:], x[4000:])
+    assert 20 * np.log10(np.std(soft[:4000]) / np.std(x[:4000])) == pytest.approx(-24.0, abs=0.1)
 
 
 def test_a_teacher_applies_what_it_hears_later() -> None:

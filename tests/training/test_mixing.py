@@ -46,6 +46,50 @@ def test_a_step_is_always_the_same_and_another_step_another() -> None:
     assert not np.array_equal(one.batch(7)[1], Mixer([reference()], pool(), settings, seed=2).batch(7)[1])
 
 
+def test_what_is_drawn_is_what_the_released_net_learned_from() -> None:
+    """Samples noted before the keys for trials came: a key's usual value draws what was drawn without it."""
+    mixer = Mixer(
+        [reference(str(k), murmur=k == 2) for k in range(3)], pool(), MixSettings(batch=4, samples=4096), 1
+    )
+    clean, noisy = mixer.batch(5)
+    assert clean[:2, 1000::1500] == pytest.approx(
+        np.array([[0.15409, -0.03015, -2.02361], [0.02162, 0.00794, 0.05952]]), abs=1e-4
+    )
+    assert noisy[:3, 1000::1500] == pytest.approx(
+        np.array([[0.15111, -0.40056, -2.02365], [-0.01679, 0.01346, 0.03409], [-0.78326, 0.88755, 0.08043]]),
+        abs=1e-4,
+    )
+
+
+@pytest.mark.parametrize(("key", "value"), [("colour", 0.0), ("swaying", 0.0), ("setting_in", 0.0)])
+def test_each_augmentation_can_be_left_out(key: str, value: float) -> None:
+    refs = [reference()]
+    usual, without = (
+        Mixer(refs, pool(), MixSettings(batch=8, samples=4096, **more), seed=1).batch(3)  # type: ignore[arg-type]
+        for more in ({}, {key: value})
+    )
+    assert not np.array_equal(usual[1], without[1])
+    if key == "colour":  # hearts as they are, whatever noise is drawn
+        assert not np.array_equal(usual[0], without[0])
+
+
+def test_databases_are_drawn_as_told() -> None:
+    def one(database: str, k: int) -> Reference:
+        r = reference(f"{database}{k}")
+        return Reference(r.record, database, r.group, r.murmur, r.sound, r.spans)
+
+    refs = [one("a", 0), *(one("circor", k) for k in range(3))]
+    weights = {
+        way: Mixer(refs, pool(), MixSettings(sampling=way), seed=1).weights.tolist()
+        for way in ("weighted", "equal", "proportional")
+    }
+    assert weights["equal"] == [0.5, 0.5]
+    assert weights["proportional"] == [0.25, 0.75]
+    assert weights["weighted"] == pytest.approx([0.2 / 0.41, 0.21 / 0.41])
+    with pytest.raises(BadInput, match=r"\[mix\] sampling = evenly: there are weighted, equal, proportional"):
+        Mixer(refs, pool(), MixSettings(sampling="evenly"), seed=1)
+
+
 def test_noise_stands_at_the_wanted_snr_and_clean_ones_are_clean() -> None:
     settings = MixSettings(batch=6, samples=8192, low_db=3.0, high_db=3.0, clean=0.0)
     clean, noisy = Mixer([reference()], pool(), settings, seed=1).batch(0)
