@@ -45,6 +45,7 @@ from training.comparison import assemble, run_unit
 from training.contenders import Contender, contender, names, torch_network
 from training.data import DATABASES, Recording
 from training.figures import RESAMPLES, calibrated, macc, referrals_of, scores
+from training.heard import HeardWindows
 from training.release import commit_id
 from training.screening_noise import NoisyRecordings, noise_figures
 
@@ -223,6 +224,12 @@ def _age_group(age: str) -> str:
     return "under 18 years" if years < 18 else "18 to 59 years" if years < 60 else "60 years and over"
 
 
+def _qualities(heard: HeardWindows, everything: Sequence[Recording]) -> dict[str, float]:
+    """Mean quality of the windows of each recording; 0 where all is silent."""
+    scores = {r.record: heard.windows(r.record)[1] for r in everything}
+    return {record: float(one.mean()) if len(one) else 0.0 for record, one in scores.items()}
+
+
 # ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -297,9 +304,14 @@ def benchmark(
     if train_only:
         return {}
     target = (results or RESULTS) / "classify.json"
+
+    def compare() -> dict[str, Any]:
+        quality = _qualities(HeardWindows(data, cache, entry, say), everything)
+        return assemble(data, cache, everything, seed, names(), quality=quality)
+
     if only_models:
         kept = _of_this_bundle(target, entry, hashes, seed)
-        kept["models"] = assemble(data, cache, everything, seed, names())
+        kept["models"] = compare()
         kept["models_command"], kept["models_commit"] = command, commit_id()
         kept["goals"] = goals(kept)
         _write(target, kept)
@@ -350,7 +362,7 @@ def benchmark(
         network = screen.Int8Network(entry)
         heard = noisy.logits(lambda x: sound_logits(x, entry, network))
         result["noise"] = noise_figures(noisy.recordings, heard, entry.meta)
-    result["models"] = assemble(data, cache, everything, seed, names())
+    result["models"] = compare()
     result["goals"] = goals(result)
     result["minutes"] = round((time.monotonic() - started) / 60, 1)
     _write(target, result)
@@ -412,10 +424,14 @@ def goals(result: dict[str, Any]) -> list[dict[str, Any]]:
         rows.append(_goal(f"the same: MAcc lost to the best threshold, {label}", 0.04, gap, at_most=True))
     complete = len(models.get("ours", {}).get("folds", {}).get("units", {})) == protocols.FOLDS
     five = models["ours"]["folds"]["rows"].get("int8", {}).get("databases", {}) if complete else {}
+    heard_there = models["ours"]["folds"]["rows"].get("int8", {}).get("murmur") if complete else None
+    murmurs = five | {"circor": heard_there["by_abnormal"]} if heard_there else {}
     wide = ("a", "b", "e", "f", "circor")
     for key, goal, label in (("auc", 0.85, "AUC"), ("macc", 0.77, "MAcc")):
         each = [five[name][key]["value"] for name in wide if name in five]
         rows.append(_goal(f"five folds: {label} within a source, mean of five", goal, _mean(each, 5)))
+        each = [one[key]["value"] for name, one in murmurs.items() if name in wide]
+        rows.append(_goal(f"the same, CirCor by its murmurs: {label}", goal, _mean(each, 5)))
     patients = (models["ours"].get("murmur_by_patient") if complete else None) or {}
     rows.append(_goal("five folds: CirCor's murmurs by patient, AUC", 0.90, patients.get("auc")))
     weighted = patients.get("weighted_accuracy")

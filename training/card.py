@@ -355,6 +355,7 @@ def _note_tables() -> dict[str, str]:
             "models": classify_tables.models(result),
             "left-out": classify_tables.left_out(result, NAMES),
             "murmurs": classify_tables.murmurs(result),
+            "murmur-ways": classify_tables.murmur_ways(result),
             "calibration": classify_tables.calibration(result),
             "referrals": classify_tables.referrals(result),
             "noise": classify_tables.noise(result),

@@ -17,6 +17,7 @@ __all__ = [
     "goals",
     "left_out",
     "models",
+    "murmur_ways",
     "murmurs",
     "noise",
     "people",
@@ -192,15 +193,26 @@ def murmurs(result: Mapping[str, Any]) -> str:
     return table(head, rows) if rows else ""
 
 
+def murmur_ways(result: Mapping[str, Any]) -> str:
+    """Rules that were tried for present, unknown and absent, by their weighted accuracy."""
+    one = result.get("models", {}).get("ours", {}).get("murmur_by_patient")
+    if not one or "other_ways" not in one:
+        return ""
+    own = {"chances by the surest and the mean position and the quality": one["weighted_accuracy"]}
+    rows = [[name, figure(value)] for name, value in (one["other_ways"] | own).items()]
+    return table(["present, unknown or absent by", "weighted accuracy"], rows)
+
+
 def calibration(result: Mapping[str, Any]) -> str:
     """Expected calibration error by source: as it comes, and after the source's own scaling."""
     entry = result.get("models", {}).get("ours", {}).get("folds")
     _, five = _row(entry)
     rows = []
     for source, one in five.get("databases", {}).items():
-        after = one.get("after_scaling", {}).get("calibration_error")
+        after = one.get("after_scaling", {})
         shipped = result["rows"]["int8"]["databases"].get(source, {}).get("calibration_error")
-        rows.append([source, str(one["n"]), *(figure(v) for v in (shipped, one["calibration_error"], after))])
+        errors = (shipped, one["calibration_error"], after.get("calibration_error"), after.get("by_chance"))
+        rows.append([source, str(one["n"]), *(figure(v) for v in errors)])
     units = len((entry or {}).get("units", {}))
     head = [
         "calibration error",
@@ -208,6 +220,7 @@ def calibration(result: Mapping[str, Any]) -> str:
         "bundle, fold 0",
         f"ours, {units} of 5 folds, one scaling",
         "scaled to the source",
+        "of that by chance",
     ]
     return table(head, rows) if rows else ""
 

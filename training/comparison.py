@@ -31,6 +31,9 @@ from training.figures import (
     bootstrap,
     calibrated,
     calibration_error,
+    chance_error,
+    fit_bias,
+    fit_classes,
     fit_platt,
     macc,
     referrals_of,
@@ -196,26 +199,28 @@ class _Called:
 
 
 def source_scaled(
-    score: np.ndarray,
     own_score: np.ndarray,
     own_positive: np.ndarray,
     all_score: np.ndarray,
     all_positive: np.ndarray,
-    all_weight: np.ndarray,
-) -> np.ndarray:
-    """Probability by temperature and bias of a source: what a place does that has looked at a few dozen of
-    its own, labelled.
+    *,
+    bias_only: bool = False,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Score → probability by temperature and bias of a source: what a place does that has looked at a few
+    dozen of its own, labelled.
 
-    Fitted to the source's deciding recordings (`own_…`) and, each weighing little, those of all sources, so
-    that a dozen recordings do not make a rule of their own.
+    Fitted to the source's recordings (`own_…`) and, each weighing little, those of all sources, so that a
+    dozen recordings do not make a rule of their own. bias_only: the temperature is that of all sources.
     """
-    weight = np.concatenate([np.ones(len(own_score)), 10.0 * all_weight / all_weight.sum()])
-    bias, temperature = fit_platt(
-        np.concatenate([own_score, all_score]),
-        np.concatenate([own_positive, all_positive]).astype(float),
-        weight,
-    )
-    return _sigmoid((score + bias) / temperature)
+    score = np.concatenate([own_score, all_score])
+    positive = np.concatenate([own_positive, all_positive]).astype(float)
+    weight = np.concatenate([np.ones(len(own_score)), np.full(len(all_score), 10.0 / len(all_score))])
+    if bias_only:
+        _, temperature = fit_platt(all_score, all_positive.astype(float), np.ones(len(all_score)))
+        bias = fit_bias(score, positive, weight, temperature)
+    else:
+        bias, temperature = fit_platt(score, positive, weight)
+    return lambda score: _sigmoid((score + bias) / temperature)
 
 
 def _deciding(one: Scored, recordings: Sequence[Recording]) -> list[Recording]:
@@ -269,20 +274,40 @@ def _ill(recordings: Sequence[Recording]) -> np.ndarray:
     return np.array([r.label == "abnormal" for r in recordings], bool)
 
 
+_Known = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Scores, truths, and whether of the source."""
+
+
 def _own_scaling(read: Sequence[_Read], k: int, database: str, score: np.ndarray) -> np.ndarray | None:
     """Scores of unit k by the source's own scaling; None where nothing of the source is there to fit it to.
 
     Fitted to the source's recordings in the other units, each scored by a network that had not learned from
-    it; where there is one unit only, to the recordings of its deciding fold.
+    it; whether the bias alone or the temperature, too, is the source's own is chosen among these units in
+    turn, by the likelihood of what was left out. Where there is one unit only, fitted to its deciding fold.
     """
-    others = [one for j, one in enumerate(read) if j != k]
-    known = [(one.judged, one.abnormal) for one in others] or [(read[k].deciding, read[k].deciding_abnormal)]
-    seen = [r for chosen, _ in known for r in chosen]
-    scores = np.concatenate([values for _, values in known])
-    truth, there = _ill(seen), np.array([r.database == database for r in seen], bool)
-    if not there.any():
+
+    def seen(chosen: Sequence[Recording], scores: np.ndarray) -> _Known:
+        return scores, _ill(chosen), np.array([r.database == database for r in chosen], bool)
+
+    known = [seen(one.judged, one.abnormal) for j, one in enumerate(read) if j != k]
+    known = known or [seen(read[k].deciding, read[k].deciding_abnormal)]
+
+    def fitted(parts: Sequence[_Known], bias_only: bool) -> Callable[[np.ndarray], np.ndarray]:
+        scores, truth, there = (np.concatenate([part[j] for part in parts]) for j in range(3))
+        return source_scaled(scores[there], truth[there], scores, truth, bias_only=bias_only)
+
+    if not any(there.any() for _, _, there in known):
         return None
-    return source_scaled(score, scores[there], truth[there], scores, truth, np.ones(len(seen)))
+    unlikely = {False: 0.0, True: 0.0}
+    if len(known) > 2:
+        for j, (scores, truth, there) in enumerate(known):
+            others = [part for i, part in enumerate(known) if i != j]
+            if not any(part[2].any() for part in others):
+                continue
+            for bias_only in unlikely:
+                told = np.clip(fitted(others, bias_only)(scores[there]), 1e-4, 1 - 1e-4)
+                unlikely[bias_only] -= float(np.log(np.where(truth[there], told, 1 - told)).sum())
+    return fitted(known, unlikely[True] < unlikely[False])(score)
 
 
 def _called(scored: Sequence[Scored], recordings: Sequence[Recording], row: str) -> dict[str, _Called]:
@@ -351,6 +376,7 @@ def _source(one: _Called, seed: int, resamples: int) -> dict[str, Any]:
     if one.scaled_known.all():
         scaled = {
             "calibration_error": round(calibration_error(one.scaled, one.positive), 4),
+            "by_chance": round(chance_error(one.scaled, seed), 4),
             "reliability": reliability(one.scaled, one.positive),
         }
         entry["after_scaling"] = scaled
@@ -442,25 +468,36 @@ class _Patient:
     group: str
     truth: str
     positions: dict[str, float]
-    """Probability of a murmur at each position, the surest recording of it."""
+    """Scaled logit of a murmur at each position, the surest recording of it."""
+    quality: float
+    """Mean over the recordings."""
 
     @property
     def surest(self) -> float:
         return max(self.positions.values())
 
+    @property
+    def heard(self) -> tuple[float, float, float]:
+        """What the word about the patient is made of: the surest position, the mean position, the quality."""
+        return self.surest, float(np.mean(list(self.positions.values()))), self.quality
 
-def _patients(recordings: Sequence[Recording], murmur: np.ndarray) -> list[_Patient]:
+
+def _patients(
+    recordings: Sequence[Recording], murmur: np.ndarray, quality: Mapping[str, float]
+) -> list[_Patient]:
     found: dict[str, list[tuple[Recording, float]]] = {}
-    for recording, probability in zip(recordings, murmur, strict=True):
+    for recording, logit in zip(recordings, murmur, strict=True):
         if recording.meta.get("murmur") in MURMUR_WEIGHTS:
-            found.setdefault(recording.meta["patient"], []).append((recording, float(probability)))
+            found.setdefault(recording.meta["patient"], []).append((recording, float(logit)))
     patients = []
     for name, rows in sorted(found.items()):
         positions: dict[str, float] = {}
-        for recording, probability in rows:
+        for recording, logit in rows:
             where = recording.meta.get("position", "")
-            positions[where] = max(probability, positions.get(where, 0.0))
-        patients.append(_Patient(name, rows[0][0].group, rows[0][0].meta["murmur"], positions))
+            positions[where] = max(logit, positions.get(where, -np.inf))
+        first = rows[0][0]
+        mean = float(np.mean([quality.get(r.record, 1.0) for r, _ in rows]))
+        patients.append(_Patient(name, first.group, first.meta["murmur"], positions, mean))
     return patients
 
 
@@ -480,56 +517,94 @@ def murmur_limits(surest: np.ndarray, truth: Sequence[str]) -> tuple[float, floa
 
 
 def say_murmurs(surest: np.ndarray, low: float, high: float) -> list[str]:
-    """present, unknown or absent by the surest position's probability."""
+    """present, unknown or absent by how sure the surest position is."""
     return ["present" if p >= high else "absent" if p < low else "unknown" for p in surest]
+
+
+def _by_limits(judged: Sequence[_Patient], learned: Sequence[_Patient]) -> list[str]:
+    low, high = murmur_limits(np.array([p.surest for p in learned]), [p.truth for p in learned])
+    return say_murmurs(np.array([p.surest for p in judged]), low, high)
+
+
+def _by_chances(judged: Sequence[_Patient], learned: Sequence[_Patient], of: int) -> list[str]:
+    """The likeliest word, each patient weighing as the challenge weighs it, from the first `of` of
+    `_Patient.heard`.
+    """
+    words = list(MURMUR_WEIGHTS)
+    truth = np.array([words.index(p.truth) for p in learned])
+    weights = np.array([MURMUR_WEIGHTS[p.truth] for p in learned], float)
+    known = np.clip([p.heard[:of] for p in learned], -8.0, 8.0)
+    chances = fit_classes(known, truth, weights, len(words))
+    found = chances(np.clip([p.heard[:of] for p in judged], -8.0, 8.0))
+    return [words[k] for k in found.argmax(axis=1)]
 
 
 def _by_patient(
     scored: Sequence[Scored],
     recordings: Sequence[Recording],
     loudest: Mapping[str, str],
+    quality: Mapping[str, float],
     seed: int,
     resamples: int,
 ) -> dict[str, Any] | None:
-    """The 2022 task on the folds that are there, each with limits from its deciding fold."""
+    """The 2022 task on the folds that are there. What decides present, unknown or absent is fitted to the
+    patients of the other folds, each heard by the network that had not learned from them; where there is one
+    fold only, to those of its deciding fold. `other_ways`: the same with other rules.
+    """
     by_record = {r.record: r for r in recordings}
-    patients: list[_Patient] = []
-    said: list[str] = []
+    folds: list[tuple[list[_Patient], list[_Patient]]] = []
     for one in scored:
         row = one.row
-        deciding = _deciding(one, recordings)
         point = unit_point(one, recordings, row)
 
-        def probability(
+        def scaled(
             logits: np.ndarray, bias: float = point["murmur_bias"], t: float = point["murmur_temperature"]
         ) -> np.ndarray:
-            return _sigmoid((np.nan_to_num(logits[:, 0], nan=-20.0) + bias) / t)
+            return (np.nan_to_num(logits[:, 0], nan=-20.0) + bias) / t
 
-        learned = _patients(deciding, probability(one.logits[f"decide/{row}"]))
+        learned = _patients(_deciding(one, recordings), scaled(one.logits[f"decide/{row}"]), quality)
         judged = _patients(
-            [by_record[r] for r in one.records["test"]], probability(one.logits[f"test/{row}"])
+            [by_record[r] for r in one.records["test"]], scaled(one.logits[f"test/{row}"]), quality
         )
-        if not learned or not judged:
-            continue
-        low, high = murmur_limits(np.array([p.surest for p in learned]), [p.truth for p in learned])
-        patients += judged
-        said += say_murmurs(np.array([p.surest for p in judged]), low, high)
-    if not patients:
+        if learned and judged:
+            folds.append((judged, learned))
+    if not folds:
         return None
+    patients = [p for judged, _ in folds for p in judged]
+    said: list[str] = []
+    ways: dict[str, list[str]] = {
+        "limits of the surest position, fitted to the deciding fold": [],
+        "limits of the surest position, fitted to the other folds": [],
+        "chances by the surest and the mean position": [],
+    }
+    for k, (judged, decided) in enumerate(folds):
+        others = [p for j, (known, _) in enumerate(folds) if j != k for p in known] or decided
+        said += _by_chances(judged, others, 3)
+        for words, more in zip(
+            ways.values(),
+            (_by_limits(judged, decided), _by_limits(judged, others), _by_chances(judged, others, 2)),
+            strict=True,
+        ):
+            words += more
     truth = [p.truth for p in patients]
     groups = [p.group for p in patients]
     known = [k for k, p in enumerate(patients) if p.truth != "unknown"]
-    surest = np.array([patients[k].surest for k in known])
+    surest = _sigmoid(np.array([patients[k].surest for k in known]))
     present = np.array([patients[k].truth == "present" for k in known])
-    found: dict[str, Any] = {
-        "patients": len(patients),
-        "truth": dict(Counter(truth)),
-        "weighted_accuracy": bootstrap(
-            lambda rows: weighted_accuracy([said[k] for k in rows], [truth[k] for k in rows]),
+
+    def weighted(words: Sequence[str]) -> dict[str, float | None]:
+        return bootstrap(
+            lambda rows: weighted_accuracy([words[k] for k in rows], [truth[k] for k in rows]),
             groups,
             seed,
             resamples,
-        ),
+        )
+
+    found: dict[str, Any] = {
+        "patients": len(patients),
+        "truth": dict(Counter(truth)),
+        "weighted_accuracy": weighted(said),
+        "other_ways": {name: weighted(words) for name, words in ways.items()},
         "always_present": round(weighted_accuracy(["present"] * len(truth), truth), 4),
         "said_by_truth": {
             t: {s: sum(a == t and b == s for a, b in zip(truth, said, strict=True)) for s in MURMUR_WEIGHTS}
@@ -581,8 +656,12 @@ def assemble(
     seed: int,
     models: Sequence[str],
     resamples: int = RESAMPLES,
+    quality: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """The comparison from the units that are there; `missing` names the others."""
+    """The comparison from the units that are there; `missing` names the others.
+
+    quality: of recordings, 0 to 1; those not named count as good.
+    """
     loudest = loudest_positions(data)
     table: dict[str, Any] = {}
     for model in models:
@@ -598,7 +677,9 @@ def assemble(
                 continue
             entry[protocol] = _protocol(protocol, own, recordings, seed, resamples)
             if protocol == "folds":
-                entry["murmur_by_patient"] = _by_patient(own, recordings, loudest, seed, resamples)
+                entry["murmur_by_patient"] = _by_patient(
+                    own, recordings, loudest, quality or {}, seed, resamples
+                )
         entry["missing"] = [unit.name for unit in everything if unit not in scored]
         table[model] = entry
     return table

@@ -20,7 +20,10 @@ __all__ = [
     "bootstrap",
     "calibrated",
     "calibration_error",
+    "chance_error",
     "confusion",
+    "fit_bias",
+    "fit_classes",
     "fit_platt",
     "macc",
     "rates",
@@ -107,6 +110,18 @@ def calibration_error(probability: np.ndarray, positive: np.ndarray, bins: int =
     return float(found / max(1, len(probability)))
 
 
+def chance_error(probability: np.ndarray, seed: int, draws: int = 200) -> float:
+    """Mean `calibration_error` of these probabilities where they are true: what so few recordings leave to
+    chance.
+    """
+    rng = np.random.default_rng(seed)
+    return float(
+        np.mean(
+            [calibration_error(probability, rng.random(len(probability)) < probability) for _ in range(draws)]
+        )
+    )
+
+
 def reliability(probability: np.ndarray, positive: np.ndarray, bins: int = 10) -> list[dict[str, Any]]:
     """The bins of `calibration_error`: how many, what was told, what was found."""
     return [
@@ -143,6 +158,52 @@ def fit_platt(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> 
             break
     a = max(a, 0.05)
     return float(b / a), float(1.0 / a)
+
+
+def fit_bias(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray, temperature: float) -> float:
+    """bias of p = sigmoid((score + bias) / temperature): as many are told as are found."""
+    low, high = -60.0, 60.0
+    for _ in range(60):
+        bias = (low + high) / 2.0
+        p = 1.0 / (1.0 + np.exp(-np.clip((scores + bias) / temperature, -60.0, 60.0)))
+        low, high = (low, bias) if (weights * (p - positive)).sum() > 0 else (bias, high)
+    return float(low + high) / 2.0
+
+
+def fit_classes(
+    x: np.ndarray, of: np.ndarray, weights: np.ndarray, classes: int, ridge: float = 0.01
+) -> Callable[[np.ndarray], np.ndarray]:
+    """(n, k) → chances (n, classes) by weighted multinomial logistic regression on standardised columns.
+
+    x: (n, k). of: the class of each row. ridge: weight of the squared coefficients, intercepts free.
+    """
+    mean, spread = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
+
+    def design(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.ones((len(rows), 1)), (rows - mean) / spread], axis=1)
+
+    def chances(z: np.ndarray) -> np.ndarray:
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+        return e / e.sum(axis=1, keepdims=True)
+
+    known, share = design(x), weights / weights.sum()
+    wide = known.shape[1]
+    truth = np.eye(classes)[of]
+    held = np.full((wide, classes), 2.0 * ridge)
+    held[0] = 1e-9
+    w = np.zeros((wide, classes))
+    for _ in range(50):
+        p = chances(known @ w)
+        gradient = known.T @ (share[:, None] * (p - truth)) + held * w
+        # d²/dw dw' of the weighted likelihood, classes beside each other
+        inner = share[:, None, None] * (p[:, :, None] * np.eye(classes) - p[:, :, None] * p[:, None, :])
+        hessian = np.einsum("na,nb,ncd->acbd", known, known, inner).reshape(wide * classes, -1)
+        hessian += np.diag(held.ravel()) + 1e-9 * np.eye(wide * classes)
+        step = np.linalg.solve(hessian, gradient.ravel()).reshape(wide, classes)
+        w -= step
+        if np.abs(step).max() < 1e-8:
+            break
+    return lambda rows: chances(design(rows) @ w)
 
 
 def bootstrap(

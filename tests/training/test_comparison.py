@@ -149,6 +149,12 @@ def test_murmurs_by_patient_and_the_scaling_of_a_source(tmp_path: Path) -> None:
     assert patients["patients"] == 160
     assert sum(sum(row.values()) for row in patients["said_by_truth"].values()) == 160
     assert patients["weighted_accuracy"]["value"] > patients["always_present"]
+    assert len(patients["other_ways"]) == 3
+    # poor sound is what the unknown ones have in common here
+    poor = {r.record: 0.2 for r in recordings() if r.meta.get("murmur") == "unknown"}
+    told = assemble(tmp_path, tmp_path, recordings(), 1, ["ours"], 2, poor)["ours"]["murmur_by_patient"]
+    assert told["said_by_truth"]["unknown"]["unknown"] > patients["said_by_truth"]["unknown"]["unknown"]
+    assert told["weighted_accuracy"]["value"] > patients["weighted_accuracy"]["value"]
     assert patients["loudest_position"]["right"]["value"] == 1.0
     assert patients["loudest_position"]["by_chance"] == 0.5
     for one in table["folds"]["rows"]["int8"]["databases"].values():

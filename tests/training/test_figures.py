@@ -7,7 +7,10 @@ import pytest
 
 from training.figures import (
     calibration_error,
+    chance_error,
     confusion,
+    fit_bias,
+    fit_classes,
     referrals,
     reliability,
     scores,
@@ -70,3 +73,33 @@ def test_referrals_counted_by_hand() -> None:
     # of 100 people 20 are ill: 16 found, 4 missed; of the 80 others 8 are sent on
     assert rows[2]["referred_per_100"] == 24.0 and rows[2]["found_per_100"] == 16.0
     assert rows[2]["missed_per_100"] == 4.0 and rows[2]["ill_of_referred"] == 0.667
+
+
+def test_what_chance_leaves_of_the_calibration_error() -> None:
+    rng = np.random.default_rng(6)
+    told = rng.random(100)
+    found = [calibration_error(told, rng.random(100) < told) for _ in range(300)]
+    assert chance_error(told, 1) == pytest.approx(np.mean(found), abs=0.01)
+    assert chance_error(rng.random(10_000), 1) < 0.02
+
+
+def test_a_bias_makes_as_many_told_as_found() -> None:
+    rng = np.random.default_rng(7)
+    score, weight = rng.standard_normal(400), rng.random(400)
+    positive = (rng.random(400) < 0.2).astype(float)
+    told = 1 / (1 + np.exp(-(score + fit_bias(score, positive, weight, 2.0)) / 2.0))
+    assert (weight * told).sum() == pytest.approx((weight * positive).sum(), rel=1e-6)
+
+
+def test_chances_of_three_classes_follow_what_is_known_and_the_weights() -> None:
+    rng = np.random.default_rng(8)
+    of = rng.integers(3, size=3000)
+    x = rng.standard_normal((3000, 2)) + 3.0 * np.eye(3)[of][:, :2]
+    even = fit_classes(x, of, np.ones(3000), 3, ridge=1e-6)
+    assert (even(x).argmax(axis=1) == of).mean() > 0.88
+    assert even(x).mean(axis=0) == pytest.approx(np.bincount(of) / 3000, abs=1e-4)
+    twice = fit_classes(x, of, np.where(of == 2, 5.0, 1.0), 3, ridge=1e-6)
+    assert (twice(x).argmax(axis=1) == 2).sum() > (even(x).argmax(axis=1) == 2).sum()
+    assert fit_classes(x, of, np.ones(3000), 3, ridge=1e3)(x) == pytest.approx(
+        np.tile(np.bincount(of) / 3000, (3000, 1)), abs=1e-2
+    )
