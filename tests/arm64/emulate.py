@@ -3,7 +3,8 @@
     python -m tests.arm64.emulate [--write docs/results/arm64.json] [--tests tests/device]
 
 The tests run file by file, and what each said is written at once: begun again, it goes on where it was, and
-runs anew only the files that failed, or whose code has changed.
+runs anew only the files that failed, or whose code has changed: the file itself, or what it imports of this
+repository, near or far. Hypothesis tries fewer examples than on x86 (tests.arm64.slow).
 
 Debian's arm64 Python of this interpreter's version (3.11 of Bookworm, 3.13 of Trixie) is unpacked below the
 cache, and beside it the aarch64 wheels of just the versions that are installed here, so that both machines
@@ -24,6 +25,8 @@ the layers of one hop.
 from __future__ import annotations
 
 import argparse
+import ast
+import functools
 import hashlib
 import json
 import os
@@ -38,6 +41,8 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from tests.arm64.slow import EXAMPLES
 
 __all__ = ["Arm64", "main"]
 
@@ -75,6 +80,8 @@ class Arm64:
         self.core = core
         self.root = cache / f"root-{VERSION}"
         self.site = cache / f"site-{VERSION}"
+        self.bytecode = cache / f"bytecode-{VERSION}"
+        """Compiling under emulation is what takes longest, so it is done once."""
         self._python = self.root / "usr/bin" / f"python{VERSION}"
         for program in ("qemu-aarch64-static", "mmdebstrap"):
             if shutil.which(program) is None:
@@ -127,7 +134,7 @@ class Arm64:
         self.program.write_text(
             "#!/bin/sh\n"
             f"exec qemu-aarch64-static -cpu {self.core} -L {self.root} -E LD_LIBRARY_PATH={libraries}"
-            f' -E PYTHONPATH={self.site}:{ROOT} -E PYTHONDONTWRITEBYTECODE=1 {self._python} "$@"\n'
+            f' -E PYTHONPATH={self.site}:{ROOT} -E PYTHONPYCACHEPREFIX={self.bytecode} {self._python} "$@"\n'
         )
         self.program.chmod(0o755)
 
@@ -211,11 +218,42 @@ def _there(machine: Arm64, module: str, *arguments: str) -> dict[str, Any]:
 
 
 def _code_of(file: Path) -> str:
-    """What a test file's result holds for: the device's code and the file's."""
+    """What a test file's result holds for: the file, all that it imports of this repository, the models."""
+    paths, waiting = set(), [file, ROOT / "tests/conftest.py", ROOT / "tests/arm64/slow.py"]
+    while waiting:
+        path = waiting.pop()
+        if path in paths:
+            continue
+        paths.add(path)
+        waiting += _imported_by(path)
+    if ROOT / "device/bundle.py" in paths:
+        paths |= set((ROOT / "models/released").glob("*/bundle.json"))
     code = hashlib.sha256()
-    for path in (*sorted((ROOT / "device").rglob("*.py")), file):
-        code.update(path.read_bytes())
+    for path in sorted(paths):
+        code.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return code.hexdigest()[:12]
+
+
+@functools.cache
+def _imported_by(path: Path) -> list[Path]:
+    """The files of this repository that a file imports, wherever in it; all of the device's where it starts
+    a Python of its own.
+    """
+    text = path.read_text("utf-8")
+    names: list[str] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    found = sorted((ROOT / "device").rglob("*.py")) if "sys.executable" in text else []
+    for name in names:
+        parts = name.split(".")
+        # a package's own file runs before any of its modules
+        for n in range(1, len(parts) + 1):
+            place = ROOT.joinpath(*parts[:n])
+            found += [p for p in (place / "__init__.py", place.with_suffix(".py")) if p.is_file()]
+    return found
 
 
 def _test(machine: Arm64, file: Path, more: list[str]) -> dict[str, Any]:
@@ -245,7 +283,8 @@ def _tests(
     """File by file, the smallest first; `known` are results of an earlier run, `keep` is told of each."""
     places = [ROOT / test for test in tests]
     files = [f for place in places for f in (sorted(place.rglob("test_*.py")) if place.is_dir() else [place])]
-    found: dict[str, Any] = {"files": {}, "not run": [f.relative_to(ROOT).as_posix() for f in files]}
+    found: dict[str, Any] = {"examples": EXAMPLES, "files": {}}
+    found["not run"] = [f.relative_to(ROOT).as_posix() for f in files]
     for file in sorted(files, key=lambda file: file.stat().st_size):
         name = file.relative_to(ROOT).as_posix()
         told = known.get(name)
