@@ -502,22 +502,20 @@ def load_net(path: Path) -> tuple[Denoiser, dict[str, Any]]:
     return net.eval(), kept
 
 
-def _real_sounds(recipe: dict[str, Any], data: Path, cache: Path, *, jump: float = 0.0) -> np.ndarray:
+def _real_sounds(recipe: dict[str, Any], data: Path, cache: Path, **mix: float) -> np.ndarray:
     """Forty training mixtures of 6 s that no step ever sees, (40, 12288): for scores, ranges and
-    calibration. jump: share of them that begin softer."""
+    calibration. mix: other settings of MixSettings, as the share that begins softer (`jump`)."""
     refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
     pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
-    mixer = Mixer(
-        refs, pool, MixSettings(batch=40, samples=12288, low_db=-8.0, jump=jump), int(recipe["seed"])
-    )
-    return mixer.batch(20_000_000)[1]
+    mixed = settings(MixSettings, {"batch": 40, "samples": 12288, "low_db": -8.0, **mix}, "mix")
+    return Mixer(refs, pool, mixed, int(recipe["seed"])).batch(20_000_000)[1]
 
 
-def sounds_for_ranges(recipe: dict[str, Any], data: Path, cache: Path) -> np.ndarray:
+def sounds_for_ranges(recipe: dict[str, Any], data: Path, cache: Path, **mix: float) -> np.ndarray:
     """What int8 ranges are taken from: clean and noisy. Loud and quiet is one, as the net hears all at a
-    steady level: only a jump differs."""
+    steady level: only a jump differs. mix: other settings, to see what they are worth."""
     jump = float(recipe.get("settle", {}).get("mix", {}).get("jump", 0.0))
-    return _real_sounds(recipe, data, cache, jump=jump)
+    return _real_sounds(recipe, data, cache, **{"jump": jump, **mix})
 
 
 def contributions(net: Denoiser, sounds: np.ndarray, window: np.ndarray) -> dict[nn.Module, torch.Tensor]:

@@ -135,6 +135,28 @@ def _designs(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
+def _int8(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The steps towards int8: each beside its own net in float."""
+    nets = {"before": "before the last fine-tuning", "released": "as released"}
+    ways = {"float": "float", "file": "the exported file"}
+    floats = {row["net"]: row["fold_1"] for row in rows if row["way"] == "float"}
+    lines = [
+        "| net | computed | plain | lost | beyond volume | lost | clean in: SNR out | 5th percentile"
+        " | murmur, clean in | 10 dB | 0 dB | after a jump |",
+        "|---" * 12 + "|",
+    ]
+    for row in rows:
+        v, before = row["fold_1"], floats[row["net"]]
+        way = row["way"] if row["net"] == "before" else f"ranges from {row['way']}"
+        cells = [nets[row["net"]], ways.get(row["way"]) or f"int8, {way}"]
+        for key in ("all plain", "all beyond"):
+            cells += [f"{v[key]:+.2f}", "" if row["way"] == "float" else f"{before[key] - v[key]:+.2f}"]
+        cells += [f"{v[k]:.1f}" for k in ("clean out", "clean out p5")]
+        cells += [f"{v[k]:+.2f}" for k in ("murmur clean", "murmur 10", "murmur 0", "jump")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def parts(results: Path) -> dict[str, str]:
     """The generated parts of docs/denoiser.md that these trials fill, by name."""
     found = {}
@@ -152,6 +174,8 @@ def parts(results: Path) -> dict[str, str]:
         found["tuned"] = "\n".join(lines)
     if (path := results / "denoiser-designs.json").is_file():
         found |= _designs(json.loads(path.read_text("utf-8"))["rows"])
+    if (path := results / "denoiser-int8.json").is_file():
+        found["int8"] = _int8(json.loads(path.read_text("utf-8"))["rows"])
     if (path := results / "denoiser-drift.json").is_file():
         from training.benchmark_drift import table
 

@@ -2,7 +2,8 @@
 
     python -m training.denoiser_trials run --data ../shared/data --out RUN [NAME ...]   RUN/trials/NAME.pt
     python -m training.denoiser_trials figures --out RUN    docs/results/denoiser-tuned.json, -designs.json
-    python -m training.denoiser_trials designs --out RUN    only the second
+                                                            and -int8.json
+    python -m training.denoiser_trials designs --out RUN    only the second; int8: only the third
 
 The trials stand in recipes/denoiser-trials.toml, each with its own steps and rate; all else is the shipped
 recipe's. Each is repeatable and goes on from its checkpoint with --resume, like any training here. Kinds:
@@ -22,6 +23,7 @@ Fold 0 is not looked at here.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -65,7 +67,18 @@ from training.recipe import read, settings, shipped
 from training.release import commit_id
 from training.results import write_json
 
-__all__ = ["Ahead", "Direct", "begin_anew", "compare", "designs", "main", "read_trials", "run_trial", "tuned"]
+__all__ = [
+    "Ahead",
+    "Direct",
+    "begin_anew",
+    "compare",
+    "designs",
+    "int8",
+    "main",
+    "read_trials",
+    "run_trial",
+    "tuned",
+]
 
 TRIALS = shipped("denoiser-trials")
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
@@ -298,16 +311,52 @@ def _row(name: str, path: Path) -> dict[str, Any]:
     }
 
 
-def _rounded(path: Path, data: Path, cache: Path) -> dict[str, float]:
-    """Fold 1 of a checkpoint's net as int8 computes it (training.fake_int8)."""
+def _rounded(
+    path: Path, data: Path, cache: Path, *, even: bool = True, whole: bool = False, **mix: float
+) -> dict[str, float]:
+    """Fold 1 of a checkpoint's net as int8 computes it (training.fake_int8).
+
+    even: with the trunk's channels evened out before. whole: murmurs and jumps, too. mix: of the sounds that
+    the ranges are taken from.
+    """
     net, kept = load_net(path)
     recipe = read(RECIPE)
-    if not kept.get("int8_aware"):
+    if even and not kept.get("int8_aware"):
         for_int8(net, recipe, data, cache)
     coefficients = _tables(recipe)
-    fake = FakeInt8(net, sounds_for_ranges(recipe, data, cache), coefficients["window"])
-    validation = Validation(data, cache, int(recipe["seed"]), murmurs=0, jumps=0)
+    fake = FakeInt8(net, sounds_for_ranges(recipe, data, cache, **mix), coefficients["window"])
+    some = {} if whole else {"murmurs": 0, "jumps": 0}
+    validation = Validation(data, cache, int(recipe["seed"]), **some)
     return validation(partial(denoise_whole, fake, Removal(coefficients), coefficients))
+
+
+CALIBRATED_ON = {
+    "clean sound alone": {"clean": 1.0, "jump": 0.0},
+    "noisy sound alone": {"clean": 0.0, "jump": 0.0},
+    "clean and noisy": {"jump": 0.0},
+    "clean and noisy, a third of it quiet, then loud (as shipped)": {},
+}
+
+
+def int8(_trials: Mapping[str, Any], out: Path, data: Path, cache: Path) -> dict[str, Any]:
+    """What each step towards int8 costs on fold 1, and what the ranges are taken from: the net in float
+    before and after it learned to be rounded, rounded in several ways, and the exported file."""
+    rows = []
+    for name, file in (("before", "pruned-blend"), ("released", "pruned")):
+        path = out / f"denoiser-{file}.pt"
+        ways: dict[str, dict[str, Any]] = {"released": CALIBRATED_ON}.get(
+            name, {"as it is": {"even": False}, "channels evened out": {}}
+        )
+        rows.append({"net": name, "way": "float", "fold_1": load_net(path)[1]["validation"]})
+        for way, options in ways.items():
+            found = _rounded(path, data, cache, whole=True, **options)
+            rows.append({"net": name, "way": way, "fold_1": found})
+            print(f"{name}, {way}: {found}", file=sys.stderr, flush=True)
+    part = out / "denoiser" / "denoiser.json"
+    if part.is_file():
+        exported = json.loads(part.read_text("utf-8"))["export"]["fold_1_int8"]
+        rows.append({"net": "released", "way": "file", "fold_1": exported})
+    return {"what": "steps towards int8, fold 1", **_about(data), "rows": rows}
 
 
 def compare(one: Path, other: Path, data: Path, cache: Path, mixtures: int = COMPARED) -> dict[str, Any]:
@@ -408,7 +457,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.denoiser_trials", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("what", choices=("run", "figures", "designs"))
+    parser.add_argument("what", choices=("run", "figures", "designs", "int8"))
     parser.add_argument("names", nargs="*", help="run: only these trials")
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--trials", type=Path, default=TRIALS)
@@ -437,7 +486,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     resume=options.resume,
                 )
         else:
-            for made in (tuned, designs) if options.what == "figures" else (designs,):
+            makers = {"designs": (designs,), "int8": (int8,)}
+            for made in makers.get(options.what, (tuned, designs, int8)):
                 content = made(trials, options.out, options.data, options.cache)
                 write_json(options.results / f"denoiser-{made.__name__}.json", content)
     except StethopiError as problem:

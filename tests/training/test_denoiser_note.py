@@ -45,7 +45,21 @@ def test_tables_and_plot_tell_the_results(tmp_path: Path) -> None:
         for way in ("contribution", "magnitude")
     ]
     (tmp_path / "denoiser-pruning.json").write_text(json.dumps({"rows": before}))
+    steps = [
+        {"net": net, "way": way, "fold_1": {**fold_1, "all plain": plain}}
+        for net, way, plain in (
+            ("before", "float", 9.0),
+            ("before", "as it is", 7.5),
+            ("released", "float", 9.5),
+            ("released", "clean sound alone", 9.25),
+            ("released", "file", 9.5),
+        )
+    ]
+    (tmp_path / "denoiser-int8.json").write_text(json.dumps({"rows": steps}))
     found = parts(tmp_path)
+    assert "| before the last fine-tuning | int8, as it is | +7.50 | +1.50 | -1.50 | +0.00 |" in found["int8"]
+    assert "| as released | int8, ranges from clean sound alone | +9.25 | +0.25 |" in found["int8"]
+    assert "| as released | the exported file | +9.50 | +0.00 |" in found["int8"]
     assert "| the shipped size from scratch | 1,234 | 18.0 | 700 | +9.50 | +6.50 | 50.0 |" in found["tuned"]
     assert found["tuned"].splitlines()[-1].startswith("| one more |")
     assert found["tuned"].splitlines()[-1].endswith("| +6.40 |")
