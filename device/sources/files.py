@@ -32,6 +32,8 @@ SUFFIXES = (".wav", ".wave", ".flac")
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _UNKNOWN_SIZE = 0xFFFFFFFF
 _FLAC_BLOCK = 1 << 16
+_USUAL_HZ = (4000, 500)
+"""To resample to: of heart sounds, of an ECG."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,10 @@ def read_sound(path: Path | str, rates_hz: tuple[int, int] = (LOWEST_RATE_HZ, HI
 def _checked_rate(path: Path, rate_hz: int, rates_hz: tuple[int, int]) -> int:
     lowest_hz, highest_hz = rates_hz
     if not lowest_hz <= rate_hz <= highest_hz:
+        better_hz = next((hz for hz in _USUAL_HZ if lowest_hz <= hz <= highest_hz), highest_hz)
         raise BadInput(
             f"{path}: its rate of {rate_hz} Hz is not from {lowest_hz} to {highest_hz} Hz; "
-            f"resample it, for example: sox {path.name} out.wav rate {min(2 * lowest_hz, highest_hz)}"
+            f"resample it, for example: sox {path.name} out.wav rate {better_hz}"
         )
     return rate_hz
 

@@ -61,6 +61,13 @@ class Ingest:
                 return m.read(topic.payload_type, payload)
         return None
 
+    def online(self) -> bool:
+        """A device has said that it is there. From then on the broker passes commands on to it: it asks for
+        them before it says so. On the device itself `online` comes a little earlier than that.
+        """
+        state = self.last("state")
+        return state is not None and state.online
+
     def command(self, address: m.Address, command: m.Command, retain: bool = False) -> None:
         self.client.publish(address.command, m.encode(command), qos=1, retain=retain)
 

@@ -247,7 +247,7 @@ def test_commands_start_stop_and_tell(mosquitto: Mosquitto, tmp_path: Path) -> N
     with Ingest(mosquitto.host, mosquitto.port) as host:
         ask = asking(host)
         with running(Daemon(settings, models=fakes(), source=synthetic(pace="real"), pace=HURRIED)) as daemon:
-            until(lambda: daemon.uplink and daemon.uplink.online and daemon.examiner)
+            until(lambda: host.online() and daemon.examiner)
             assert "exam idle" in ask("status").says
             assert ask("update").says == "unknown command"
             assert (ask("stop").ok, ask("next").ok) == (False, False)
@@ -278,7 +278,7 @@ def test_whose_the_next_exam_is_can_be_told_from_the_host(mosquitto: Mosquitto, 
     with Ingest(mosquitto.host, mosquitto.port) as host:
         ask = asking(host)
         with running(Daemon(settings, models=fakes(), source=synthetic(pace="real"), pace=HURRIED)) as daemon:
-            until(lambda: daemon.uplink and daemon.uplink.online and daemon.examiner)
+            until(lambda: host.online() and daemon.examiner)
             wrong = ask("subject", code="V3-0042-8")
             assert not wrong.ok and "'V3-0042-8' is no subject code" in wrong.says
             assert ask("subject", code="5").says == "the next exam is V3-0005-J"
@@ -314,7 +314,7 @@ def test_what_is_heard_changes_while_one_listens(mosquitto: Mosquitto, tmp_path:
             return until(lambda: (a := host.last("answer")) and a.command == command.id and a)
 
         with running(Daemon(settings, models=models, source=source, pace=HURRIED)) as daemon:
-            until(lambda: daemon.uplink and daemon.uplink.online and daemon._listener)
+            until(lambda: host.online() and daemon._listener)
             until(lambda: daemon.examiner and daemon.examiner.heard > 3000)
             told = ask("c-1", m.Listen())
             assert told.ok and told.listening == m.Listening("clean", 1.0, "none", 0.0, "file")

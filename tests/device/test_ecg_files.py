@@ -141,7 +141,9 @@ def test_full_scale_is_five_millivolts(tmp_path: Path, suffix: str, rate_hz: int
 
 def test_a_wav_of_a_rate_that_is_no_ecgs_is_refused(tmp_path: Path) -> None:
     write_sound(tmp_path / "a.wav", np.zeros(8000), 8000)
-    assert "its rate of 8000 Hz is not from 100 to 1000 Hz; resample it" in refusal(tmp_path / "a.wav")
+    says = refusal(tmp_path / "a.wav")
+    assert "its rate of 8000 Hz is not from 100 to 1000 Hz; resample it" in says
+    assert says.endswith("sox a.wav out.wav rate 500")
 
 
 # ---- CSV

@@ -163,6 +163,7 @@ def test_what_is_refused_is_told_in_one_line(tmp_path: Path) -> None:
     for rate in (1000, 1999, 192_001, 384_000):
         soundfile.write(path, noise(), rate)
         assert f"its rate of {rate} Hz is not from 2000 to 192000 Hz; resample it" in bad(path)
+        assert bad(path).endswith("sox x.wav out.wav rate 4000")
     soundfile.write(path, noise(), RATE, subtype="ULAW")
     assert "holds WAV format 7 with 8 bits, which is not read here; convert it" in bad(path)
     path.write_bytes(wav_header(0, RATE, 16))

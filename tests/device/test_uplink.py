@@ -293,9 +293,9 @@ def test_commands_are_answered_once_each(mosquitto: Mosquitto, outbox: Outbox) -
     clock.trusted = ClockTrust.SYNCHRONISED
     with (
         Ingest(mosquitto.host, mosquitto.port) as host,
-        uplink_to(mosquitto, outbox, on_command=obey, clock=clock) as link,
+        uplink_to(mosquitto, outbox, on_command=obey, clock=clock),
     ):
-        until(lambda: link.online)
+        until(host.online)
         later, before = clock.wall() + 60, clock.wall() - 60
         start = m.Command("c-1", "start", later, {"site": "AV"})
         host.command(ADDRESS, start)
@@ -337,8 +337,8 @@ def test_a_retained_command_waits_for_nobody(mosquitto: Mosquitto, outbox: Outbo
 
 
 def test_who_knows_no_command_says_so(mosquitto: Mosquitto, outbox: Outbox) -> None:
-    with Ingest(mosquitto.host, mosquitto.port) as host, uplink_to(mosquitto, outbox) as link:
-        until(lambda: link.online)
+    with Ingest(mosquitto.host, mosquitto.port) as host, uplink_to(mosquitto, outbox):
+        until(host.online)
         host.command(ADDRESS, m.Command("c-9", "dance", 4e9))
         answer = until(lambda: host.last("answer"))
         assert (answer.ok, answer.says) == (False, "unknown command")
