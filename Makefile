@@ -71,6 +71,8 @@ train: $(TRAIN)/.train  ## train, prune, export and release the models (hours; D
 bench: $(TRAIN)/.train  ## measure the released bundle; writes docs/results/*.json (DATA=folder)
 	$(TRAIN)/bin/stethopi benchmark denoise --data $(DATA)
 	$(TRAIN)/bin/stethopi benchmark classify --data $(DATA)
+	$(TRAIN)/bin/stethopi benchmark quality --data $(DATA)
+	$(TRAIN)/bin/stethopi benchmark ecg --data $(DATA)
 	$(TRAIN)/bin/stethopi-device bench --instructions --write docs/results/device.json
 
 image:  ## a card image: not yet; says how to install on a Raspberry Pi

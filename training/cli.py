@@ -27,6 +27,9 @@ from training.recipe import find, read, shipped
 __all__ = ["add_commands", "main"]
 
 _MODELS = ("denoiser", "classifier")
+"""What every bundle holds, and what is pruned."""
+_ALL = (*_MODELS, "ecg-denoiser")
+"""What `train all` trains."""
 
 
 def _say(text: str) -> None:
@@ -44,7 +47,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 class _Recipes:
     """The recipes of one run. A file with a `[denoiser]` table (as all.toml and smoke.toml) changes the
     shipped denoiser recipe; any other file is a denoiser recipe itself. `[classifier]` changes the
-    classifier's defaults.
+    classifier's defaults, `[ecg]` the shipped ECG recipe.
     """
 
     def __init__(self, given: str | None, default: str = "all") -> None:
@@ -63,6 +66,19 @@ class _Recipes:
             return load_recipe(None)
         defaults = read(shipped("classifier")).get("classifier", {})
         return load_recipe(None, **_merged(defaults, self.table["classifier"]))
+
+    def ecg(self) -> dict[str, Any]:
+        return _merged(read(shipped("ecg")), self.table.get("ecg", {}))
+
+    def rival(self, name: str) -> dict[str, Any]:
+        """Of a network that ours is measured against. A file for many networks changes the shipped one by its
+        `[<name>]` table; any other file is that network's recipe itself."""
+        if "denoiser" in self.table or "classifier" in self.table:
+            return _merged(read(shipped(name)), self.table.get(name, {}))
+        for part in ("seed", "mix", "train"):
+            if part not in self.table:
+                raise BadInput(f"{self.path}: {part} is missing; begin with a copy of {shipped(name)}")
+        return self.table
 
     def quality(self) -> Any:
         from training.quality import load_recipe
@@ -185,7 +201,7 @@ def _rival(options: argparse.Namespace, work: str) -> Path:
         raise BadInput(f"--model {options.net}: is for one network; leave it out, or name the network")
     if options.net not in rivals.RIVALS:
         raise BadInput(f"--model {options.net}: no such network; there are {', '.join(rivals.RIVALS)}")
-    recipe = read(find(options.recipe, options.net))
+    recipe = _Recipes(options.recipe, options.net).rival(options.net)
     out, data, cache = Path(options.out), Path(options.data), Path(options.cache).expanduser()
     _quiet_threads()
     if work == "train":
@@ -262,19 +278,26 @@ def _train_all(options: argparse.Namespace, recipes: _Recipes, way: _Path) -> in
     from training.release import RELEASED, release
 
     steps = _Steps(way.out)
+    wanted = options.only or _ALL
+    parts = {model: way.out / model for model in _MODELS}
     hashes = data_hashes(way.data)
     ran = False
-    for model in options.only or _MODELS:
+    for model in [m for m in _MODELS if m in wanted]:
         recipe: Any = recipes.denoiser() if model == "denoiser" else recipes.classifier()
         because = [recipe if isinstance(recipe, dict) else dataclasses.asdict(recipe), hashes]
         full, pruned = way.out / f"{model}-full.pt", way.out / f"{model}-pruned.pt"
-        part = way.out / model / f"{model}.json"
+        part = parts[model] / f"{model}.json"
         ran |= steps.run(f"{model}-train", because, full, partial(way.train, model, resume=True))
         ran |= steps.run(f"{model}-prune", because, pruned, partial(way.prune, model, resume=True))
         ran |= steps.run(f"{model}-export", because, part, partial(way.export, model))
         if model == "classifier":
             judge = [*because, dataclasses.asdict(recipes.quality())]
             ran |= steps.run("quality", judge, part.with_suffix(".npz"), partial(way.train, "quality"))
+    if "ecg-denoiser" in wanted and not options.only and not (way.data / "ecg").is_dir():
+        _say(f"ecg: there is no {way.data / 'ecg'}, so the bundle will clean no ECG")
+    elif "ecg-denoiser" in wanted:
+        parts["ecg"] = way.out / "ecg"
+        ran |= _ecg_steps(steps, recipes.ecg(), way)
     if options.only:
         return 0
     version = options.version or recipes.table.get("release", {}).get("version") or _product_version()
@@ -283,9 +306,21 @@ def _train_all(options: argparse.Namespace, recipes: _Recipes, way: _Path) -> in
     if not ran and (target / "bundle.json").is_file():
         _say(f"release: {target} is the newest already")
         return 0
-    release({model: way.out / model for model in _MODELS}, version, out=released, command=_command())
+    release(parts, version, out=released, command=_command())
     _say(f"released: {target}")
     return 0
+
+
+def _ecg_steps(steps: _Steps, recipe: dict[str, Any], way: _Path) -> bool:
+    from training.ecg import checkpoint_path, export_ecg, train_ecg
+    from training.ecg_data import ecg_hashes
+
+    because = [recipe, ecg_hashes(way.data)]
+    trained, part = checkpoint_path(way.out, "ours"), way.out / "ecg"
+    learn = partial(train_ecg, recipe, "ours", way.data, way.out, resume=True)
+    ran = steps.run("ecg-train", because, trained, learn)
+    convert = partial(export_ecg, recipe, trained, way.data, part)
+    return steps.run("ecg-export", because, part / "ecg.json", convert) or ran
 
 
 def _product_version() -> str:
@@ -470,7 +505,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Train a network. `all` goes the whole way: train, prune, fine-tune, export to int8,"
         " release; steps that are done are skipped.",
     )
-    train.add_argument("model", choices=(*_MODELS, "ecg-denoiser", "quality", "all"))
+    train.add_argument("model", choices=(*_ALL, "quality", "all"))
     train.add_argument(
         "--model",
         dest="net",
@@ -486,7 +521,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     train.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    train.add_argument("--only", choices=_MODELS, nargs="+", help="with all: only this model, and no release")
+    train.add_argument("--only", choices=_ALL, nargs="+", help="with all: only this model, and no release")
     train.add_argument("--version", help="with all: version of the bundle (default: the product's)")
     train.add_argument(
         "--released", metavar="DIR", help="with all: where bundles go (default: models/released)"
@@ -499,7 +534,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("export", _export, "convert a pruned network to int8, checked by two gates"),
     ):
         parser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
-        parser.add_argument("model", choices=_MODELS if name == "prune" else (*_MODELS, "ecg-denoiser"))
+        parser.add_argument("model", choices=_MODELS if name == "prune" else _ALL)
         parser.add_argument("--recipe", metavar="TOML", help="a file, or the name of a shipped one (smoke)")
         if name == "export":
             parser.add_argument(

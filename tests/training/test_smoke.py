@@ -10,13 +10,16 @@ import pytest
 
 from device import bundle
 from tests.training import folders
+from tests.training.ecg_folders import ecg_folder
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folders.make(tmp_path_factory.mktemp("data"))
+    root = folders.make(tmp_path_factory.mktemp("data"))
+    ecg_folder(root)
+    return root
 
 
 def run(*arguments: object) -> int:
@@ -32,7 +35,7 @@ def test_train_all_goes_the_whole_way_and_then_skips(
     every = ["train", "all", "--recipe", "smoke", *where, "--released", tmp_path / "released"]
     assert run(*every) == 0
     made = bundle.load(tmp_path / "released" / "0.0.1")
-    assert set(made.models) == {"denoiser", "classifier"}
+    assert set(made.models) == {"denoiser", "classifier", "ecg"}
     from device.screen import screen_recording
 
     sound = np.random.default_rng(0).standard_normal(12_000).astype(np.float32) * 0.1
@@ -42,7 +45,7 @@ def test_train_all_goes_the_whole_way_and_then_skips(
     capsys.readouterr()
     assert run(*every) == 0
     said = capsys.readouterr().err
-    assert said.count("done before, nothing has changed") == 7
+    assert said.count("done before, nothing has changed") == 9
     assert "is the newest already" in said
 
     # a step whose result has gone is done again, and comes out the same
