@@ -148,15 +148,23 @@ def left_out(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def travel(result: Mapping[str, Any]) -> str:
-    """Ways to read and to combine the networks that never heard a source; by recording, then by subject."""
-    rows = []
-    for way, found in result["ways"].items():
-        each = [found[name] for name in ("a", "f", "circor") if name in found]
+    """Ways to read and to combine networks that never heard a source, and what nested choice makes of them;
+    by recording, then by subject.
+    """
+
+    def row(name: str, found: Mapping[str, Any]) -> list[str]:
+        each = [found[source] for source in ("a", "f", "circor") if source in found]
         mean = sum(one["auc"]["value"] for one in each) / len(each) if len(each) == 3 else None
-        cells = [figure(found.get(name, {}).get("auc")) for name in ("a", "f", "circor")]
-        subject = [_of_subjects(found.get(name, {}).get("by_subject")) for name in ("a", "f", "circor")]
-        rows.append([way, *cells, figure(mean), ", ".join(subject)])
+        cells = [figure(found.get(source, {}).get("auc")) for source in ("a", "f", "circor")]
+        subject = [_of_subjects(found.get(source, {}).get("by_subject")) for source in ("a", "f", "circor")]
+        return [name, *cells, figure(mean, 3), ", ".join(subject)]
+
+    rows = [row(way, found) for way, found in result["ways"].items()]
     head = ["AUC, left out", "a", "f", "CirCor (murmur)", "mean", "by subject: a, f, CirCor"]
+    if chosen := result.get("nested"):
+        rows.append(row("**nested choice**", chosen))
+        told = "; ".join(f"{source}: {one['way']}" for source, one in chosen.items())
+        return f"{table(head, rows)}\n\nChosen by the other two sources: {told}."
     return table(head, rows)
 
 

@@ -1,20 +1,23 @@
-"""What travels: other ways to read, or to put together, the networks that never heard a source.
+"""What travels: other recipes, and other ways to read and to join networks, on sources left out.
 
-    python -m training.travel --data ../shared/data --alone runs/circor-alone/classifier-full.pt \\
-        --before "narrow, 1000 steps"=DIR
+    python -m training.travel run --data ../shared/data [NAME ...]   variants of recipes/travel.toml
+    python -m training.travel figures --data ../shared/data          docs/results/screening-travel.json
 
-From the units `ours/left-out/*` in the cache, the AUC on the source left out by: the logit of abnormal (what
-ships), of murmur, their mean and the larger; the mean over a subject's recordings; the mean with the units of
-another recipe (--before, a folder like the cache's `screening/ours`); a network that learned from CirCor's
-murmurs alone (--alone, a checkpoint of `training.classifier`), and the mean with it. Nothing is chosen here:
-all of it is written down, in docs/results/screening-travel.json.
+`run` trains each variant once for every source left out (one whose teacher is CirCor alone: once) and leaves
+its scores in the cache. `figures` tells the AUC on the source left out of every way that is there: the units
+`ours/left-out/*` by the logit of abnormal (what ships), of murmur, by both; by other means over a recording's
+windows; the variants; means of several networks; and a ruler, which is no network: how loud systole and
+diastole are beside the beats, by the marks of the collections.
+
+Nested choice: for each source the way that does best on the other two sources is taken, so that no source
+chooses how it is judged itself. A choice made that way has to be better than what ships to replace it.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,21 +26,22 @@ import numpy as np
 
 from device import bundle as bundles
 from device.errors import BadInput
+from models.classifier import STATES
 from training import classifier
 from training import data as training_data
 from training.card import RESULTS
-from training.classifier import Corpus, load_checkpoint
+from training.classifier import Corpus
 from training.comparison import Scored, read_scores, run_unit, unit_folder
 from training.contenders import Learned, Ours, without_late_keys
 from training.data import Recording
-from training.figures import auc, bootstrap
+from training.figures import auc, bootstrap, fit_classes
 from training.heard import HeardWindows, batched
 from training.protocols import Unit
 from training.recipe import read, shipped
 from training.release import commit_id
 from training.results import write_json
 
-__all__ = ["SOURCES", "ways"]
+__all__ = ["SOURCES", "Variant", "nested", "phases", "run", "variants", "ways"]
 
 SOURCES = ("a", "f", "circor")
 
@@ -123,11 +127,6 @@ def _truth(recordings: Sequence[Recording]) -> np.ndarray:
     return np.array([known.get(str(r.murmur_here or r.label), float("nan")) for r in recordings])
 
 
-def _standard(logits: np.ndarray, deciding: np.ndarray) -> np.ndarray:
-    """Logits in units of their own spread on the deciding fold, so that two networks' can be averaged."""
-    return (logits - np.nanmean(deciding, axis=0)) / np.nanstd(deciding, axis=0)
-
-
 def ways(logits: np.ndarray) -> dict[str, np.ndarray]:
     """Scores (n,) from logits (n, 2), by the name of the way."""
     murmur, abnormal = logits[:, 0], logits[:, 1]
@@ -137,6 +136,107 @@ def ways(logits: np.ndarray) -> dict[str, np.ndarray]:
         "mean of both": (murmur + abnormal) / 2,
         "larger of both": np.maximum(murmur, abnormal),
     }
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """Logits of the recordings of a source left out, in the order of the unit of ours."""
+
+    logits: np.ndarray
+    standard: np.ndarray
+    """In units of their own spread on the deciding fold, so that networks can be averaged."""
+
+
+def _heard(one: Scored, records: Sequence[str]) -> _Heard:
+    row = one.row
+    place = {record: k for k, record in enumerate(one.records["test"])}
+    logits = one.logits[f"test/{row}"][[place[record] for record in records]]
+    deciding = one.logits[f"decide/{row}"]
+    standard = (logits - np.nanmean(deciding, axis=0)) / np.nanstd(deciding, axis=0)
+    return _Heard(logits, standard)
+
+
+_OVER_WINDOWS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "median of the windows": lambda x, quality: float(np.median(x)),
+    "lower quartile of the windows": lambda x, quality: float(np.quantile(x, 0.25)),
+    "upper quartile of the windows": lambda x, quality: float(np.quantile(x, 0.75)),
+    "mean of the better half of the windows": lambda x, quality: float(
+        x[np.argsort(-quality, kind="stable")[: max(1, (len(x) + 1) // 2)]].mean()
+    ),
+}
+"""Logits of abnormal of a recording's windows, and their quality → its score."""
+
+
+def _over_windows(
+    heard: HeardWindows, corpus: Corpus, judged: Sequence[Recording], checkpoint: Path
+) -> dict[str, np.ndarray]:
+    """Scores of recordings by each of `_OVER_WINDOWS`, from up to ten windows that count."""
+    net, _ = classifier.load_checkpoint(checkpoint)
+    net.state_head = None
+    run, index = batched(net), {r.record: i for i, r in enumerate(corpus.recordings)}
+    found = {name: np.full(len(judged), np.nan) for name in _OVER_WINDOWS}
+    for k, recording in enumerate(judged):
+        starts, quality = heard.windows(recording.record)
+        counting = np.isin(starts, heard.counting(recording.record))
+        chosen = np.flatnonzero(counting)[:: max(1, -(-int(counting.sum()) // 10))]
+        if len(chosen):
+            x = run(heard.inputs(corpus, index[recording.record], starts[chosen], net.view))[:, 1]
+            for name, over in _OVER_WINDOWS.items():
+                found[name][k] = over(x, quality[chosen])
+    return found
+
+
+# ── a ruler ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def phases(power: np.ndarray, states: np.ndarray, bands: int) -> np.ndarray:
+    """How loud systole and diastole are beside the beats, float (2 * bands,) in natural units of power; nan
+    where a phase is not marked.
+
+    power: (frames, 32). states: (frames,), as `training.classifier.Corpus.states`.
+    """
+    loud = np.log(power[:, :bands] + 1e-8 * (float(power.mean()) + 1e-20))
+    means = []
+    for code in range(len(STATES)):
+        inside = states == code
+        if not inside.any():
+            return np.full(2 * bands, np.nan)
+        means.append(loud[inside].mean(axis=0))
+    beats = (means[STATES.index("S1")] + means[STATES.index("S2")]) / 2
+    return np.concatenate([means[STATES.index("systole")] - beats, means[STATES.index("diastole")] - beats])
+
+
+def _ruler(corpus: Corpus, source: str, bands: int, judged: Sequence[Recording]) -> np.ndarray:
+    """Scores by a logistic regression on `phases` of the teaching folds: CirCor's murmurs where CirCor is
+    not left out, else the labels of all others.
+    """
+    teachers = [
+        i
+        for i, r in enumerate(corpus.recordings)
+        if r.fold > 1 and (r.database == "circor") == (source != "circor")
+    ]
+    index = {r.record: i for i, r in enumerate(corpus.recordings)}
+
+    def measured(rows: Sequence[int]) -> np.ndarray:
+        return np.array([phases(corpus.power(i), corpus.states(i), bands) for i in rows])
+
+    truth = _truth([corpus.recordings[i] for i in teachers])
+    x = measured(teachers)
+    known = ~np.isnan(truth) & ~np.isnan(x[:, 0])
+    of = truth[known].astype(int)
+    weight = np.where(of > 0, 0.5 / max(1, of.sum()), 0.5 / max(1, (1 - of).sum()))
+    chances = fit_classes(x[known], of, weight, 2)
+    own = measured([index[r.record] for r in judged])
+    found = chances(np.nan_to_num(own))[:, 1]
+    return np.where(np.isnan(own[:, 0]), np.nan, found)
+
+
+# ── figures ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+SHIPPED = "ours, abnormal"
+
+_TOGETHER = (("ours", "narrow"), ("short", "narrow"), ("ours", "short", "narrow"))
+"""Networks whose standardised logits are averaged; and each of these with `murmurs`."""
 
 
 def _entry(score: np.ndarray, truth: np.ndarray, groups: Sequence[str], seed: int) -> dict[str, Any]:
@@ -157,80 +257,89 @@ def _entry(score: np.ndarray, truth: np.ndarray, groups: Sequence[str], seed: in
     }
 
 
-def _together(one: Scored, other: Scored, row: str) -> np.ndarray:
-    """Mean of two units' standardised logits on the recordings of the first."""
-    a = _standard(one.logits[f"test/{row}"], one.logits[f"decide/{row}"])
-    b = _standard(other.logits[f"test/{row}"], other.logits[f"decide/{row}"])
-    place = {record: k for k, record in enumerate(other.records["test"])}
-    return (a + b[[place[record] for record in one.records["test"]]]) / 2
-
-
-def measure(
-    data: Path, cache: Path, alone: Path | None, before: tuple[str, Path] | None, seed: int = 1
-) -> dict[str, Any]:
+def measure(data: Path, cache: Path, seed: int = 1) -> dict[str, Any]:
     """The table: way → source → AUC by recording and by subject."""
-    recordings = training_data.recordings(data)
-    by_record = {r.record: r for r in recordings}
+    corpus = Corpus(data, cache)
+    heard = HeardWindows(data, cache, bundles.load(None).model("classifier"))
+    by_record = {r.record: r for r in corpus.recordings}
+    known = variants()
+    bands = classifier.load_recipe(None).bands
     table: dict[str, dict[str, Any]] = {}
     for source in SOURCES:
         unit = Unit("ours", "left-out", source)
         one = read_scores(unit_folder(cache, unit), unit)
         if one is None:
             continue
-        judged = [by_record[r] for r in one.records["test"]]
+        records = one.records["test"]
+        judged = [by_record[record] for record in records]
+        nets = {"ours": _heard(one, records)}
+        for name, variant in known.items():
+            stand_in = name if source in variant.sources else variant.without_circor
+            there = read_scores(unit_folder(variant_room(cache, str(stand_in)), unit), unit)
+            if there is not None:
+                nets[name] = _heard(there, records)
+        scores = {f"ours, {name}": score for name, score in ways(nets["ours"].logits).items()}
+        whole = _over_windows(heard, corpus, judged, unit_folder(cache, unit) / "classifier-full.pt")
+        scores |= {f"ours, {name}": score for name, score in whole.items()}
+        for name, net in nets.items():
+            if name != "ours":
+                read_as = ways(net.logits)
+                for way in ("abnormal", "mean of both"):
+                    scores[f"{known[name].about}, {way}"] = read_as[way]
+        for together in [*_TOGETHER, *((*names, "murmurs") for names in _TOGETHER)]:
+            if all(name in nets for name in together):
+                told = " + ".join(known[name].about if name in known else name for name in together)
+                scores[f"mean of {told}"] = np.mean([nets[name].standard[:, 1] for name in together], axis=0)
+        scores["the ruler"] = _ruler(corpus, source, bands, judged)
         truth, groups = _truth(judged), [r.group for r in judged]
-        row = one.row
-        scores = {f"ours, {name}": score for name, score in ways(one.logits[f"test/{row}"]).items()}
-        if before is not None:
-            label, folder = before
-            other = read_scores(folder / unit.protocol / unit.part, unit)
-            if other is not None:
-                place = {record: k for k, record in enumerate(other.records["test"])}
-                rows = [place[record] for record in one.records["test"]]
-                scores[f"{label}, abnormal"] = other.logits[f"test/{row}"][rows, 1]
-                scores[f"mean of ours and {label}, abnormal"] = _together(one, other, row)[:, 1]
-        if alone is not None and source != "circor":
-            entry = bundles.load(None).model("classifier")
-            heard, corpus = HeardWindows(data, cache, entry), Corpus(data, cache)
-            net, _ = load_checkpoint(alone)
-            net.state_head = None
-            own = heard.logits(corpus, judged, net.view, batched(net))
-            decided = [by_record[r] for r in one.records["decide"]]
-            at = heard.logits(corpus, decided, net.view, batched(net))
-            scores["CirCor alone, murmur"] = own[:, 0]
-            both = _standard(one.logits[f"test/{row}"], one.logits[f"decide/{row}"]) + _standard(own, at)
-            scores["mean of ours, abnormal, and CirCor alone, murmur"] = (
-                _standard(one.logits[f"test/{row}"], one.logits[f"decide/{row}"])[:, 1]
-                + _standard(own, at)[:, 0]
-            ) / 2
-            scores["mean of ours and CirCor alone, murmur"] = both[:, 0] / 2
         for way, score in scores.items():
             table.setdefault(way, {})[source] = _entry(score, truth, groups, seed)
     return table
 
 
+def nested(table: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """For each source the way with the best mean AUC on the others: `way`, and what it gives on the source.
+
+    Only ways that were measured on all sources; of equal ones the first.
+    """
+    whole = {way: found for way, found in table.items() if set(found) == set(SOURCES)}
+    chosen = {}
+    for source in SOURCES if whole else ():
+
+        def elsewhere(way: str, source: str = source) -> float:
+            return float(np.mean([whole[way][s]["auc"]["value"] for s in SOURCES if s != source]))
+
+        way = max(whole, key=elsewhere)
+        chosen[source] = {"way": way, **whole[way][source]}
+    return chosen
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Other ways to read the networks that never heard a source.")
-    parser.add_argument("--run", nargs="*", metavar="NAME", help="train variants of recipes/travel.toml")
+    parser = argparse.ArgumentParser(description="Other recipes and ways to read, on sources left out.")
+    parser.add_argument("what", choices=("run", "figures"))
+    parser.add_argument("names", nargs="*", help="run: variants of recipes/travel.toml (default: all)")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/stethopi").expanduser())
-    parser.add_argument("--alone", type=Path, help="a checkpoint that learned from CirCor alone")
-    parser.add_argument("--before", metavar="NAME=DIR", help="units of another recipe")
     options = parser.parse_args(argv)
-    if options.run is not None:
-        run(options.data, options.cache, options.run, lambda text: print(text, file=sys.stderr, flush=True))
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    if options.what == "run":
+        run(options.data, options.cache, options.names, say)
         return 0
-    before = None
-    if options.before:
-        name, folder = options.before.split("=", 1)
-        before = (name, Path(folder))
-    table = measure(options.data, options.cache, options.alone, before)
+    table = measure(options.data, options.cache)
     for way, found in table.items():
         cells = "  ".join(f"{source} {one['auc']['value']:.3f}" for source, one in found.items())
-        print(f"{way:<52} {cells}", file=sys.stderr)
-    result = {"what": "AUC on a source left out, int8, seed 1", "commit": commit_id(), "ways": table}
-    path = RESULTS / "screening-travel.json"
-    write_json(path, result)
+        say(f"{way:<62} {cells}")
+    result = {
+        "what": "AUC on a source left out, seed 1; what ships in int8, variants in float",
+        "commit": commit_id(),
+        "shipped": SHIPPED,
+        "ways": table,
+        "nested": nested(table),
+    }
+    write_json(RESULTS / "screening-travel.json", result)
     return 0
 
 
