@@ -49,6 +49,17 @@ def test_recipes_are_merged_deeply() -> None:
     assert base["net"] == {"front": 32, "head": 96}
 
 
+def test_a_rivals_recipe_is_the_shipped_one_with_the_changes_of_a_whole_run(tmp_path: Path) -> None:
+    shipped = cli._Recipes(None, "unet-classic").rival("unet-classic")
+    smoke = cli._Recipes("smoke").rival("unet-classic")
+    assert smoke["train"]["steps"] < 10 < shipped["train"]["steps"]
+    assert (smoke["seed"], smoke["train"]["rate"]) == (shipped["seed"], shipped["train"]["rate"])
+    assert cli._Recipes("all").rival("lu-net")["train"]["steps"] > 100
+    (tmp_path / "own.toml").write_text("seed = 1\n[mix]\nbatch = 1\n")
+    with pytest.raises(BadInput, match=r"own.toml: train is missing; begin with a copy of .*lu-net.toml"):
+        cli._Recipes(str(tmp_path / "own.toml")).rival("lu-net")
+
+
 def test_a_step_is_skipped_only_while_nothing_that_decides_it_has_changed(tmp_path: Path) -> None:
     steps, output, runs = cli._Steps(tmp_path), tmp_path / "result", []
 
