@@ -8,6 +8,7 @@ others.
 from __future__ import annotations
 
 import ctypes
+import functools
 import time
 import uuid
 from dataclasses import asdict, dataclass
@@ -84,13 +85,23 @@ class _Timex(ctypes.Structure):
     ]
 
 
+@functools.cache
+def _adjtimex() -> Any:
+    """The C library's, or None. Looked up once: ctypes makes two new classes each time, which nothing but a
+    full garbage collection frees.
+    """
+    try:
+        return ctypes.CDLL(None).adjtimex
+    except (OSError, AttributeError):
+        return None
+
+
 def _kept_by_a_time_server() -> bool:
     """Whether the kernel's clock is disciplined. adjtimex(2) with modes 0 asks and changes nothing."""
-    try:
-        timex = _Timex()
-        state = ctypes.CDLL(None).adjtimex(ctypes.byref(timex))
-    except (OSError, AttributeError):
+    ask, timex = _adjtimex(), _Timex()
+    if ask is None:
         return False
+    state = ask(ctypes.byref(timex))
     return 0 <= state != _TIME_ERROR and not timex.status & _STA_UNSYNC
 
 

@@ -14,6 +14,7 @@ this order, waveform, classification rate, denoising; never the recording.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import queue
@@ -301,6 +302,8 @@ class Daemon:
         self._judge_s: float | None = None
         self._said = ""
         self._trouble: str | None = None
+        self._own_process = False
+        self._kept_for_good = False
 
     # ---- from outside
 
@@ -312,8 +315,10 @@ class Daemon:
         """Work until asked to stop, until the exams asked for are done, or until something fails; exit
         code.
 
+        signals: the process is the daemon's own, so it heeds the process's signals and keeps its memory.
         Raises StethopiError for what keeps it from beginning.
         """
+        self._own_process = signals
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
@@ -738,6 +743,19 @@ class Daemon:
         self._lamp.show(Light.STORED, STORED_S)
         if self.uplink is not None:
             self.uplink.wake()
+        if self._own_process:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Free what only a full collection finds, now that an exam is over and nobody waits for sound.
+
+        Left to itself Python looks for it after hundreds of exams, and until then it takes new memory. What
+        the first exam leaves (modules, models) is never looked through again, so that this takes a moment.
+        """
+        gc.collect()
+        if not self._kept_for_good:
+            gc.freeze()
+            self._kept_for_good = True
 
     def _live(self, name: str, message: Any) -> None:
         if name == "quality" and message.quality is not None:

@@ -147,6 +147,18 @@ def test_it_stops_after_the_exams_that_were_asked_for(tmp_path: Path) -> None:
     assert [exam.sites[0].start_index for exam in exams] == [0, 4000, 8000]
 
 
+def test_in_a_process_of_its_own_memory_is_tidied_after_each_exam(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(daemon_module.gc, "collect", lambda: done.append("collect"))
+    monkeypatch.setattr(daemon_module.gc, "freeze", lambda: done.append("freeze"))
+    monkeypatch.setattr(daemon_module.signal, "signal", lambda number, what: None)
+    settings = settings_in(tmp_path, exam={"exams": 2, "min_s": 2, "max_s": 2})
+    assert Daemon(settings, models=fakes(), source=synthetic()).run() == 0
+    assert done == ["collect", "freeze", "collect"]
+
+
 def test_when_the_sound_ends_it_stays_for_delivery_until_it_is_asked_to_go(tmp_path: Path) -> None:
     settings = settings_in(tmp_path, exam={"exams": 0})
     with running(Daemon(settings, models=fakes(), source=synthetic(seconds=9.0))) as daemon:

@@ -49,7 +49,7 @@ def main(folder: Path, port: int, minutes: int) -> int:
 
     def tell() -> None:
         nonlocal said, recorded
-        counted: set[str] = set()
+        counted: list[str] = []
         minute = 0
         while minute < minutes:
             time.sleep(0.2)
@@ -57,11 +57,12 @@ def main(folder: Path, port: int, minutes: int) -> int:
             if examiner is None or outbox is None or examiner.heard < (minute + 1) * 60 * WORKING_RATE_HZ:
                 continue
             minute = examiner.heard // (60 * WORKING_RATE_HZ)
-            for exam in list(daemon.exams):
+            exams = list(daemon.exams)
+            for exam in exams:
                 if exam.id not in counted:
-                    counted.add(exam.id)
                     # the spool of 3 bytes a sample, then the FLAC file
                     recorded += sum(3 * site.samples + site.sound.size for site in exam.sites)
+            counted = [exam.id for exam in exams]
             intake = daemon._intake
             line = json.dumps(
                 {
