@@ -14,6 +14,7 @@ __all__ = [
     "DEVICES",
     "calibration",
     "figure",
+    "folds",
     "goals",
     "left_out",
     "models",
@@ -144,6 +145,28 @@ def left_out(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
             rows.append([model, kind, label, f"{one['n']} ({one['positive']})", *cells])
     head = ["model", "row", "left out of training", "recordings (abnormal)", "AUC", "MAcc"]
     head += ["MAcc at its best threshold", "sensitivity", "specificity", "AUC by subject"]
+    return table(head, rows) if rows else ""
+
+
+def folds(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Ours on the subject-wise folds, source by source."""
+    entry = result.get("models", {}).get("ours", {}).get("folds")
+    kind, five = _row(entry)
+    rows = []
+    each = dict(five.get("databases", {}))
+    if five.get("murmur"):
+        each["CirCor, murmur at this position"] = five["murmur"]["by_abnormal"]
+    for source, one in each.items():
+        cells = [figure(one[key]) for key in ("auc", "macc", "macc_at_best_threshold")]
+        cells += [figure(one[key]) for key in ("sensitivity", "specificity")]
+        rows.append([names.get(source, source), f"{one['n']} ({one['positive']})", *cells])
+    head = [
+        f"{len((entry or {}).get('units', {}))} of 5 folds, {kind}",
+        "recordings (abnormal)",
+        "AUC",
+        "MAcc",
+    ]
+    head += ["MAcc at its best threshold", "sensitivity", "specificity"]
     return table(head, rows) if rows else ""
 
 
