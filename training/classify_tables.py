@@ -174,16 +174,18 @@ def travel(result: Mapping[str, Any]) -> str:
     """Ways to read and to combine networks that never heard a source, and what nested choice makes of them;
     by recording, then by subject.
     """
+    aimed, beside = ("a", "f", "circor"), ("b", "e")
 
     def row(name: str, found: Mapping[str, Any]) -> list[str]:
-        each = [found[source] for source in ("a", "f", "circor") if source in found]
+        each = [found[source] for source in aimed if source in found]
         mean = sum(one["auc"]["value"] for one in each) / len(each) if len(each) == 3 else None
-        cells = [figure(found.get(source, {}).get("auc")) for source in ("a", "f", "circor")]
-        subject = [_of_subjects(found.get(source, {}).get("by_subject")) for source in ("a", "f", "circor")]
-        return [name, *cells, figure(mean, 3), ", ".join(subject)]
+        cells = [figure(found.get(source, {}).get("auc")) for source in aimed]
+        others = [_short(found.get(source, {}).get("auc")) for source in beside]
+        subject = [_of_subjects(found.get(source, {}).get("by_subject")) for source in aimed]
+        return [name, *cells, figure(mean, 3), ", ".join(subject), ", ".join(others)]
 
     rows = [row(way, found) for way, found in result["ways"].items()]
-    head = ["AUC, left out", "a", "f", "CirCor (murmur)", "mean", "by subject: a, f, CirCor"]
+    head = ["AUC, left out", "a", "f", "CirCor (murmur)", "mean", "by subject: a, f, CirCor", "b, e"]
     if chosen := result.get("nested"):
         rows.append(row("**nested choice**", chosen))
         told = "; ".join(f"{source}: {one['way']}" for source, one in chosen.items())

@@ -15,7 +15,9 @@ def test_the_shipped_variants_are_understood() -> None:
 
     known = variants()
     assert known["short"].recipe.steps < known["murmurs-longer"].recipe.steps
-    assert known["murmurs"].alone and known["murmurs"].sources == ("a", "f")
+    assert known["murmurs"].alone and known["murmurs"].sources == ("a", "f", "b", "e")
+    assert [known["murmurs"].of(s) for s in ("a", "circor", "e")] == ["murmurs", "short", "murmurs"]
+    assert [known["lighter"].of(s) for s in ("a", "circor", "e")] == ["lighter", "short", None]
     assert not known["short"].alone and known["short"].sources == SOURCES
     assert all(v.without_circor is None or v.without_circor in known for v in known.values())
 
