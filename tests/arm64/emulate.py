@@ -2,9 +2,9 @@
 
     python -m tests.arm64.emulate [--write docs/results/arm64.json] [--tests tests/device]
 
-The tests run file by file, and what each said is written at once: begun again, it goes on where it was, and
-runs anew only the files that failed, or whose code has changed: the file itself, or what it imports of this
-repository, near or far. Hypothesis tries fewer examples than on x86 (tests.arm64.slow).
+What the tests of a file said is written as soon as its last has ended: begun again, it goes on where it was,
+and runs anew only the files that failed, or whose code has changed: the file itself, or what it imports of
+this repository, near or far. Hypothesis tries fewer examples than on x86 (tests.arm64.slow).
 
 Debian's arm64 Python of this interpreter's version (3.11 of Bookworm, 3.13 of Trixie) is unpacked below the
 cache, and beside it the aarch64 wheels of just the versions that are installed here, so that both machines
@@ -35,14 +35,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tests.arm64.slow import EXAMPLES
+from tests.arm64.slow import EXAMPLES, TOLD
 
 __all__ = ["Arm64", "main"]
 
@@ -140,12 +139,11 @@ class Arm64:
         )
         self.program.chmod(0o755)
 
-    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run its Python."""
-        environment = {**os.environ, **options.pop("env", {})}
-        environment.pop("LD_LIBRARY_PATH", None)
-        return subprocess.run(
-            [str(self.program), *arguments], cwd=ROOT, text=True, env=environment, check=False, **options
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start its Python; what it says comes from its `stdout`."""
+        environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+        return subprocess.Popen(
+            [str(self.program), *arguments], cwd=ROOT, text=True, env=environment, stdout=subprocess.PIPE
         )
 
 
@@ -212,10 +210,11 @@ def _here(module: str, *arguments: str) -> None:
 
 
 def _there(machine: Arm64, module: str, *arguments: str) -> dict[str, Any]:
-    run = machine.run("-m", module, *arguments, capture_output=True)
-    if run.returncode:
-        sys.exit(f"the numbers could not be compared:\n{run.stderr}")
-    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    process = machine.start("-m", module, *arguments)
+    said, _ = process.communicate()
+    if process.returncode:
+        sys.exit("the numbers could not be compared (see above)")
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
     return found
 
 
@@ -258,45 +257,57 @@ def _imported_by(path: Path) -> list[Path]:
     return found
 
 
-def _test(machine: Arm64, file: Path, more: list[str]) -> dict[str, Any]:
-    """One test file on the machine: counts, pytest's exit status, minutes; what failed is printed."""
-    name, began = file.relative_to(ROOT).as_posix(), time.monotonic()
-    # PyAudio has no wheel, and a sound card or server is not there either
-    if re.search(r"^(import|from) pyaudio", file.read_text("utf-8"), re.MULTILINE):
-        return {"code": _code_of(file), "left out": "no sound card", "exit": 0, "minutes": 0.0}
+def _run_tests(
+    machine: Arm64, names: list[str], more: list[str], told: Callable[[str, dict[str, Any]], None]
+) -> None:
+    """Test files in one process, as starting one takes long there; `told` hears of each when it is over.
+
+    A process that dies in a file costs that file alone.
+    """
     options = ["-q", "--tb=short", "-m", _MARKS, "-k", f"not ({_LEFT_OUT})", "-p", "no:cacheprovider"]
-    options += ["-p", "tests.arm64.slow"]
-    run = machine.run("-m", "pytest", name, *options, "-o", "timeout=3600", *more, stdout=subprocess.PIPE)
-    last = (run.stdout.strip().splitlines() or [""])[-1]
-    if run.returncode not in (0, _NOTHING_TO_RUN):
-        print(run.stdout)
-    print(f"{name}: {last}", flush=True)
-    counts = {what: int(many) for many, what in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
-    return {
-        "code": _code_of(file),
-        **counts,
-        "exit": 0 if run.returncode == _NOTHING_TO_RUN else run.returncode,
-        "minutes": round((time.monotonic() - began) / 60, 1),
-    }
+    options += ["-p", "tests.arm64.slow", "-o", "timeout=3600", "--continue-on-collection-errors", *more]
+    while names:
+        process = machine.start("-m", "pytest", *names, *options)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(TOLD):
+                found = json.loads(line[len(TOLD) :])
+                name = found.pop("file")
+                told(name, found)
+                names = [other for other in names if other != name]
+            print(line, end="", flush=True)
+        code = process.wait()
+        if code in (0, 1, _NOTHING_TO_RUN):
+            for name in names:
+                told(name, {"exit": 0, "left out": "no test of it is for this machine"})
+            return
+        told(names[0], {"exit": code, "errors": 1})
+        names = names[1:]
 
 
 def _tests(
     machine: Arm64, tests: list[str], more: list[str], known: dict[str, Any], keep: Callable[[Any], None]
-) -> dict[str, Any]:
-    """File by file, the smallest first; `known` are results of an earlier run, `keep` is told of each."""
+) -> None:
+    """The smallest file first; `known` are results of an earlier run, `keep` is told all after each file."""
     places = [ROOT / test for test in tests]
     files = [f for place in places for f in (sorted(place.rglob("test_*.py")) if place.is_dir() else [place])]
-    found: dict[str, Any] = {"examples": EXAMPLES, "files": {}}
-    found["not run"] = [f.relative_to(ROOT).as_posix() for f in files]
-    for file in sorted(files, key=lambda file: file.stat().st_size):
-        name = file.relative_to(ROOT).as_posix()
-        told = known.get(name)
-        if told is None or told["exit"] or told["code"] != _code_of(file):
-            told = _test(machine, file, more)
-        found["files"][name] = told
-        found["not run"].remove(name)
+    files.sort(key=lambda file: file.stat().st_size)
+    codes = {file.relative_to(ROOT).as_posix(): _code_of(file) for file in files}
+    found: dict[str, Any] = {"examples": EXAMPLES, "files": {}, "not run": list(codes)}
+
+    def told(name: str, result: dict[str, Any]) -> None:
+        found["files"][name] = {"code": codes[name], **result}
+        found["not run"] = [other for other in codes if other not in found["files"]]
         keep(found)
-    return found
+
+    for file, name in zip(files, codes, strict=True):
+        before = known.get(name, {})
+        if before.get("code") == codes[name] and not before["exit"]:
+            told(name, before)
+        # PyAudio has no wheel, and a sound card or server is not there either
+        elif re.search(r"^(import|from) pyaudio", file.read_text("utf-8"), re.MULTILINE):
+            told(name, {"exit": 0, "left out": "no sound card"})
+    _run_tests(machine, list(found["not run"]), more, told)
 
 
 def wrong(found: dict[str, Any]) -> list[str]:
