@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +116,8 @@ def arm64_table(arm64: Mapping[str, Any]) -> str:
                 for operator, told in operators.items()
                 if told["differing"]
             ]
-        if files := found.get("tests", {}).get("files"):
-            tests.append(_tests_line(key, files, found["tests"]["not run"]))
-        elif ran := found.get("tests", {}).get("of"):  # before the tests ran file by file
-            told = found["tests"]
-            tests.append(
-                f"- {key}: {told.get('passed', 0)} tests passed and {told.get('failed', 0)} failed in "
-                f"{told['minutes']:g} minutes ({', '.join(ran)}); the others were not run."
-            )
+        if found.get("tests", {}).get("files"):
+            tests.append(_tests_line(key, found["tests"]))
     if own:
         lines += [
             "",
@@ -133,18 +127,30 @@ def arm64_table(arm64: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *own, "", *tests]) + "\n"
 
 
-def _tests_line(key: str, files: Mapping[str, Any], waiting: Sequence[str]) -> str:
+def _tests_line(key: str, tests: Mapping[str, Any]) -> str:
     """How far the device's tests have come on another machine."""
+    files, waiting = tests["files"], tests["not run"]
     total = {
-        what: sum(told.get(what, 0) for told in files.values()) for what in ("passed", "failed", "minutes")
+        what: sum(told.get(what, 0) for told in files.values())
+        for what in ("passed", "failed", "skipped", "minutes")
     }
-    failing = [name for name, told in files.items() if told["exit"]]
-    more = f"; failing: {', '.join(failing)}" if failing else ""
+
+    def named(which: Callable[[Mapping[str, Any]], object]) -> str:
+        return ", ".join(Path(name).name for name, told in files.items() if which(told))
+
+    more = f"; failing: {wrong}" if (wrong := named(lambda told: told["exit"])) else ""
+    more += f"; left out, for want of a sound card: {out}" if (out := named(_left_out)) else ""
     more += f"; not run yet: {', '.join(Path(name).name for name in waiting)}" if waiting else ""
+    skipped = f", {total['skipped']} skipped" if total["skipped"] else ""
     return (
-        f"- {key}: {total['passed']} tests of {len(files)} files passed and {total['failed']} failed in "
-        f"{total['minutes']:.0f} minutes{more}."
+        f"- {key}: {total['passed']} tests of {sum(not _left_out(told) for told in files.values())} files "
+        f"passed, {total['failed']} failed{skipped}, in {total['minutes']:.0f} minutes of a shared core; "
+        f"hypothesis tried {tests['examples']} examples of each{more}."
     )
+
+
+def _left_out(told: Mapping[str, Any]) -> bool:
+    return "left out" in told
 
 
 def goals_table(read: Callable[[str], Mapping[str, Any] | None]) -> str:
@@ -208,11 +214,14 @@ def goals_table(read: Callable[[str], Mapping[str, Any] | None]) -> str:
         goal(f"{name}: SNR within 0.1 dB", f"{apart:.3f} dB", apart <= 0.1, command)
         tests = found.get("tests", {})
         files = tests.get("files") or {}
-        passed = sum(told.get("passed", 0) for told in files.values()) or tests.get("passed", 0)
+        passed = sum(told.get("passed", 0) for told in files.values())
+        failing = sum(told["exit"] != 0 for told in files.values())
+        waiting = len(tests.get("not run", ()))
+        rest = f", {failing} files fail" * bool(failing) + f", {waiting} files not run" * bool(waiting)
         goal(
             f"{name}: the device's tests pass",
-            f"{passed} passed, {len(tests.get('not run', ())) if files else 'most'} files not run",
-            bool(files) and not tests["not run"] and not any(told["exit"] for told in files.values()),
+            f"{passed} passed{rest}",
+            bool(files) and not waiting and not failing,
             command,
         )
     return "\n".join(lines) + "\n"
