@@ -3,7 +3,9 @@
 Arrays go in and come out as the file has them; nothing is quantised behind the caller's back. State tensors
 of a streaming model travel round as raw int8, so a hidden conversion would spoil them.
 
-Set the environment variable STETHOPI_RUNTIME to `tflite-runtime` or `ai-edge-litert` to choose one.
+Set the environment variable STETHOPI_RUNTIME to `tflite-runtime` or `ai-edge-litert` to choose one, and
+STETHOPI_KERNELS to `reference` for its plain kernels instead of those made for the processor (`fast`): with
+tflite-runtime they give the same bits on x86 and Arm, at the cost of more instructions.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from device.quiet import quiet_about
 __all__ = ["Interpreter", "Tensor", "dequantise", "quantise", "runtime_name"]
 
 _RUNTIMES = {"tflite-runtime": "tflite_runtime.interpreter", "ai-edge-litert": "ai_edge_litert.interpreter"}
+_KERNELS = ("fast", "reference")
 _NOISE = ("INFO: ",)
 """Both tell each process on stderr how they compute."""
 
@@ -43,15 +46,31 @@ def _find() -> tuple[str, Callable[..., Any]]:
     raise StethopiError(f"no TFLite interpreter ({'; '.join(reasons)}); run: pip install 'stethopi[device]'")
 
 
+def _kernels(make: Callable[..., Any]) -> dict[str, Any]:
+    """What to tell an interpreter at its making, so that it takes the kernels that are asked for."""
+    import importlib
+
+    asked = os.environ.get("STETHOPI_KERNELS") or _KERNELS[0]
+    if asked not in _KERNELS:
+        raise StethopiError(f"STETHOPI_KERNELS={asked}: no such kernels; use one of {', '.join(_KERNELS)}")
+    if asked == "fast":
+        return {}
+    module = importlib.import_module(make.__module__)
+    return {"experimental_op_resolver_type": module.OpResolverType.BUILTIN_REF}
+
+
 def runtime_name() -> str:
-    """Name and version of the interpreter in use, such as `tflite-runtime 2.14.0`."""
+    """Name and version of the interpreter in use, such as `tflite-runtime 2.14.0`, and its kernels where
+    they are not the usual ones.
+    """
     from importlib import metadata
 
-    name, _ = _find()
+    name, make = _find()
+    kernels = ", reference kernels" if _kernels(make) else ""
     try:
-        return f"{name} {metadata.version(name)}"
+        return f"{name} {metadata.version(name)}{kernels}"
     except metadata.PackageNotFoundError:
-        return name
+        return name + kernels
 
 
 @dataclass(frozen=True)
@@ -90,9 +109,10 @@ class Interpreter:
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         name, make = _find()
+        kernels = _kernels(make)
         try:
             with quiet_about(_NOISE):
-                self._interpreter = make(model_path=str(path), num_threads=threads)
+                self._interpreter = make(model_path=str(path), num_threads=threads, **kernels)
                 self._interpreter.allocate_tensors()
         except SystemError as error:
             # tflite-runtime 2.14 imports under NumPy 2, but fails here

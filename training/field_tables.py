@@ -98,11 +98,14 @@ def arm64_table(arm64: Mapping[str, Any]) -> str:
     own: list[str] = []
     for key in sorted(key for key in arm64 if key.startswith("python ")):
         found = arm64[key]
-        for name, model in found["models"].items():
+        rows = [(found["interpreter"], *row) for row in found["models"].items()]
+        plain = f"{found['interpreter']}, reference kernels"
+        rows += [(plain, *row) for row in found.get("reference", {}).items()]
+        for interpreter, name, model in rows:
             apart = model.get("snr_apart_db")
             lines.append(
                 _row(
-                    f"{key}, {found['interpreter']}",
+                    f"{key}, {interpreter}",
                     name,
                     model["steps"],
                     f"{model['differing']} of {model['values']:,}",
@@ -211,6 +214,9 @@ def goals_table(read: Callable[[str], Mapping[str, Any] | None]) -> str:
         goal(f"{name}: each output of a step within 1 step of int8", f"{most}", most <= 1, command)
         if own:
             goal(f"{name}: each operator by itself within 1", f"{max(own):g}", max(own) <= 1, command)
+        if plain := found.get("reference"):
+            far = max(model["worst_lsb"] for model in plain.values())
+            goal(f"{name}: the same with the reference kernels", f"{far}", far <= 1, command)
         goal(f"{name}: SNR within 0.1 dB", f"{apart:.3f} dB", apart <= 0.1, command)
         tests = found.get("tests", {})
         files = tests.get("files") or {}

@@ -19,7 +19,7 @@ Bars, for every interpreter: each operator by itself, given the same bits, is wi
 any output differs at all, tests.arm64.operators says which operators do it), and the denoised sound is within
 0.1 dB. For ai-edge-litert also every output of a whole step within one. tflite-runtime 2.14 cannot hold that:
 its depthwise convolution rounds otherwise on Arm, seldom and by one, which grows to several steps through
-the layers of one hop.
+the layers of one hop; with the reference kernels (STETHOPI_KERNELS) it can, and must.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ SUITES = {"3.11": "bookworm", "3.13": "trixie"}
 CORE = "cortex-a53"
 MOST_LSB = {"ai-edge-litert": 1}
 """Most steps of int8 between the two machines' outputs of one step, by interpreter."""
+MOST_REFERENCE_LSB = 1
+"""The same with the reference kernels, asked where the fast ones differ at all."""
 MOST_OPERATOR_LSB = 1
 """Most steps between the outputs of one operator that was given the same on both."""
 MOST_SNR_DB = 0.1
@@ -68,7 +70,7 @@ _PLATFORMS = (
 )
 _NOTHING_TO_RUN = 5
 """pytest's exit status where every test of a file was left out."""
-_OF_NUMBERS = ("machine", "python", "numpy", "interpreter", "bundle", "models", "operators")
+_OF_NUMBERS = ("machine", "python", "numpy", "interpreter", "bundle", "models", "operators", "reference")
 _MARKS = "not (browser or audio or train)"
 _LEFT_OUT = "no_stage_has_become_dearer or daemon_is_small"
 """Tests that count this machine's instructions and memory: there they would be the emulator's."""
@@ -139,9 +141,10 @@ class Arm64:
         )
         self.program.chmod(0o755)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, kernels: str = "fast") -> subprocess.Popen[str]:
         """Start its Python; what it says comes from its `stdout`."""
         environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+        environment["STETHOPI_KERNELS"] = kernels
         return subprocess.Popen(
             [str(self.program), *arguments], cwd=ROOT, text=True, env=environment, stdout=subprocess.PIPE
         )
@@ -202,15 +205,19 @@ def _numbers(machine: Arm64) -> dict[str, Any]:
         if any(model["worst_lsb"] for model in found["models"].values()):
             _here("tests.arm64.operators", "record", str(steps), str(tensors))
             found["operators"] = _there(machine, "tests.arm64.operators", "compare", str(steps), str(tensors))
+            _here("tests.arm64.numbers", "record", str(steps), kernels="reference")
+            told = _there(machine, "tests.arm64.numbers", "compare", str(steps), kernels="reference")
+            found["reference"] = told["models"]
         return found
 
 
-def _here(module: str, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=True)
+def _here(module: str, *arguments: str, kernels: str = "fast") -> None:
+    environment = {**os.environ, "STETHOPI_KERNELS": kernels}
+    subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment, check=True)
 
 
-def _there(machine: Arm64, module: str, *arguments: str) -> dict[str, Any]:
-    process = machine.start("-m", module, *arguments)
+def _there(machine: Arm64, module: str, *arguments: str, kernels: str = "fast") -> dict[str, Any]:
+    process = machine.start("-m", module, *arguments, kernels=kernels)
     said, _ = process.communicate()
     if process.returncode:
         sys.exit("the numbers could not be compared (see above)")
@@ -322,6 +329,9 @@ def wrong(found: dict[str, Any]) -> list[str]:
                 lines.append(f"{name}: {operator} is {told['worst_lsb']:g} steps apart, given the same")
         if model.get("snr_apart_db", 0.0) > MOST_SNR_DB:
             lines.append(f"{name}: SNR {model['snr_apart_db']} dB apart; at most {MOST_SNR_DB}")
+    for name, model in found.get("reference", {}).items():
+        if model["worst_lsb"] > MOST_REFERENCE_LSB:
+            lines.append(f"{name}: {model['worst_lsb']} steps apart with the reference kernels")
     for file, told in found.get("tests", {}).get("files", {}).items():
         if told["exit"]:
             lines.append(f"{file}: {told.get('failed', 0)} tests fail on arm64")

@@ -56,6 +56,25 @@ def test_an_unknown_runtime_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         runtime.runtime_name()
 
 
+def test_the_plain_kernels_compute_the_same_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, results = bundle.load().model("classifier"), []
+    for kernels in ("fast", "reference"):
+        monkeypatch.setenv("STETHOPI_KERNELS", kernels)
+        assert runtime.runtime_name().endswith("reference kernels") == (kernels == "reference")
+        model = runtime.Interpreter(entry.tflite)
+        x = np.random.default_rng(0).integers(-128, 128, model.inputs[0].shape).astype(np.int8)
+        model.set(0, x)
+        model.invoke()
+        results.append(model.get(0).astype(int))
+    assert np.abs(results[0] - results[1]).max() <= 4
+
+
+def test_unknown_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STETHOPI_KERNELS", "popped")
+    with pytest.raises(StethopiError, match="popped: no such kernels; use one of fast, reference"):
+        runtime.Interpreter(bundle.load().model("classifier").tflite)
+
+
 def test_a_model_is_made_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
     runtime.Interpreter(bundle.load().model("denoiser").tflite)
     assert capfd.readouterr().err == ""
