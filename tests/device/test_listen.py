@@ -30,6 +30,7 @@ from device.sources.files import read_sound
 from device.sources.microphone import Microphone
 from device.sources.portaudio import alone
 from tests.audio_loop import MICROPHONE, SPEAKER, AudioLoop
+from tests.device.draws import floats
 
 LOUD = ListenSettings(limit=1.0, loudest_db=0.0)
 
@@ -42,7 +43,7 @@ def noise(n: int, seed: int = 1, level: float = 0.3) -> np.ndarray:
 @given(
     n=st.integers(0, 300),
     cuts=st.lists(st.integers(0, 300), max_size=8),
-    gain=st.floats(-20, 40),
+    gain=floats(-20, 40),
     limit=st.floats(0.05, 1.0),
 )
 def test_the_ear_is_safe_and_chopping_changes_nothing(

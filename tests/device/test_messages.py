@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from device import messages as m
 from device import presets
 from device.settings import ListenSettings
+from tests.device.draws import floats
 from tests.device.exams import make_exam, moment
 from tests.wire_schemas import FOLDER, check_published, validator
 
@@ -89,7 +90,7 @@ def broken(value: Any) -> Any:
         st.none(),
         st.booleans(),
         st.integers(-(10**12), 10**18),
-        st.floats(allow_nan=False),
+        floats(allow_nan=False),
         st.text(max_size=5),
         st.just([]),
         st.just({}),
@@ -145,9 +146,9 @@ def test_the_reader_is_never_more_lenient_than_the_schema(data: st.DataObject) -
     st.builds(
         m.Listen,
         monitor=st.none() | st.sampled_from(m.MONITORS),
-        strength=st.none() | st.floats(0, 1),
+        strength=st.none() | floats(0, 1),
         preset=st.none() | st.sampled_from(m.PRESETS),
-        gain_db=st.none() | st.floats(-40, 40),
+        gain_db=st.none() | floats(-40, 40),
     )
 )
 def test_a_listen_command_fits_its_schema_and_comes_back_equal(listen: m.Listen) -> None:

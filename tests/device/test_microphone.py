@@ -24,6 +24,7 @@ from device.sources.files import write_sound
 from device.sources.microphone import RATES_HZ, Microphone, SampleClock
 from device.sources.portaudio import quiet
 from tests.audio_loop import MICROPHONE, AudioLoop
+from tests.device.draws import floats
 
 
 class FakeStream:
@@ -307,8 +308,8 @@ def test_stop_wakes_a_reader() -> None:
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 999),
-    drift=st.floats(-200e-6, 200e-6),
-    jitter=st.floats(0.0, 0.03),
+    drift=floats(-200e-6, 200e-6),
+    jitter=floats(0.0, 0.03),
     period=st.sampled_from([0.01, 0.02, 0.064]),
 )
 def test_lateness_and_crystals_are_no_loss(seed: int, drift: float, jitter: float, period: float) -> None:

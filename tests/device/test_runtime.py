@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from device import bundle, runtime
 from device.errors import StethopiError
+from tests.device.draws import floats
 
 
-@given(st.floats(1e-4, 10), st.integers(-128, 127), st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=50))
+@given(st.floats(1e-4, 10), st.integers(-128, 127), st.lists(floats(-1e4, 1e4), min_size=1, max_size=50))
 def test_quantising_is_rounding_and_clipping(scale: float, zero: int, values: list[float]) -> None:
     x = np.array(values, np.float32)
     q = runtime.quantise(x, scale, zero)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from device.errors import BadInput
 from device.messages import SITES, is_path_safe
 from device.settings import ExamSettings, Settings
+from tests.device.draws import floats
 
 
 def refused(text: str) -> str:
@@ -277,7 +278,7 @@ def test_every_key_says_what_it_is() -> None:
                 st.none(),
                 st.booleans(),
                 st.integers(),
-                st.floats(),
+                floats(),
                 st.text(max_size=9),
                 st.lists(st.text(max_size=3)),
             ),
