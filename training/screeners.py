@@ -12,7 +12,7 @@
 
 A recipe is a TOML file (training/recipes/<model>.toml, table `[screener]`). Every draw is a function of
 (seed, step): repeated or resumed, a run gives the same weights on the same machine. A run of a shipped recipe
-takes two to ten minutes on one core, resnet18 fifteen; caches of what the networks hear are made once (five
+takes two to ten minutes on one core; caches of what the networks hear are made once (five
 minutes).
 
 For a benchmark:
