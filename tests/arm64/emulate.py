@@ -321,7 +321,7 @@ def _tests(
 def wrong(found: dict[str, Any]) -> list[str]:
     """What breaks the bar, one line each."""
     lines = []
-    for name, model in found["models"].items():
+    for name, model in found.get("models", {}).items():
         most = MOST_LSB.get(found["interpreter"].split()[0])
         if most is not None and model["worst_lsb"] > most:
             lines.append(f"{name}: an output is {model['worst_lsb']} steps apart; at most {most}")
