@@ -328,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="run: variants of recipes/travel.toml (default: all)")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/stethopi").expanduser())
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
