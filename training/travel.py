@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from device import bundle as bundles
-from device.errors import BadInput
+from device.errors import BadInput, StethopiError
 from models.classifier import STATES
 from training import classifier
 from training import data as training_data
@@ -334,7 +334,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(text, file=sys.stderr, flush=True)
 
     if options.what == "run":
-        run(options.data, options.cache, options.names, say)
+        try:
+            run(options.data, options.cache, options.names, say)
+        except StethopiError as error:
+            say(f"travel: {error}")
+            return 2
         return 0
     table = measure(options.data, options.cache)
     for way, found in table.items():

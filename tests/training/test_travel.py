@@ -54,3 +54,10 @@ def test_the_ruler_reads_a_murmur_in_systole() -> None:
     coloured = 7.0 * power * np.linspace(0.5, 3.0, 32, dtype=np.float32)
     assert phases(coloured, states, 20) == pytest.approx(quiet, abs=0.01)
     assert np.isnan(phases(power, np.full(len(states), 255), 20)).all()
+
+
+def test_an_unknown_variant_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    from training.travel import main
+
+    assert main(["run", "--data", "nowhere", "wide"]) == 2
+    assert "wide: no such variant; travel.toml has short" in capsys.readouterr().err
