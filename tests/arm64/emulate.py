@@ -60,7 +60,7 @@ MOST_SNR_DB = 0.1
 _DEBIAN = "python3,libstdc++6,libgcc-s1,libgomp1,zlib1g,python3-pyaudio"
 """PyAudio has no wheel."""
 _NAMES = "numpy scipy tflite-runtime ai-edge-litert soundfile paho-mqtt"
-_NAMES += " pytest pytest-timeout hypothesis jsonschema amqtt"
+_NAMES += " pytest pytest-timeout hypothesis jsonschema amqtt argon2-cffi"
 _PLATFORMS = (
     "manylinux_2_17",
     "manylinux2014",

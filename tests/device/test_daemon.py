@@ -228,7 +228,8 @@ def test_from_the_heart_to_the_host(mosquitto: Mosquitto, tmp_path: Path) -> Non
         assert daemon.delivered == {exam_id}
         live = [topic.live for topic in host.heard if topic.kind == "live"]
         assert live.count("wave") > 30 and live.count("quality") >= 3
-        assert host.count("health") >= 1 and host.last("health").source == "running"
+        # a slow machine says it before the first sample, and not again within ten seconds
+        assert host.count("health") >= 1 and host.last("health").source in ("starting", "running")
         waves = [m.read(m.LiveWave, p) for topic, p in host.payloads if topic.live == "wave"]
         assert all(b.index - a.index == 200 for a, b in zip(waves, waves[1:], strict=False))
         assert all(len(w.raw) == len(w.clean) == 25 for w in waves)
@@ -429,13 +430,17 @@ def test_codes_reach_exams_without_a_screen(tmp_path: Path) -> None:
     panel, typed = FakePanel(), code("V3", 7)
     with running(Daemon(settings, models=fakes(), source=synthetic(pace="real"), panel=panel)) as daemon:
 
+        def heard() -> bool:
+            examiner = daemon.examiner
+            if examiner is None or examiner.phase is not Phase.RECORDING:
+                return False
+            running_ = examiner._running
+            return running_ is not None and running_.fed > running_.state.current.start + 4000
+
         def exam(first: Press, last: Press = Press.SHORT) -> None:
             done = len(daemon.exams)
             panel.press(first)
-            until(
-                lambda: daemon.examiner and daemon.examiner._running and daemon.examiner._running.fed
-                > daemon.examiner._running.state.current.start + 4000
-            )  # fmt: skip
+            until(heard)
             if last is Press.HELD:
                 panel.press(Press.HELD)
             panel.press(Press.SHORT)
@@ -722,7 +727,8 @@ def test_sound_and_ecg_of_one_exam_from_the_device_to_the_host(mosquitto: Mosqui
         spans = [(track.start_s + a / 360, track.start_s + b / 360) for a, b in track.gaps]
         assert pytest.approx((2.0, 3.2), abs=0.2) in spans
         traces = [m.read(m.LiveEcg, p) for topic, p in host.payloads if topic.live == "ecg"]
-        assert len(traces) > 20 and {t.lead for t in traces} >= {"on", "lead off"}
+        # in many small pieces or, from a busy machine, in a few large ones
+        assert sum(len(t.raw) for t in traces) > 2 * 360 and {t.lead for t in traces} >= {"on", "lead off"}
         assert all(abs(t.at - t.index * 2000 / 360) < 1000 for t in traces if t.at is not None)
         good = [t for t in traces if not t.clean_gaps and t.clean]
         assert good and all(abs(r - 2 * c) <= 2 for t in good for r, c in zip(t.raw, t.clean, strict=True))
