@@ -228,6 +228,46 @@ def _classifier_figures(items: Sequence[Item], material: Material, threshold: fl
     return found
 
 
+def _verdict_figures(items: Sequence[Item], material: Material, threshold: float) -> dict[str, Any]:
+    """What noise does to the classifier on the mixtures, and what is left of that after cleaning: the share
+    whose verdict is still the one on the clean piece (`kept`), and by how much its probability has moved
+    (`moved`), by kind and SNR. Cleaned minus raw: paired.
+    """
+    m = material.mixtures
+    kinds = np.array([x.kind for x in m])
+    levels = np.array([x.level_db for x in m])
+    groups = np.array([x.reference.group for x in m])
+    # silence is not abnormal
+    said = {what: np.nan_to_num(_values(items, what)) for what in ("clean", "raw", "cleaned")}
+    told = {what: values >= threshold for what, values in said.items()}
+    of = {
+        "kept": {what: (told[what] == told["clean"]).astype(float) for what in ("raw", "cleaned")},
+        "moved": {what: np.abs(said[what] - said["clean"]) for what in ("raw", "cleaned")},
+    }
+
+    def means(where: np.ndarray) -> dict[str, Any]:
+        return {name: {w: float(v[where].mean()) for w, v in pair.items()} for name, pair in of.items()}
+
+    def figures(where: np.ndarray) -> dict[str, Any]:
+        found = means(where)
+        for name, pair in of.items():
+            change = (pair["cleaned"] - pair["raw"])[where].tolist()
+            found[name]["difference"] = bootstrap(change, groups[where].tolist(), seed=material.seed)
+        return found
+
+    by_kind = {}
+    for kind in dict.fromkeys(kinds.tolist()):
+        cells = {f"{x:g}": means((kinds == kind) & (levels == x)) for x in LEVELS_DB}
+        by_kind[kind] = {**figures(kinds == kind), "by_snr": cells}
+    return {
+        "threshold": threshold,
+        "abnormal_when_clean": float(told["clean"].mean()),
+        "all": figures(np.ones(len(m), dtype=bool)),
+        "by_snr": {f"{x:g}": figures(levels == x) for x in LEVELS_DB},
+        "kinds": by_kind,
+    }
+
+
 def _margins(found: Mapping[str, Mapping[str, list[Item]]], material: Material) -> dict[str, Any]:
     """int8 minus another row on the same mixtures, −6…6 dB, all kinds: paired, with its interval."""
     m = material.mixtures
@@ -279,6 +319,7 @@ def _how(material: Material) -> dict[str, Any]:
         "classifier": f"{_first_words(Material.judged)} The first {HEARD // WORKING_RATE_HZ} s; kinds of"
         f" noise in turn; at 0 dB {HEARD_LEVELS['0']} draws a recording, whose figures are averaged."
         " Difference: cleaned minus raw of the same sound, subjects drawn for both at once.",
+        "verdicts": "what the classifier says of a mixture, of it cleaned, and of the clean piece itself",
         "limit": f"{material.each} mixtures for each kind and SNR; default 10",
     }
 
@@ -340,9 +381,9 @@ def benchmark(
         }
     ours = table["int8"]
     ours["level_spread_db"] = max(i["spread"] for i in found["int8"]["level"])
-    ours["classifier"] = _classifier_figures(
-        found["int8"]["classifier"], material, float(released.model("classifier").meta["threshold"])
-    )
+    threshold = float(released.model("classifier").meta["threshold"])
+    ours["classifier"] = _classifier_figures(found["int8"]["classifier"], material, threshold)
+    ours["verdicts"] = _verdict_figures(found["int8"]["verdicts"], material, threshold)
     rates = (8_000, 16_000, 44_100, 48_000, 96_000)
     ours["delay_with_decimator_ms"] = ours["delay_ms"] + 1000 * max(
         resample.Decimator(rate).delay_s for rate in rates

@@ -64,7 +64,7 @@ __all__ = [
     "say",
 ]
 
-PARTS = {"mixtures": 8, "murmur": 2, "synthetic": 4, "classifier": 12}
+PARTS = {"mixtures": 8, "murmur": 2, "synthetic": 4, "classifier": 12, "verdicts": 8}
 """Pieces of work a section is cut into; one for the others."""
 
 
@@ -280,6 +280,17 @@ def _classifier(m: Material, k: int, clean_up: Cleaner) -> Item:
     return found
 
 
+def _verdict(m: Material, k: int, clean_up: Cleaner) -> Item:
+    """What the released classifier says, abnormal, of the clean piece, of the mixture, and of it cleaned."""
+    from device.screen import Int8Network, screen_recording
+
+    entry = bundles.load(_CLASSIFIER_OF[0]).model("classifier")
+    network = Int8Network(entry)
+    x = m.mixtures[k]
+    heard = {"clean": x.clean, "raw": x.noisy, "cleaned": clean_up(x.noisy, x.clean)}
+    return {what: screen_recording(s, entry, network=network).probability for what, s in heard.items()}
+
+
 _CLASSIFIER_OF: list[Path] = []
 """Folder of the bundle whose classifier listens; set in each process."""
 
@@ -303,6 +314,7 @@ SECTIONS = {
     "false_murmur": Section(_false_murmur, lambda m: len(m.quiet)),
     "level": Section(_level, lambda m: min(8, len(m.mixtures)), ("int8",)),
     "classifier": Section(_classifier, lambda m: len(m.judged), ("int8",)),
+    "verdicts": Section(_verdict, lambda m: len(m.mixtures), ("int8",)),
 }
 
 
@@ -380,9 +392,12 @@ def _section_by(name: str, material: Material, bundle: Path) -> list[str]:
     """What decides the figures of one section beside all that is common: how it measures, and who listens."""
     section = SECTIONS[name]
     found = [inspect.getsource(section.measure)]
+    listens = _of_bundle(bundle / "bundle.json", "classifier")
     if name == "classifier":
         judged = " ".join(r.record for r in material.judged)
-        found += [judged, json.dumps(HEARD_LEVELS), _of_bundle(bundle / "bundle.json", "classifier")]
+        found += [judged, json.dumps(HEARD_LEVELS), listens]
+    elif name == "verdicts":
+        found.append(listens)
     return found
 
 

@@ -384,6 +384,35 @@ def _classifier_table(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _verdict_table(result: Mapping[str, Any]) -> list[str]:
+    found = result["rows"]["int8"].get("verdicts")
+    if found is None:
+        return [OLDER]
+    levels = list(found["by_snr"])
+
+    def share(entry: Mapping[str, Any]) -> str:
+        return f"{100 * entry['kept']['raw']:.0f} → {100 * entry['kept']['cleaned']:.0f}"
+
+    def change(entry: Mapping[str, Any]) -> list[str]:
+        kept, moved = entry["kept"]["difference"], entry["moved"]
+        points = {k: kept[k] and 100 * kept[k] for k in ("value", "low", "high")}
+        by = f"{moved['raw']:.2f} → {moved['cleaned']:.2f}"
+        return [_cell(points), by, _cell(moved["difference"], digits=2)]
+
+    rows = []
+    for kind, entry in found["kinds"].items():
+        cells = [share(entry["by_snr"][level]) for level in levels]
+        rows.append([kind, *cells, *change(entry)])
+    every = [share(found["by_snr"][level]) for level in levels]
+    rows.append(["all kinds", *every, *change(found["all"])])
+    head = ["verdict as on the clean piece, %, raw → cleaned", *(f"{level} dB" for level in levels)]
+    head += ["cleaned minus raw, points", "probability moved by", "difference"]
+    lines = _lines(head, rows)
+    rows = [[f"{level} dB", *change(found["by_snr"][level])] for level in levels]
+    head = ["all kinds", "cleaned minus raw, points", "probability moved by", "difference"]
+    return [*lines, "", *_lines(head, rows)]
+
+
 def _counts(result: Mapping[str, Any]) -> list[str]:
     c = result["counts"]
     databases = ", ".join(f"{k} {v}" for k, v in c["references"].items())
@@ -525,6 +554,7 @@ def note(results: Path) -> dict[str, str]:
             ("murmurs", _murmur_table),
             ("synthetic", _synthetic_table),
             ("classifier", _classifier_table),
+            ("verdicts", _verdict_table),
             ("counts", _counts),
         ):
             parts[name] = "\n".join(made(result))

@@ -187,6 +187,34 @@ def test_what_the_classifier_hears_decides_its_figures_only(
     assert changed == {"classifier"}
 
 
+def test_a_verdict_counts_as_kept_when_it_is_the_one_on_the_clean_piece() -> None:
+    from types import SimpleNamespace
+
+    from training.benchmark_denoise import _verdict_figures
+    from training.denoise_material import LEVELS_DB
+    from training.denoise_tables import _verdict_table
+
+    mixtures = [
+        SimpleNamespace(kind=kind, level_db=level, reference=SimpleNamespace(group=group))
+        for kind in ("taps", "hum")
+        for level in LEVELS_DB
+        for group in "pqr"
+    ]
+    # taps turn every verdict and cleaning brings it back, silence among them; hum leaves the verdict alone
+    turned = {"clean": 0.2, "raw": 0.9, "cleaned": None}
+    kept = {"clean": 0.7, "raw": 0.6, "cleaned": 0.8}
+    items = [turned if m.kind == "taps" else kept for m in mixtures]
+    found = _verdict_figures(items, SimpleNamespace(mixtures=mixtures, seed=1), 0.5)  # type: ignore[arg-type]
+    assert found["kinds"]["taps"]["kept"]["raw"] == 0 and found["kinds"]["taps"]["kept"]["cleaned"] == 1
+    assert found["kinds"]["hum"]["kept"]["difference"]["value"] == 0
+    assert found["all"]["kept"]["difference"]["value"] == pytest.approx(0.5)
+    assert found["kinds"]["taps"]["moved"]["cleaned"] == pytest.approx(0.2)
+    assert found["by_snr"]["0"]["moved"]["raw"] == pytest.approx((0.7 + 0.1) / 2)
+    lines = _verdict_table({"rows": {"int8": {"verdicts": found}}})
+    assert lines[2].startswith("| taps | 0 → 100 |")
+    assert "+100.0 [+100.0, +100.0]" in lines[2]
+
+
 def test_draws_of_noise_are_averaged_within_the_bootstrap_over_subjects(tmp_path: Path) -> None:
     from types import SimpleNamespace
 
