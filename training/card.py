@@ -354,6 +354,7 @@ def _note_tables() -> dict[str, str]:
         for marker, text in {
             "models": classify_tables.models(result),
             "folds": classify_tables.folds(result, NAMES),
+            "shuffled": classify_tables.shuffled(result),
             "left-out": classify_tables.left_out(result, NAMES),
             "murmurs": classify_tables.murmurs(result),
             "murmur-ways": classify_tables.murmur_ways(result),

@@ -23,6 +23,7 @@ __all__ = [
     "noise",
     "people",
     "referrals",
+    "shuffled",
     "table",
     "travel",
 ]
@@ -168,6 +169,17 @@ def folds(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
     ]
     head += ["MAcc at its best threshold", "sensitivity", "specificity"]
     return table(head, rows) if rows else ""
+
+
+def shuffled(result: Mapping[str, Any]) -> str:
+    """What networks score on fold 0 that learned from labels dealt out at random within each source."""
+    sources = ("a", "b", "e", "f", "circor")
+    rows = []
+    for name, entry in result.get("models", {}).items():
+        _, found = _row(entry.get("shuffled"))
+        if each := found.get("databases"):
+            rows.append([name, *(figure(each.get(source, {}).get("auc")) for source in sources)])
+    return table(["AUC, labels shuffled", *sources], rows) if rows else ""
 
 
 def travel(result: Mapping[str, Any]) -> str:
