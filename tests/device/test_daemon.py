@@ -22,6 +22,7 @@ from device.daemon import Daemon, Models, one_exam, plan_of
 from device.errors import BadInput, SourceGone, StethopiError
 from device.exam import Phase
 from device.listen import NoListener
+from device.live import Shed
 from device.outbox import Outbox
 from device.panel import FakePanel, Light, Press
 from device.settings import Settings
@@ -211,7 +212,10 @@ def _impatient(join: Any) -> Any:
 # ---- delivery
 
 
-def test_from_the_heart_to_the_host(mosquitto: Mosquitto, tmp_path: Path) -> None:
+def test_from_the_heart_to_the_host(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Daemon, "_late", lambda self, block, rate_hz: Shed.NOTHING)  # on any machine
     settings = settings_in(
         tmp_path,
         mqtt={"host": mosquitto.host, "port": mosquitto.port},
@@ -340,14 +344,16 @@ def test_what_is_heard_changes_while_one_listens(mosquitto: Mosquitto, tmp_path:
             until(lambda: daemon.examiner and daemon.examiner.heard > changed + 2000)
             told = ask("c-3", m.Listen(preset="bell", gain_db=-12.0))
             assert told.says == "raw, bell, strength 0.25, gain -12 dB"
-            until(lambda: daemon.examiner and daemon.examiner.heard > changed + 5000)
+            softer = daemon.examiner.heard if daemon.examiner else 0
+            until(lambda: daemon.examiner and daemon.examiner.heard > softer + 6000)
         assert host.wrong == []
     # the fake denoiser halves, so the file tells which sound was heard
     y = read_sound(heard).samples
     x = SyntheticSource(HeartSettings(seed=3)).heart.render(0, len(y))
     assert np.allclose(y[100:2000], x[100:2000] / 2, atol=1e-5)
     assert np.allclose(y[changed + 200 : changed + 1000], x[changed + 200 : changed + 1000], atol=1e-5)
-    assert np.abs(y[-1000:-100]).max() < 0.26 * np.abs(x[-1000:-100]).max()
+    beats = slice(softer + 1000, softer + 5000)
+    assert np.abs(y[beats]).max() < 0.26 * np.abs(x[beats]).max()
 
 
 def test_a_wish_to_listen_is_taken_where_nobody_listens_and_says_so(tmp_path: Path) -> None:
