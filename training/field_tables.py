@@ -145,7 +145,7 @@ def _tests_line(key: str, tests: Mapping[str, Any]) -> str:
     return (
         f"- {key}: {total['passed']} tests of {len(files)} files "
         f"passed, {total['failed']} failed{skipped}, in {total['minutes']:.0f} minutes of a shared core; "
-        f"hypothesis tried {tests['examples']} examples of each{more}."
+        f"hypothesis tried at most {tests['examples']} examples of each{more}."
     )
 
 
