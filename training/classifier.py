@@ -282,6 +282,18 @@ def targets(recording: Recording, recipe: Recipe) -> tuple[float, float, float, 
     return murmur, murmur_weight, abnormal, abnormal_weight
 
 
+def _told(labels: np.ndarray, taught: np.ndarray) -> np.ndarray:
+    """Labels (n, 4) as of `targets`, with a teacher's probabilities (n, 2) of murmur and of abnormal, at half
+    the weight, where nothing is noted; where the teacher heard nothing either (nan) all stays.
+    """
+    labels = labels.copy()
+    for head in (0, 1):
+        unknown = (labels[:, 2 * head + 1] == 0) & ~np.isnan(taught[:, head])
+        labels[unknown, 2 * head] = taught[unknown, head]
+        labels[unknown, 2 * head + 1] = 0.5
+    return labels
+
+
 class _Chances:
     """Numbers drawn with given weights, as `Generator.choice` draws them, the sums made once."""
 
@@ -296,18 +308,23 @@ class _Chances:
 class _Drawer:
     """Batches as a pure function of (seed, step)."""
 
-    def __init__(self, corpus: Corpus, recipe: Recipe, folds: Sequence[int]) -> None:
+    def __init__(
+        self, corpus: Corpus, recipe: Recipe, folds: Sequence[int], taught: np.ndarray | None = None
+    ) -> None:
         self.corpus, self.recipe = corpus, recipe
         self.databases = sorted({r.database for r in corpus.recordings})
+        self.labels = np.array([targets(r, recipe) for r in corpus.recordings], np.float32)
+        if taught is not None:
+            self.labels = _told(self.labels, taught)
         cells: dict[tuple[str, str], dict[str, list[int]]] = {}
         for i, r in enumerate(corpus.recordings):
             if r.fold not in folds or r.database in recipe.hold_out:
                 continue
-            murmur, murmur_weight, abnormal, abnormal_weight = targets(r, recipe)
+            _, murmur_weight, abnormal, abnormal_weight = self.labels[i]
             if murmur_weight + abnormal_weight == 0 or r.quality == "poor":
                 continue
-            if r.murmur_here is not None:
-                cell = "murmur" if r.murmur_here == "yes" else ("abnormal" if abnormal else "normal")
+            if r.murmur_here in ("yes", "unknown"):
+                cell = "murmur" if r.murmur_here == "yes" else "unknown"
             else:
                 cell = "abnormal" if abnormal else "normal"
             cells.setdefault((r.database, cell), {}).setdefault(r.group, []).append(i)
@@ -326,7 +343,6 @@ class _Drawer:
         # sixty times
         self._of_group = [_Chances(np.sqrt([len(group) for group in cell])) for cell in self.cells]
         self.database_of = {r.record: self.databases.index(r.database) for r in corpus.recordings}
-        self.labels = np.array([targets(r, recipe) for r in corpus.recordings], np.float32)
 
     def _pick(self, rng: np.random.Generator) -> int:
         cell = self._of_cell.draw(rng)
@@ -594,12 +610,14 @@ def train(
     out: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     every: int = 500,
+    taught: np.ndarray | None = None,
 ) -> Classifier:
     """Train from scratch, or on from `out`/classifier-resume.pt; writes `out`/classifier-full.pt when done.
 
     Gives the averaged net in eval mode. every: steps from one checkpoint, and line said, to the next.
+    taught: a teacher's probabilities (recordings, 2) of murmur and abnormal, for what has no label.
     """
-    drawer = _Drawer(corpus, recipe, recipe.folds)
+    drawer = _Drawer(corpus, recipe, recipe.folds, taught)
     torch.manual_seed(recipe.seed)
     net = Classifier(recipe.channels, recipe.dropout, recipe.view)
     net = _run(

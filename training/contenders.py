@@ -130,7 +130,7 @@ class Ours:
         if checkpoint.is_file() and classifier.load_checkpoint(checkpoint)[1]["recipe"] == recipe.digest():
             net, _ = classifier.load_checkpoint(checkpoint)
         else:
-            net = classifier.train(corpus, recipe, out, say)
+            net = classifier.train(corpus, recipe, out, say, taught=self._taught(unit, corpus))
         bare = _without_states(net)
         network = torch_network(bare)
         cost: dict[str, Any] = {"parameters": sum(p.numel() for p in bare.parameters())}
@@ -140,6 +140,10 @@ class Ours:
             rows["int8"] = self._scorer(corpus, one_by_one(screen.Int8Network(entry)))
             cost |= more
         return Learned(rows, recipe.steps, cost, lambda x: self._of_sound(x, network))
+
+    def _taught(self, unit: Unit, corpus: Corpus) -> np.ndarray | None:
+        """What a teacher says of the recordings, as `classifier.train` takes it; here there is none."""
+        return None
 
     @property
     def _entry(self) -> ModelEntry:

@@ -63,6 +63,8 @@ class Variant:
     recipe: classifier.Recipe
     without_circor: str | None
     """The variant that stands in where CirCor is left out."""
+    taught: bool = False
+    """The network that ships, trained without the same source, says what has no label (`_Taught`)."""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -83,9 +85,11 @@ def variants(path: Path = VARIANTS) -> dict[str, Variant]:
     """The variants of recipes/travel.toml, by name."""
     found = {}
     for name, table in read(path).items():
-        changes = {key: value for key, value in table.items() if key not in ("about", "without_circor")}
+        own = ("about", "without_circor", "taught")
+        changes = {key: value for key, value in table.items() if key not in own}
         recipe = without_late_keys(classifier.load_recipe(None, **changes))
-        found[name] = Variant(name, table["about"], recipe, table.get("without_circor"))
+        taught = table.get("taught", False)
+        found[name] = Variant(name, table["about"], recipe, table.get("without_circor"), taught)
     return found
 
 
@@ -100,6 +104,28 @@ class _OneForAll(Ours):
         self, unit: Unit, shown: Sequence[Recording], out: Path, int8: bool, say: Callable[[str], None]
     ) -> Learned:
         return super().learn(unit, shown, self.folder, int8, say)
+
+
+class _Taught(Ours):
+    """Learns what has no label from the unit of ours without the same source: the murmurs of all sources but
+    CirCor, and CirCor's "unknown".
+    """
+
+    def _taught(self, unit: Unit, corpus: Corpus) -> np.ndarray:
+        teacher = unit_folder(self.cache, unit) / "classifier-full.pt"
+        if not teacher.is_file():
+            raise StethopiError(f"no {teacher}; run: stethopi benchmark classify --train {unit.name}")
+        net, _ = classifier.load_checkpoint(teacher)
+        net.state_head = None
+        asked = [
+            k
+            for k, r in enumerate(corpus.recordings)
+            if r.fold in self.recipe.folds and 0 in classifier.targets(r, self.recipe)[1::2]
+        ]
+        logits = self._scorer(corpus, batched(net))([corpus.recordings[k] for k in asked])
+        taught = np.full((len(corpus.recordings), 2), np.nan)
+        taught[asked] = 1 / (1 + np.exp(-logits))
+        return taught
 
 
 def variant_room(cache: Path, name: str) -> Path:
@@ -120,7 +146,7 @@ def run(data: Path, cache: Path, names: Sequence[str], say: Callable[[str], None
         if one.alone:
             model: Ours = _OneForAll(room / "network", data, cache, entry, one.recipe, say)
         else:
-            model = Ours(data, cache, entry, one.recipe, say)
+            model = (_Taught if one.taught else Ours)(data, cache, entry, one.recipe, say)
         for source in one.sources:
             unit = Unit("ours", "left-out", source)
             run_unit(unit, model, recordings, hashes, room, seed=seed, int8=False, say=say)

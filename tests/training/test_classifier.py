@@ -73,6 +73,33 @@ def test_only_training_folds_and_sources_are_drawn(data: Path, tmp_path: Path) -
     assert {corpus.recordings[i].database for i in drawn} == {"a", "circor"}
 
 
+def test_a_teacher_says_only_what_nobody_noted(data: Path, tmp_path: Path) -> None:
+    import dataclasses
+
+    from training.classifier import Corpus, Recipe, _Drawer
+
+    corpus = Corpus(data, tmp_path)
+    first = next(k for k, r in enumerate(corpus.recordings) if r.database == "circor" and r.fold == 2)
+    corpus.recordings[first] = dataclasses.replace(corpus.recordings[first], murmur_here="unknown")
+    taught = np.full((len(corpus.recordings), 2), 0.7)
+    taught[-1] = np.nan
+    recipe = Recipe()
+    alone, told = _Drawer(corpus, recipe, (2, 3, 4)), _Drawer(corpus, recipe, (2, 3, 4), taught)
+    noted = alone.labels[:, 1::2] > 0
+    assert np.array_equal(told.labels[:, ::2][noted], alone.labels[:, ::2][noted])
+    assert np.array_equal(told.labels[:, 1::2][noted], alone.labels[:, 1::2][noted])
+    unknown = ~noted
+    unknown[-1] = False
+    assert unknown[first].all() and (told.labels[:, ::2][unknown] == np.float32(0.7)).all()
+    assert (told.labels[:, 1::2][unknown] == 0.5).all()
+    assert np.array_equal(told.labels[-1], alone.labels[-1])
+
+    def drawn(drawer: _Drawer) -> set[int]:
+        return {i for cell in drawer.cells for group in cell for i in group}
+
+    assert drawn(told) - drawn(alone) == {first}
+
+
 def test_noise_that_is_not_free_is_not_learned_from(data: Path, tmp_path: Path) -> None:
     from training.classifier import Corpus
 

@@ -19,6 +19,7 @@ def test_the_shipped_variants_are_understood() -> None:
     assert [known["murmurs"].of(s) for s in ("a", "circor", "e")] == ["murmurs", "short", "murmurs"]
     assert [known["lighter"].of(s) for s in ("a", "circor", "e")] == ["lighter", "short", None]
     assert not known["short"].alone and known["short"].sources == SOURCES
+    assert known["taught"].taught and known["taught"].sources == SOURCES and not known["short"].taught
     assert all(v.without_circor is None or v.without_circor in known for v in known.values())
 
 
