@@ -248,6 +248,6 @@ class Intake:
             return
         # a run may begin with the last sample of the block before
         for start, end in clipped_spans(np.concatenate([[self._stuck], full])):
-            at = to_working(index + max(start - 1, 0), index + end - 1, self._rate_hz, self._ring.rate_hz)
+            at = to_working(index + start - 1, index + end - 1, self._rate_hz, self._ring.rate_hz)
             self._ring.mark_clipped(*at)
         self._stuck = bool(full[-1])

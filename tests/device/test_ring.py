@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from device import ring as ring_module
@@ -177,6 +177,7 @@ def test_sound_lost_at_the_end_is_a_gap() -> None:
 
 
 @given(at=st.integers(0, 399), cut=st.integers(1, 398), n=st.integers(2, 60))
+@example(at=35, cut=36, n=2)
 def test_clipping_is_seen_at_the_sources_rate_wherever_blocks_are_cut(at: int, cut: int, n: int) -> None:
     x = np.zeros(400, np.float32)
     x[at : at + n] = 1.0
