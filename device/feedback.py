@@ -12,6 +12,7 @@ knock is not narrow, a murmur is neither.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -103,17 +104,23 @@ class FeedbackWatch:
         looks = self._same(_GROW_STEPS + 1, _SHARE)
         if looks is None:
             return False
-        rises = np.diff([look.db for look in looks])
-        # a tone that is switched on rises once; what comes back by itself rises again and again
-        return bool(
-            rises.sum() >= _GROW_DB
-            and np.sum(rises >= _RISE_DB) >= _GROW_STEPS - 1
-            and rises.max() < 0.7 * rises.sum()
-        )
+        return _has_risen([look.db for look in looks])
 
     def _stays(self) -> bool:
         looks = self._same(_TOP_STEPS, _TOP_SHARE)
         return looks is not None and all(look.db >= _TOP_DB for look in looks)
+
+
+def _has_risen(levels_db: Sequence[float]) -> bool:
+    """Whether a line of these levels, one a step, comes back by itself: a tone that is switched on rises
+    once; what comes back by itself rises again and again.
+    """
+    rises = np.diff(levels_db)
+    return bool(
+        rises.sum() >= _GROW_DB
+        and np.sum(rises >= _RISE_DB) >= _GROW_STEPS - 1
+        and rises.max() < 0.7 * rises.sum()
+    )
 
 
 @of_a_file("feedback")

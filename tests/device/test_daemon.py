@@ -363,6 +363,86 @@ def test_a_wish_to_listen_is_taken_where_nobody_listens_and_says_so(tmp_path: Pa
     assert answer.listening is not None and answer.listening.strength == 0.5
 
 
+class Ears(NoListener):
+    """Nobody, who remembers which gain was asked for."""
+
+    def __init__(self) -> None:
+        self.gains: list[float | None] = []
+
+    def change(
+        self, *, monitor: str | None = None, preset: str | None = None, gain_db: float | None = None
+    ) -> None:
+        self.gains.append(gain_db)
+
+
+def rising(seconds: float = 0.95) -> np.ndarray:
+    """What a microphone hears of its own loudspeaker: a tone that grows by itself, found once."""
+    n = np.arange(round(seconds * 2000))
+    return (1e-3 * 10.0 ** (0.0625 * n / 256) * np.sin(2 * np.pi * 437.5 * n / 2000)).astype(np.float32)
+
+
+def listening(folder: Path, gain_db: float, output: str = "device") -> tuple[Daemon, FakePanel, Ears]:
+    panel, ears = FakePanel(), Ears()
+    settings = settings_in(folder, listen={"output": output, "gain_db": gain_db})
+    daemon = Daemon(settings, models=fakes(), panel=panel, clock=FakeClock())
+    daemon.outbox = Outbox(settings.device.state_dir / "outbox")
+    daemon._listener = ears
+    return daemon, panel, ears
+
+
+@pytest.mark.parametrize(
+    ("gain_db", "lowered_db"), [(12.0, 6.0), (0.0, -6.0), (-34.0, -40.0), (-38.0, -40.0)]
+)
+def test_feedback_lowers_what_the_ear_hears_and_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, gain_db: float, lowered_db: float
+) -> None:
+    """Louder instead of softer, it would howl into an ear; below -40 dB no message takes it."""
+    daemon, panel, ears = listening(tmp_path, gain_db)
+    x = rising()
+    daemon._watch_for_feedback(x, x)
+    assert ears.gains == [lowered_db]
+    heard = daemon._health().listening
+    assert heard is not None and heard.gain_db == lowered_db
+    assert m.read(m.Health, m.encode(daemon._health())).listening == heard
+    assert daemon._health_soon.is_set()
+    assert panel.light is Light.FEEDBACK
+    assert "feedback: the microphone hears the loudspeaker" in daemon._status()
+    assert f"gain lowered from {gain_db:g} to {lowered_db:g} dB" in caplog.text
+    quiet = synthetic(seed=1).heart.render(0, 10_000)
+    daemon._watch_for_feedback(quiet, quiet)
+    assert panel.light is not Light.FEEDBACK and "feedback" not in daemon._status()
+    assert ears.gains == [lowered_db]  # it stays low: louder is for a hand
+
+
+def test_feedback_that_grows_on_is_lowered_again(tmp_path: Path) -> None:
+    daemon, _, ears = listening(tmp_path, 3.0)
+    x = rising(1.7)
+    for at in range(0, len(x), 100):
+        daemon._watch_for_feedback(x[at : at + 100], x[at : at + 100])
+    assert ears.gains == [-3.0, -9.0]
+
+
+def test_a_tone_that_is_heard_and_not_played_changes_nothing(tmp_path: Path) -> None:
+    """A phone that rings beside the chest piece: removed from the clean sound that is played, it is no
+    feedback; played raw, it may be."""
+    daemon, panel, ears = listening(tmp_path, 0.0)
+    x, played = rising(), synthetic(seed=1).heart.render(0, 1900)
+    daemon._listening = replace(daemon._listening, monitor="clean")
+    daemon._watch_for_feedback(x, played)
+    assert ears.gains == [] and panel.light is not Light.FEEDBACK
+    daemon, panel, ears = listening(tmp_path / "raw", 0.0)
+    daemon._listening = replace(daemon._listening, monitor="raw")
+    daemon._watch_for_feedback(x, played)
+    assert ears.gains == [-6.0]
+
+
+def test_where_no_loudspeaker_plays_nothing_is_feedback(tmp_path: Path) -> None:
+    daemon, panel, ears = listening(tmp_path, 0.0, f"file:{tmp_path / 'heard.wav'}")
+    x = rising()
+    daemon._watch_for_feedback(x, x)
+    assert ears.gains == [] and panel.light is not Light.FEEDBACK
+
+
 def test_raw_sound_is_tapped_before_it_is_decimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tapped: list[Block] = []
     monkeypatch.setattr(NoListener, "tap", lambda self, block: tapped.append(block))

@@ -92,6 +92,55 @@ def test_real_hearts_and_switched_tones_are_none(normal_recording: Path, murmur_
     assert times(on.astype(np.float32)) == 0
 
 
+def tone(db_a_step: float, steps: int, from_db: float = -60.0, hz: float = 437.5) -> np.ndarray:
+    """A sine that rises by so much every 128 ms, of just so many looks; its line lies on the grid."""
+    n = np.arange(512 + (steps - 1) * 256)
+    size = 10.0 ** ((from_db + db_a_step * n / 256) / 20.0)
+    return (size * np.sin(2 * np.pi * hz * n / RATE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("db_a_step", [-1.25, -0.25, 0.0, 0.25, 1.15])
+def test_a_tone_that_does_not_rise_or_rises_slower_than_feedback_is_none(db_a_step: float) -> None:
+    """A falling one rings out, a level one hums, a slow one is a person who comes nearer."""
+    assert times(tone(db_a_step, 6)) == 0
+
+
+def test_a_tone_that_rises_by_itself_is_found_at_its_sixth_look_and_not_before() -> None:
+    assert times(tone(1.25, 6)) == 1
+    assert times(tone(1.25, 5)) == 0
+
+
+def test_a_tone_that_goes_on_rising_is_told_again() -> None:
+    """Once lowered was not enough: the next six looks lower it again."""
+    assert times(tone(1.25, 12)) == 2
+
+
+def test_a_tone_at_the_top_of_the_scale_is_found_after_longer_than_any_heart_sound() -> None:
+    """It need not rise; but not one look sooner, and not when it stands a little lower."""
+    assert times(tone(0.0, 12, from_db=-15.0)) == 1
+    assert times(tone(0.0, 11, from_db=-15.0)) == 0
+    assert times(tone(0.0, 40, from_db=-17.0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("rises_db", "found"),
+    [
+        ((1.5, 1.5, 1.5, 1.5, 0.0), True),  # just enough in all
+        ((1.5, 1.5, 1.5, 1.25, 0.0), False),
+        ((0.3, 2.0, 2.0, 2.0, 0.0), True),  # just enough in four of five steps
+        ((0.25, 2.0, 2.0, 2.0, 0.0), False),
+        ((2.0, 2.0, 2.0, 0.0, 0.0), False),
+        ((2.0, 2.0, 2.0, 2.0, -1.0), True),  # the heart beats on beside it
+        ((6.75, 1.0, 1.0, 1.0, 0.25), True),
+        ((7.0, 1.0, 1.0, 1.0, 0.0), False),  # a tone that was switched on, and its room
+        ((-2.0, -2.0, -2.0, -2.0, -2.0), False),
+        ((0.0, 0.0, 0.0, 0.0, 0.0), False),
+    ],
+)
+def test_what_counts_as_rising_by_itself(rises_db: tuple[float, ...], found: bool) -> None:
+    assert feedback._has_risen(np.cumsum([0.0, *rises_db]).tolist()) is found
+
+
 def test_on_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sound(tmp_path / "x.wav", loop(3.0), RATE)
     assert feedback.main([str(tmp_path / "x.wav")]) == 0
