@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from device import ring as ring_module
+from device.rates import HOP
 from device.ring import Gap, Intake, Ring, clipped_spans, merged
 from device.sources.base import Block
 
@@ -55,6 +56,17 @@ def test_gaps_are_joined_cut_and_forgotten() -> None:
     assert ring.gaps(0, 200) == [(30, 50)]
     ring.append(np.zeros(1))
     assert ring.gaps(0, 200) == []
+
+
+def test_gaps_stay_apart_where_sound_was_heard_between_them() -> None:
+    """Be it one sample: what is marked as a gap was not heard, and nothing else. Clipping comes in bursts,
+    whose stretches a hop apart are kept as one."""
+    ring = Ring(0.05)
+    for mark, found in ((ring.mark_gap, ring.gaps), (ring.mark_clipped, ring.clipped)):
+        for start, end in ((10, 20), (20, 25), (26, 30), (30 + HOP, 60), (61 + HOP, 90)):
+            mark(start, end)
+        joined = [(10, 60), (61 + HOP, 90)] if mark == ring.mark_clipped else None
+        assert found(0, 100) == (joined or [(10, 25), (26, 30), (30 + HOP, 60), (61 + HOP, 90)])
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=12), st.integers(0, 5))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from device import bundle, screen
 from device.bundle import ModelEntry
+from device.quality import GOOD
 from device.rates import WINDOW, WINDOW_EVERY
 from device.screen import Findings, Label, Screener, Window, read_working_rate, screen_recording, verdict
 
@@ -131,6 +132,40 @@ def test_too_few_good_windows_is_unsure_and_says_why() -> None:
     assert found.reasons == ["clipped"]
     assert found.probability is not None
     assert verdict([bad], META).label is Label.UNSURE
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "judged"),
+    [
+        (1, 0, True),  # a recording of five seconds
+        (0, 1, False),
+        (1, 1, True),
+        (1, 4, True),  # a third of five is one
+        (1, 5, False),
+        (2, 4, True),  # a third of six is two
+        (2, 7, False),
+        (3, 6, True),  # a third of nine is three
+        (2, 53, False),
+        (3, 53, True),  # and three are enough for a minute
+    ],
+)
+def test_a_third_of_the_windows_or_three_must_be_good(good: int, bad: int, judged: bool) -> None:
+    windows = [window(0.9)] * good + [window(0.9, quality=0.1, reasons=("clipped",))] * bad
+    assert (verdict(windows, META).label is not Label.UNSURE) is judged
+
+
+def test_a_window_at_the_limit_of_quality_is_good() -> None:
+    assert verdict([window(0.9, quality=GOOD)], META).label is Label.ABNORMAL
+    assert verdict([window(0.9, quality=GOOD - 0.001)], META).label is Label.UNSURE
+
+
+def test_what_was_wrong_with_half_the_windows_is_not_told_of_the_whole() -> None:
+    """It is when it was wrong with more than half of them; who hears a good recording is not sent to look
+    for a trouble that lay in the lesser part of it."""
+    hum, clean = window(0.9, reasons=("mains hum",)), window(0.9)
+    assert verdict([hum, hum, clean, clean], META).reasons == []
+    assert verdict([hum, hum, hum, clean, clean], META).reasons == ["mains hum"]
+    assert verdict([hum, clean, clean, clean], META).reasons == []
 
 
 def test_no_window_at_all() -> None:
