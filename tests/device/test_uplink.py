@@ -9,11 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from device import messages as m
+from device import uplink as uplink_module
 from device.clock import ClockTrust, FakeClock
 from device.outbox import Outbox
 from device.uplink import Broker, Pace, Uplink, broker_answers
@@ -106,6 +108,91 @@ def test_only_the_missing_chunks_are_sent_again(mosquitto: Mosquitto, outbox: Ou
         sent = [(topic.site, topic.chunk) for topic in host.heard if topic.kind == "sound"]
         assert sorted(sent[8:]) == sorted(lost)
         assert host.stored[exam.id] == SOUNDS
+
+
+class Instant:
+    """A client whose broker acknowledges at once."""
+
+    def publish(self, topic: str, payload: bytes, qos: int) -> Any:
+        return SimpleNamespace(is_published=lambda: True)
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The uplink's clock, standing until `now_s` is set; and its waits are without their chance."""
+    clock = SimpleNamespace(now_s=1000.0)
+    clock.monotonic = lambda: clock.now_s
+    monkeypatch.setattr("device.uplink.time", clock)
+    monkeypatch.setattr("device.uplink.random", SimpleNamespace(uniform=lambda low, high: (low + high) / 2))
+    yield clock
+
+
+def test_a_host_that_says_nothing_is_asked_ever_more_rarely(outbox: Outbox, still: SimpleNamespace) -> None:
+    """A village's uplink is paid by the byte: from 2 s twice as long each time, and 5 min at most."""
+    put(outbox)
+    link = Uplink(ADDRESS, outbox, Broker("127.0.0.1"), state=STATE)
+    link._client = Instant()  # type: ignore[assignment]
+    waits: list[float] = []
+    for _ in range(10):
+        job = link._next_job()
+        assert job is not None
+        link._send(job)
+        assert link._next_job() is None
+        waits.append(job.due_s - still.now_s)
+        still.now_s = job.due_s
+    assert waits == pytest.approx([2, 4, 8, 16, 32, 64, 128, 256, 300, 300])
+
+
+def test_no_two_devices_ask_in_step(outbox: Outbox) -> None:
+    """A tenth more or less: a fleet whose host comes back must not come at once with one voice."""
+    link = Uplink(ADDRESS, outbox, Broker("127.0.0.1"), state=STATE)
+    waits = {link._patience(1) for _ in range(200)}
+    assert len(waits) > 100 and 1.8 <= min(waits) < 1.9 and 2.1 < max(waits) <= 2.2
+
+
+def test_chunks_that_a_host_keeps_missing_are_sent_with_a_pause_that_grows(
+    outbox: Outbox, still: SimpleNamespace
+) -> None:
+    """The first few times at once, for that is how what was lost comes quickly."""
+    exam = put(outbox)
+    link = Uplink(ADDRESS, outbox, Broker("127.0.0.1"), state=STATE)
+    link._client = Instant()  # type: ignore[assignment]
+    pauses = []
+    for _ in range(7):
+        job = link._next_job()
+        assert job is not None
+        link._send(job)
+        link._on_receipt(m.Receipt.of_missing(exam.id, job.parcel.sha256, {"AV": ([1], 5)}))
+        assert list(job.queue) == [("AV", 1)]
+        pauses.append(job.due_s - still.now_s)
+        still.now_s = job.due_s
+    assert pauses == pytest.approx([0, 0, 0, 16, 32, 64, 128])
+
+
+def test_a_broker_that_is_away_is_tried_ever_more_rarely(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, still: SimpleNamespace
+) -> None:
+    """From a second to a minute; who was let in meanwhile begins anew."""
+    link = Uplink(ADDRESS, outbox, Broker("127.0.0.1"), state=STATE)
+    rests: list[float] = []
+    let_in = iter([False] * 8 + [True] + [False] * 2)
+
+    def connect() -> None:
+        if not next(let_in):
+            raise uplink_module._Lost("connection refused")
+
+    def lose() -> None:
+        raise uplink_module._Lost("connection lost")
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        link._stopping = len(rests) == 11
+
+    monkeypatch.setattr(link, "_connect", connect)
+    monkeypatch.setattr(link, "_serve", lose)
+    monkeypatch.setattr(link, "_rest", rest)
+    link._run()
+    assert rests == [1, 2, 4, 8, 16, 32, 60, 60, 1, 2, 4]
 
 
 def test_a_receipt_with_another_hash_delivers_nothing(mosquitto: Mosquitto, outbox: Outbox) -> None:

@@ -9,7 +9,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -135,6 +137,52 @@ def test_what_went_missing_is_asked_for_after_a_silence(store: Store, broker: tu
         one.sound()
         while (receipt := one.receipt()).status != "stored":
             assert receipt.status == "missing"
+
+
+def test_what_stays_missing_is_asked_for_ever_more_rarely(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that is away for a week must not find a week of receipts; and one whose sound comes again is
+    soon asked for the rest."""
+    clock = SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr("host.ingest.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    exam = make_exam(SOUNDS)
+    made = Ingest(store, BrokerAddress("127.0.0.1"))
+    asked: list[float] = []
+    made._client = SimpleNamespace(publish=lambda topic, payload, qos: asked.append(clock.now_s))
+    made._take(m.Topic(exam.fleet, exam.device, "result", exam=exam.id), m.encode(exam))
+
+    def waits(seconds: int) -> list[float]:
+        asked.clear()
+        began = clock.now_s
+        for second in range(1, seconds + 1):
+            clock.now_s = began + second
+            made._ask_again()
+        return [b - a for a, b in pairwise([began, *asked])]
+
+    assert waits(1300) == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    made._take(*chunks(exam)[0])
+    assert waits(100) == [5, 10, 20, 40]
+    for topic, data in chunks(exam):
+        made._take(topic, data)
+    assert waits(1000) == []
+
+
+def test_a_broker_that_is_away_is_tried_ever_more_rarely(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From half a second to half a minute; a connection that stood begins anew."""
+    made = Ingest(store, BrokerAddress("127.0.0.1"))
+    stood = iter([False] * 8 + [True] + [False] * 2)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(made, "_one_connection", lambda: next(stood))
+    monkeypatch.setattr(made, "_stop", SimpleNamespace(is_set=lambda: len(waits) == 11, wait=wait))
+    made._run()
+    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.5, 1, 2]
 
 
 def test_a_partial_exam_is_asked_for_after_a_restart(store: Store, mosquitto: Mosquitto) -> None:
