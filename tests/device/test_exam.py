@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -196,6 +197,7 @@ def test_good_is_what_quality_says() -> None:
     exam.heard(5 * RATE)
     assert not exam.window(Window(0, 0.2, quality.GOOD - 1e-6))
     assert exam.window(Window(0, 0.2, quality.GOOD))
+    assert exam.settle().good_windows == 1
 
 
 @given(
@@ -246,6 +248,43 @@ def test_a_site_heard_again_has_a_name_of_its_own() -> None:
     assert [plan.name(n) for n in range(3)] == ["AV", "MV", "AV-2"]
 
 
+def test_no_more_sites_than_the_wire_takes() -> None:
+    """An exam of seventeen would be recorded, and no host could read it."""
+    assert len(Plan(("other",) * 16).sites) == 16
+    with pytest.raises(BadInput, match="17 sites"):
+        Plan(("other",) * 17)
+
+
+def test_room_is_asked_for_every_site_and_for_one_that_lies_there_twice() -> None:
+    """A disk that fills up in the last site costs the patient a second visit."""
+    assert Plan(("AV", "MV"), 1, 10).most_bytes == 3 * 3 * 10 * RATE
+
+
+@pytest.mark.parametrize(("samples", "sites"), [(2 * RATE - 1, 1), (2 * RATE, 2)])
+def test_a_last_site_counts_from_two_seconds_on(samples: int, sites: int) -> None:
+    """As long as the verdict can hear something of it."""
+    exam = Examination(Plan(("AV", "MV")), META)
+    exam.begin(0)
+    exam.end_site(5 * RATE)
+    exam.settle()
+    exam.begin(5 * RATE)
+    exam.stop(5 * RATE + samples)
+    exam.settle()
+    assert exam.phase is Phase.DONE and len(exam.sites) == sites
+
+
+def test_an_exam_that_is_stopped_with_its_last_sample_is_complete() -> None:
+    """Nothing was left to hear: whoever reads it later must not take it for one that was broken off."""
+    exam = Examination(Plan(("AV",), 5, 8), META)
+    exam.begin(0)
+    exam.stop(8 * RATE)
+    assert exam.settle().ended == "longest" and exam.ended == "complete"
+    exam = Examination(Plan(("AV",), 5, 8), META)
+    exam.begin(0)
+    exam.stop(8 * RATE - 1)
+    assert exam.settle().ended == "stopped" and exam.ended == "stopped"
+
+
 # ---- as the wire has it
 
 
@@ -284,12 +323,13 @@ def test_a_settled_exam_fits_the_wire() -> None:
 
 def test_the_heart_rate_of_an_exam_is_the_middle_one_of_its_sites() -> None:
     sites = list(make_exam({"AV": b"1", "PV": b"2", "MV": b"3"}).sites)
-    rates = [70.0, None, 90.0]
-    told = [
-        messages.Site(**{**{f: getattr(s, f) for f in s.__dataclass_fields__}, "heart_rate_bpm": r})
-        for s, r in zip(sites, rates, strict=True)
-    ]
-    assert heart_rate_of(told) == 80.0
+
+    def told(*rates: float | None) -> list[messages.Site]:
+        return [replace(site, heart_rate_bpm=rate) for site, rate in zip(sites, rates, strict=True)]
+
+    assert heart_rate_of(told(70.0, None, 90.0)) == 80.0
+    # a site that counted both sounds of each beat does not pull it away
+    assert heart_rate_of(told(70.0, 140.0, 72.0)) == 72.0
 
 
 def test_long_reasons_are_cut_and_not_refused() -> None:

@@ -51,3 +51,24 @@ def test_the_high_pass_takes_an_offset_away() -> None:
         y = m @ z
         z[0], z[1] = y[-1], 1.0
     assert abs(y[-1]) < 1e-6
+
+
+def test_a_hop_counts_as_eight_times_the_level_at_most() -> None:
+    """As training hears it: a net that was taught with another limit hears another level after a knock."""
+    before = np.full(1000, 0.01)
+    seven, eight, nine, knock = (track(np.append(before, 0.01 * k))[-1] for k in (7, 8, 9, 1000))
+    assert seven < eight == pytest.approx(nine) == pytest.approx(knock)
+
+
+def test_the_high_pass_has_its_corner_at_15_hz() -> None:
+    """Lower a hand's drift is loudness, higher the heart is not."""
+    m, z = hop_high_pass(), np.zeros(18, dtype=np.float32)
+    x = np.sin(2 * np.pi * 15 * np.arange(4000) / 2000).astype(np.float32)
+    parts = []
+    for hop in x.reshape(-1, 16):
+        z[2:] = hop
+        y = m @ z
+        z[0], z[1] = y[-1], hop[-1]
+        parts.append(y)
+    passed = np.concatenate(parts)[2000:]
+    assert np.sqrt(np.mean(passed**2) / np.mean(x[2000:] ** 2)) == pytest.approx(np.sqrt(0.5), abs=0.02)

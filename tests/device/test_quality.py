@@ -118,6 +118,60 @@ def test_no_judge_makes_silence_clipping_or_a_gap_good(good: np.ndarray) -> None
     assert not quality.assess(good, [(0, 4000)], judge=sure).good
 
 
+@pytest.mark.parametrize(("missing", "score"), [(0, 1.0), (200, 1.0), (1350, 0.5), (2500, 0.0), (4000, 0.0)])
+def test_what_gaps_cost(good: np.ndarray, missing: int, score: float) -> None:
+    """Up to a fiftieth of a window nothing, a quarter of it everything, in between by share."""
+    found = quality.assess(good, [(3000, 3000 + missing)], judge=Says(1.0))
+    assert found.score == pytest.approx(score)
+    assert ("gaps" in found.reasons) is (missing > 1350)
+
+
+@pytest.mark.parametrize(("clipped", "score"), [(0, 1.0), (50, 1.0), (275, 0.5), (500, 0.0)])
+def test_what_clipping_costs(good: np.ndarray, clipped: int, score: float) -> None:
+    """Up to one sample of two hundred nothing, a twentieth everything; at either end of the scale."""
+    power, x = features.frames_of(good), good.copy()
+    top = np.float32(2 * np.abs(good).max())
+    for n in range(clipped // 5):
+        x[20 * n : 20 * n + 5] = top if n % 2 else -top
+    found = quality.assess(x, power=power, judge=Says(1.0))
+    assert found.score == pytest.approx(score, abs=1e-6)
+    assert ("clipped" in found.reasons) is (clipped > 275)
+
+
+def test_two_samples_at_the_peak_are_no_clipping(good: np.ndarray) -> None:
+    """A wave that is sampled about its top has two of one height; cut flat it has more."""
+    power, x = features.frames_of(good), good.copy()
+    for n in range(400):
+        x[20 * n : 20 * n + 2] = 2 * np.abs(good).max()
+    assert quality.assess(x, power=power, judge=Says(1.0)).score == 1.0
+
+
+def test_silence_ends_where_a_16_bit_recording_begins_to_have_steps() -> None:
+    """An open input is told as silence; a very faint heart as too quiet, which more gain may mend."""
+    x = np.sin(2 * np.pi * 50 * np.arange(10_000) / 2000)
+    assert quality.assess((0.9e-4 * x).astype(np.float32)).reasons == ("silence",)
+    assert quality.assess((1.2e-4 * x).astype(np.float32)).reasons[0] == "too quiet"
+
+
+def test_a_cause_is_told_when_it_is_likelier_than_not(good: np.ndarray) -> None:
+    assert quality.assess(good, judge=Says(0.9, voices=0.55)).reasons == ("voices",)
+    assert quality.assess(good, judge=Says(0.9, voices=0.45)).reasons == ()
+
+
+def test_the_limit_of_good_is_good() -> None:
+    assert quality.Quality(quality.GOOD).good and not quality.Quality(quality.GOOD - 1e-6).good
+
+
+def test_a_judge_is_milder_with_less_than_a_window(good: np.ndarray) -> None:
+    """The light looks at a second or two; one that cries wolf is not looked at."""
+    shapes = {"mean": 89, "scale": 89, "w1": (89, 5), "b1": 5, "w2": (5, 7), "b2": 7}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    judge = quality.Judge(arrays | {"lift": np.array([2.0], np.float32)})
+    window, short = (judge(x, features.frames_of(x)) for x in (good, good[:9_999]))
+    assert window == pytest.approx(0.5)
+    assert short[0] == pytest.approx(1 / (1 + np.exp(-2.0))) and short[1:] == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("n", [2000, 2333, 6000, 10_000, 31_000])
 def test_measures_have_one_shape_for_any_length(good: np.ndarray, n: int) -> None:
     x = np.resize(good, n)
@@ -152,6 +206,11 @@ def test_troubles_say_where() -> None:
 def test_troubles_are_apart_in_time_and_by_reason() -> None:
     windows = [(2000 * k, ("hiss",) if k < 3 or k > 15 else ()) for k in range(20)]
     assert [str(t) for t in quality.troubles(windows)] == ["hiss at 0–3 s", "hiss at 20–24 s"]
+    # a second that no window heard is not blamed
+    assert [str(t) for t in quality.troubles([(0, ("hiss",)), (12_000, ("hiss",))])] == [
+        "hiss at 0–5 s",
+        "hiss at 6–11 s",
+    ]
 
 
 def test_the_command_has_a_line_a_second(normal_recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
