@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,36 @@ def test_trust(monkeypatch: pytest.MonkeyPatch, wall: float, disciplined: bool, 
 
 def test_the_question_to_the_kernel_is_harmless() -> None:
     assert clock._kept_by_a_time_server() in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "kept"),
+    [
+        (0, 0x2001, True),  # TIME_OK, a disciplined clock of nanoseconds
+        (1, 0x2001, True),  # a leap second at the end of this day
+        (4, 0x2001, True),  # just after one
+        (5, 0x2001, False),  # TIME_ERROR
+        (0, 0x2041, False),  # STA_UNSYNC
+        (-1, 0, False),  # not allowed to ask
+    ],
+)
+def test_what_the_kernel_says_of_its_clock(
+    monkeypatch: pytest.MonkeyPatch, state: int, status: int, kept: bool
+) -> None:
+    """Numbers of <sys/timex.h>. A clock taken for kept corrects the dates of other exams."""
+
+    def adjtimex(where: Any) -> int:
+        assert where._obj.modes == 0, "asks, and sets nothing"
+        where._obj.status = status
+        return state
+
+    monkeypatch.setattr(clock, "_adjtimex", lambda: adjtimex)
+    assert clock._kept_by_a_time_server() is kept
+
+
+def test_a_machine_without_the_question_is_kept_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "_adjtimex", lambda: None)
+    assert clock._kept_by_a_time_server() is False
 
 
 def test_asking_the_kernel_leaves_nothing_behind() -> None:

@@ -203,6 +203,14 @@ def test_stored_vector_comes_out_again() -> None:
     assert vector_difference_db(bundle.load()) > 30
 
 
+def test_a_tenth_of_the_size_is_twenty_decibels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of 30 is of power; counted twice, a machine that is wrong by a sixth would pass."""
+    released = bundle.load()
+    expected = released.vectors()["denoiser/y"]
+    monkeypatch.setattr(stage, "denoise", lambda entry, x: expected * np.float32(1.1))
+    assert vector_difference_db(released) == pytest.approx(20.0, abs=0.01)
+
+
 def test_the_program_prints_its_figures(murmur_recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert stage.main([str(murmur_recording)]) == 0
     said = capsys.readouterr().out
@@ -211,6 +219,20 @@ def test_the_program_prints_its_figures(murmur_recording: Path, capsys: pytest.C
     assert "missed" in said
     assert stage.main([str(murmur_recording.with_name("none.flac"))]) == 2
     assert "none.flac" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("found_db", "code"), [(30.0, 0), (29.9, 1)])
+def test_a_machine_that_computes_wrongly_is_told_by_the_exit_code(
+    murmur_recording: Path, monkeypatch: pytest.MonkeyPatch, found_db: float, code: int
+) -> None:
+    """It is what a script looks at before it trusts a new interpreter."""
+    monkeypatch.setattr(stage, "vector_difference_db", lambda bundle: found_db)
+    assert stage.main([str(murmur_recording)]) == code
+
+
+def test_a_step_may_take_a_quarter_of_its_hop(entry: ModelEntry) -> None:
+    """The rest is for the other stages: with the whole hop as budget, lateness would be told too late."""
+    assert Denoiser(entry).step_times.budget_s == pytest.approx(0.002)
 
 
 def test_a_murmur_is_signal(entry: ModelEntry, murmur_recording: Path) -> None:

@@ -237,6 +237,26 @@ def test_sound_whose_chunks_do_not_add_up_is_refused() -> None:
         m.read(m.Exam, json.dumps(value).encode())
 
 
+@pytest.mark.parametrize("name", ["gaps", "clipped"])
+@pytest.mark.parametrize(
+    ("span", "fits"),
+    [((0, 1), True), ((0, 20000), True), ((19999, 20000), True)]
+    + [((0, 20001), False), ((7, 7), False), ((9, 3), False)],
+)
+def test_a_span_lies_within_the_recording_and_holds_a_sample(
+    name: str, span: tuple[int, int], fits: bool
+) -> None:
+    """A recording that was lost or clipped to its end is still an exam; a span of nothing is a mistake."""
+    value = json.loads(m.encode(EXAM))
+    value["sites"][0][name] = [list(span)]
+    payload = json.dumps(value).encode()
+    if fits:
+        assert getattr(m.read(m.Exam, payload).sites[0], name) == (span,)
+    else:
+        with pytest.raises(m.BadMessage, match=f"{name}: a span lies outside"):
+            m.read(m.Exam, payload)
+
+
 def test_a_site_named_twice_is_refused() -> None:
     value = json.loads(m.encode(EXAM))
     value["sites"] *= 2

@@ -282,3 +282,77 @@ def test_the_last_receipts_are_remembered(store: Store) -> None:
         store.note_receipt(receipt)
     kept = store.receipts(exam.id)
     assert len(kept) == 20 and kept[-1].status == "stored"
+
+
+def test_sound_without_a_result_waits_a_month_and_that_of_an_exam_for_ever(tmp_path: Path) -> None:
+    """A device that was switched off between the two is not always back within a week."""
+    now = [0.0]
+    orphan, partial = make_exam(SOUNDS), make_exam(SOUNDS)
+
+    def opened(day: float) -> Store:
+        now[0] = 1e9 + day * 86400
+        return Store(tmp_path / "store", now=lambda: now[0])
+
+    def waiting() -> int:
+        with sqlite3.connect(tmp_path / "store" / "exams.sqlite") as database:
+            return int(database.execute("SELECT count(*) FROM chunks").fetchone()[0])
+
+    with opened(0) as store:
+        deliver(store, chunks(orphan)[:2])
+        deliver(store, [(topic(partial), m.encode(partial)), *chunks(partial)[:1]])
+    for day, kept in ((29.9, 3), (30.1, 1), (1000, 1)):
+        with opened(day) as store:
+            assert waiting() == kept
+            found = store.exam(partial.id)
+            assert found is not None and found.have["AV"] == 1
+
+
+def test_a_last_will_is_no_sign_of_life(tmp_path: Path) -> None:
+    """The broker speaks it for a device that is gone: when it was last seen stays what it was."""
+    now = iter((100.0, 100.0, 200.0, 200.0, 300.0, 300.0))
+    with Store(tmp_path / "store", now=lambda: next(now, 300.0)) as store:
+        where = m.Topic("village", "stetho-1", "state")
+        store.put_state(where, m.State(True, "0.1.0", "7", "running", "boot"))
+        seen = store.devices()[0].seen_s
+        store.put_state(where, m.State(False, "0.1.0", "7", "connection lost", "boot"))
+        assert store.devices()[0].seen_s == seen
+
+
+def test_who_was_known_to_be_away_stays_so_when_the_broker_goes(store: Store) -> None:
+    for name, online in (("stetho-1", True), ("stetho-2", False)):
+        state = m.State(online, "0.1.0", "7", "running" if online else "stopped", "boot")
+        store.put_state(m.Topic("village", name, "state"), state)
+    store.forget_online()
+    assert [row.online for row in store.devices()] == [None, False]
+
+
+def test_exams_that_came_at_one_instant_are_each_on_one_page(tmp_path: Path) -> None:
+    """A device that comes back brings its whole outbox; a coarse clock gives many the same time."""
+    with Store(tmp_path / "store", now=lambda: 1e9) as store:
+        made = [make_exam({"AV": bytes([n])}) for n in range(5)]
+        for exam in made:
+            store.put_result(topic(exam), m.encode(exam))
+        seen: list[str] = []
+        before = None
+        while page := store.exams(limit=2, before=before):
+            seen += [found.exam.id for found in page]
+            before = (page[-1].exam.received_s, page[-1].exam.id)
+            assert len(seen) <= len(made)
+        assert sorted(seen) == sorted(exam.id for exam in made)
+
+
+def test_a_newer_layout_is_not_touched_even_by_one_version(tmp_path: Path) -> None:
+    Store(tmp_path / "store").close()
+    with sqlite3.connect(tmp_path / "store" / "exams.sqlite") as database:
+        database.execute(f"PRAGMA user_version = {stores.VERSION + 1}")
+    with pytest.raises(StoreError, match="newer stethopi"):
+        Store(tmp_path / "store")
+
+
+def test_refused_results_do_not_fill_the_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit they are told and listed, but no longer kept."""
+    monkeypatch.setattr(stores, "MOST_ASIDE_FILES", 2)
+    for n in range(4):
+        arrival = store.put_result(topic(make_exam(SOUNDS)), b"%d" % n)
+        assert arrival.receipt is not None and arrival.receipt.status == "refused"
+    assert len(store.aside()) == 4 and len(list((store.folder / "aside").iterdir())) == 2
