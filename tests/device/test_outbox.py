@@ -12,6 +12,7 @@ import tempfile
 import textwrap
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,29 @@ def test_a_claim_ends_with_the_process_and_pushed_is_remembered(box: Outbox) -> 
     again.close()
 
 
+def test_only_the_exam_that_was_pushed_is_noted_as_such(box: Outbox) -> None:
+    """Of the other, the sound would never be sent before the host asks for it."""
+    for _ in range(2):
+        box.put(*record(box))
+    first, second = box.claim(), box.claim()
+    assert first is not None and second is not None
+    box.pushed(second.id)
+    again = reopened(box)
+    pushed = {parcel.id: parcel.pushed for parcel in (again.claim(), again.claim()) if parcel}
+    assert pushed == {first.id: False, second.id: True}
+    again.close()
+
+
+def test_a_sound_that_grew_is_not_whole_either(box: Outbox) -> None:
+    exam, files = record(box)
+    box.put(exam, files)
+    with files["AV"].open("ab") as file:
+        file.write(b"more")
+    again = reopened(box)
+    assert again.state(exam.id) == "torn" and again.backlog().refused == 1
+    again.close()
+
+
 def test_recordings_without_an_exam_are_kept_and_told(box: Outbox) -> None:
     import numpy as np
 
@@ -304,6 +328,42 @@ def test_the_quota_lets_delivered_sounds_go_first_and_then_refuses_new_exams(tmp
     box.close()
 
 
+def test_the_oldest_delivered_sound_goes_first(tmp_path: Path) -> None:
+    """The newest is what somebody may still want to hear on the device."""
+    box = Outbox(tmp_path / "outbox", quota_bytes=3000)
+    kept = []
+    for _ in range(3):
+        exam, files = record(box, {"AV": bytes(1000)})
+        box.delivered(exam.id, box.put(exam, files))
+        kept.append(files["AV"])
+    box.admit(1000)
+    assert [path.exists() for path in kept] == [False, True, True]
+    box.close()
+
+
+def test_a_delivered_sound_that_a_hand_took_away_makes_room_all_the_same(tmp_path: Path) -> None:
+    box = Outbox(tmp_path / "outbox", quota_bytes=3000)
+    exam, files = record(box, {"AV": bytes(2000)})
+    box.delivered(exam.id, box.put(exam, files))
+    files["AV"].unlink()
+    box.admit(3000)
+    assert box.state(exam.id) == "delivered"
+    box.close()
+
+
+def test_delivered_sounds_are_no_shortage(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go when the room is needed: a light that says error for them would send a person for nothing."""
+    exam, files = record(box, {"AV": bytes(3_000_000)}, chunk_size=65536)
+    digest = box.put(exam, files)
+    usage = shutil.disk_usage(box.folder)
+    free = outbox._SPARE_BYTES + 1_000_000
+    monkeypatch.setattr(outbox.shutil, "disk_usage", lambda _: usage._replace(free=free))
+    assert "are free on the disk" in (box.shortage(2_000_000) or "")
+    box.delivered(exam.id, digest)
+    assert box.shortage(2_000_000) is None
+    assert files["AV"].exists(), "asking changes nothing"
+
+
 def test_a_full_disk_refuses_new_exams(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(box.folder)
     monkeypatch.setattr(outbox.shutil, "disk_usage", lambda _: usage._replace(free=33 * 1024 * 1024))
@@ -341,6 +401,8 @@ def test_the_age_of_the_backlog_needs_a_clock(box: Outbox) -> None:
     box.put(exam, files)
     assert box.backlog().oldest_s is None
     assert box.backlog(moment(1100.0)).oldest_s == 40.0
+    # a wall clock that was set meanwhile ages nothing within one boot
+    assert box.backlog(replace(moment(1100.0), wall_s=9e9)).oldest_s == 40.0
     rebooted = messages.Moment("another boot", 5.0, moment(1090.0).wall_s, "set")
     assert box.backlog(rebooted).oldest_s == 30.0
     fifty_years_back = messages.Moment("another boot", 5.0, 0.0, "none")

@@ -356,3 +356,20 @@ def test_refused_results_do_not_fill_the_disk(store: Store, monkeypatch: pytest.
         arrival = store.put_result(topic(make_exam(SOUNDS)), b"%d" % n)
         assert arrival.receipt is not None and arrival.receipt.status == "refused"
     assert len(store.aside()) == 4 and len(list((store.folder / "aside").iterdir())) == 2
+
+
+def test_what_a_stranger_sent_before_the_result_is_given_back(store: Store) -> None:
+    """No exam will ever take it; kept, it would fill the disk with every guess of an id."""
+    exam = make_exam(SOUNDS)
+    deliver(store, chunks(replace(exam, device="stetho-2"))[:2])
+    deliver(store, [*chunks(exam)[:1], (topic(exam), m.encode(exam))])
+    with sqlite3.connect(store.folder / "exams.sqlite") as database:
+        kept = database.execute("SELECT device, count(*) FROM chunks GROUP BY device").fetchall()
+    assert kept == [("stetho-1", 1)]
+
+
+@pytest.mark.parametrize(("size", "kept"), [(0, 0), (1, 1), (1024 * 1024, 1), (1024 * 1024 + 1, 0)])
+def test_a_chunk_without_its_result_is_no_longer_than_any_may_be(store: Store, size: int, kept: int) -> None:
+    deliver(store, [(topic(make_exam(SOUNDS), "AV", 0), bytes(size))])
+    with sqlite3.connect(store.folder / "exams.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM chunks").fetchone() == (kept,)
