@@ -57,9 +57,11 @@ def test_24_bits_come_back_as_they_went_in(tmp_path: Path) -> None:
 def test_full_scale_stays_on_its_side(tmp_path: Path) -> None:
     """24 bits reach from -1 to just under +1: the loudest peak must not come back as its own mirror image."""
     x = np.array([1.0, -1.0, 1.5, -1.5, 0.0, 1.0], np.float32)
-    found = write_recording(tmp_path / "a.flac", x)
-    steps = np.rint(soundfile.read(found.path, dtype="float64")[0] * 2**23).astype(int).tolist()
-    assert steps == [2**23 - 1, -(2**23), 2**23 - 1, -(2**23), 0, 2**23 - 1]
+    recorder = Recorder(tmp_path, "AV")
+    recorder.append(x)
+    for found in (recorder.finish(), write_recording(tmp_path / "a.flac", x)):
+        steps = np.rint(soundfile.read(found.path, dtype="float64")[0] * 2**23).astype(int).tolist()
+        assert steps == [2**23 - 1, -(2**23), 2**23 - 1, -(2**23), 0, 2**23 - 1]
 
 
 def test_clipping_and_gaps_are_listed(tmp_path: Path) -> None:
