@@ -14,7 +14,6 @@ import io
 import logging
 import threading
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +171,7 @@ class Sounds:
         given = bundles.load(self._given) if self._given is not None else None
         if given is not None and given.version == version:
             return given, True
-        released = Path(str(resources.files("models"))) / "released"
-        for folder in sorted(released.glob("*/bundle.json")):
+        for folder in sorted(bundles.RELEASED.glob("*/bundle.json")):
             # the exam's word is compared with what is here, never used as a path
             if folder.parent.name == version:
                 found = bundles.load(folder.parent)
