@@ -1,8 +1,8 @@
 """Make the stethoscope a service of this machine: user, folders, settings, unit; or take it away again.
 
-    sudo /opt/stethopi/bin/python -m deploy.install --dry-run      say what would be done
-    sudo /opt/stethopi/bin/python -m deploy.install --start
-    sudo /opt/stethopi/bin/python -m deploy.install --remove
+    sudo /opt/stethopi/bin/stethopi-install --dry-run      say what would be done
+    sudo /opt/stethopi/bin/stethopi-install --start
+    sudo /opt/stethopi/bin/stethopi-install --remove
 
 Settings that are there stay as they are; exams and settings outlive --remove. --root writes below another
 folder, an image's for example, and runs nothing.
@@ -172,10 +172,10 @@ def _install(arguments: argparse.Namespace) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m deploy.install",
+        prog="stethopi-install",
         description="Make the stethoscope a systemd service of this machine, or take it away again. Settings "
         "and exams that are there stay.",
-        epilog="example: sudo /opt/stethopi/bin/python -m deploy.install --start",
+        epilog="example: sudo /opt/stethopi/bin/stethopi-install --start",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--start", action="store_true", help="start it now, not only at the next boot")

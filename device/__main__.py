@@ -1,4 +1,4 @@
-"""`python -m device` is `stethopi-device`."""
+"""`python -I -m device` is `stethopi-device`."""
 
 from device.start import main
 

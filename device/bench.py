@@ -36,8 +36,9 @@ _PATIENCE_S = 120.0
 
 def _import_s(module: str) -> float:
     """Seconds that a fresh interpreter takes to import it, its own start left out."""
+    # -P, here and below: never what lies in the folder that this was started in
     code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     return float(run.stdout)
 
 
@@ -61,7 +62,7 @@ def daemon_figures(bundle: Path | None = None) -> dict[str, float | None]:
         (place / "device.toml").write_text("\n".join(lines), "utf-8")
         began = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", "device", "run", "--config", str(place / "device.toml")],
+            [sys.executable, "-P", "-m", "device", "run", "--config", str(place / "device.toml")],
             env={**os.environ, "NOTIFY_SOCKET": str(place / "notify")},
             stderr=subprocess.DEVNULL,
         )

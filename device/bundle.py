@@ -4,7 +4,7 @@ A bundle is a folder written by `stethopi release`: `bundle.json`, for each mode
 a `.npz` with filter coefficients, and `vectors.npz`, inputs with their expected outputs. Nothing is loaded
 from a bundle whose schema or sha256 does not fit.
 
-    python -m device.bundle [FOLDER]     verify and describe
+    python -I -m device.bundle [FOLDER]     verify and describe
 """
 
 from __future__ import annotations
@@ -13,19 +13,26 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import device
 from device.errors import BadInput, StethopiError
 from device.figures import one_line_errors
 
-__all__ = ["SCHEMA", "Bundle", "ModelEntry", "find", "load", "sha256_of"]
+__all__ = ["MODELS", "RELEASED", "SCHEMA", "Bundle", "ModelEntry", "find", "load", "sha256_of"]
 
 SCHEMA = 1
 """Version of the layout of bundle.json that this code reads."""
+
+MODELS = Path(str(device.__file__)).parent.parent / "models"
+"""The network files that ship. They lie beside this package, in a checkout as in a wheel; asked for by the
+name `models`, Python would give the first package of that name, which may be somebody else's."""
+
+RELEASED = MODELS / "released"
+"""The bundles that ship, a folder for each version."""
 
 
 def sha256_of(path: Path) -> str:
@@ -85,8 +92,7 @@ def _version_key(name: str) -> tuple[tuple[int, ...], str]:
 
 def find(state_dir: Path | None = None) -> Path:
     """Folder of the bundle to use: the newest of those shipped and those under `state_dir`/bundles."""
-    shipped = Path(str(resources.files("models"))) / "released"
-    places = [shipped] + ([state_dir / "bundles"] if state_dir else [])
+    places = [RELEASED] + ([state_dir / "bundles"] if state_dir else [])
     found = [p.parent for place in places if place.is_dir() for p in place.glob("*/bundle.json")]
     if not found:
         raise StethopiError(f"no model bundle under {' or '.join(map(str, places))}; run: stethopi release")

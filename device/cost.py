@@ -4,7 +4,7 @@ Unlike times, they hardly depend on what else the machine does: a stage that bec
 x86-64 machine. One process loads the models, warms up, then runs each stage over the same seconds of sound;
 calls of an otherwise unused C function mark where one stage ends and the next begins.
 
-    python -m device.cost [SECONDS]     the table, for 3 s by default
+    python -I -m device.cost [SECONDS]     the table, for 3 s by default
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def instructions(seconds: int = 3, bundle: Path | None = None) -> dict[str, int]
         code = f"from device.cost import _run; _run({seconds}, {str(bundle) if bundle else None!r})"
         run = subprocess.run(
             [valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", f"--dump-before={_MARK}"]
-            + ["--error-limit=no", sys.executable, "-c", code],
+            + ["--error-limit=no", sys.executable, "-P", "-c", code],
             env={
                 **os.environ,
                 "PYTHONHASHSEED": "0",

@@ -15,7 +15,7 @@ Sample n of the output stands for the same instant as sample n of the input; flu
 as many samples come out as went in. Computation goes on an absolute grid of hops, so that any chopping of the
 same signal gives the same bits. All state is in the open: `snapshot()`, `restore()`.
 
-    python -m device.denoise FILE      chopped against whole, stored vectors, delay, time a hop, missed ones
+    python -I -m device.denoise FILE     chopped against whole, stored vectors, delay, time a hop, missed ones
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def main(argv: list[str] | None = None) -> int:
     import argparse
 
     parser = argparse.ArgumentParser(
-        prog="python -m device.denoise", description="Check the denoiser on a recording."
+        prog="python -I -m device.denoise", description="Check the denoiser on a recording."
     )
     parser.add_argument("file", help="WAV or FLAC")
     parser.add_argument("--bundle", type=Path, help="folder of a bundle (default: the newest there is)")

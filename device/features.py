@@ -7,7 +7,7 @@ microphone is left, only how each band swells and fades with the heart. Beside t
 (`View`, in the bundle) for the lower bands only, and for a floor under each band: how far one can look into
 the silence between the beats is a matter of the microphone, too.
 
-    python -m device.features FILE     figures on a recording
+    python -I -m device.features FILE     figures on a recording
 """
 
 from __future__ import annotations

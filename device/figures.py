@@ -1,4 +1,4 @@
-"""How a stage runs alone: `python -m device.STAGE FILE` prints its own figures on a recording.
+"""How a stage runs alone: `python -I -m device.STAGE FILE` prints its own figures on a recording.
 
 An error is one line on stderr, as in every command; 2 is the exit code of wrong usage.
 """
@@ -39,7 +39,7 @@ def of_a_file(stage: str) -> Callable[[Callable[[str], int]], Callable[..., int]
         def main(argv: list[str] | None = None) -> int:
             arguments = sys.argv[1:] if argv is None else argv
             if len(arguments) != 1:
-                print(f"usage: python -m device.{stage} FILE", file=sys.stderr)
+                print(f"usage: python -I -m device.{stage} FILE", file=sys.stderr)
                 return 2
             return work(arguments[0])
 

@@ -7,7 +7,7 @@ constant of two seconds. A hop louder than eight times the level counts as eight
 piece must not deafen the net for seconds). No absolute threshold: `k * x` has exactly `k` times the level of
 `x`. Hops of digital silence count nothing.
 
-    python -m device.level FILE      level at each second, in dB of full scale
+    python -I -m device.level FILE      level at each second, in dB of full scale
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ Raw sound on a card that runs at the capture rate goes round everything: from th
 the output block, at most 15 ms after the block was complete. Clean sound, and raw sound where the rates
 differ, comes from the working rate.
 
-    python -m device.listen FILE                                   presets, and both ways' delay in its parts
-    python -m device.listen --microphone NAME --output NAME        the raw way, measured
+    python -I -m device.listen FILE                             presets, and both ways' delay in its parts
+    python -I -m device.listen --microphone NAME --output NAME  the raw way, measured
 """
 
 from __future__ import annotations
@@ -543,7 +543,7 @@ def main(argv: list[str] | None = None) -> int:
     import argparse
 
     parser = argparse.ArgumentParser(
-        prog="python -m device.listen",
+        prog="python -I -m device.listen",
         description="Say what listening does to a recording and how late it is; or measure the raw way from "
         "a microphone to an output.",
     )

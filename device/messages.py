@@ -36,7 +36,7 @@ Whatever comes from the network goes through `parse_topic`, `read` and `check_ch
 `BadMessage`; ids and file names are path-safe after that. The JSON Schemas in deploy/schemas are printed
 from this module:
 
-    python -m device.messages deploy/schemas        write them
+    python -I -m device.messages deploy/schemas        write them
 """
 
 from __future__ import annotations
@@ -829,7 +829,7 @@ def _main() -> int:
     from pathlib import Path
 
     if len(sys.argv) != 2:
-        print("usage: python -m device.messages FOLDER    write the JSON Schemas", file=sys.stderr)
+        print("usage: python -I -m device.messages FOLDER    write the JSON Schemas", file=sys.stderr)
         return 2
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@
     clean    decimator, hop, look-ahead, waiting sound, interpolation
 
 What the capture block, the output block and the driver or sound server add comes on top of either and is told
-beside it. `python -m device.listen` prints it.
+beside it. `python -I -m device.listen` prints it.
 """
 
 from __future__ import annotations
@@ -219,6 +219,6 @@ def of_recording(path: str) -> str:
         lines.append(f"{name} to the ear {1e3 * sum(parts.values()):.1f} ms: {each}")
     lines.append(
         f"besides either: capture block {1e3 * PERIOD_S:.0f} ms, and what driver and card add; measure it: "
-        f"python -m device.listen --microphone NAME --output NAME"
+        f"python -I -m device.listen --microphone NAME --output NAME"
     )
     return "\n".join(lines)

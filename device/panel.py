@@ -4,7 +4,7 @@ One button and one light of three colours, or three lights, and a buzzer if one 
 Raspberry Pi's, by the RPi.GPIO interface; `FakePanel` can be pressed and questioned, so that all else is
 tested without a Pi. What a press does is `device.guide`'s.
 
-    python -m device.panel     print the lights as docs/panel.md has them
+    python -I -m device.panel     print the lights as docs/panel.md has them
 """
 
 from __future__ import annotations

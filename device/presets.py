@@ -14,7 +14,7 @@ They delay what they pass by little: the group delay at 2 kHz in the middle of t
 its edges) is 3.3 ms for bell, 1.3 ms for diaphragm and 0.5 ms for extended; `group_delay_s` tells it at any
 frequency.
 
-    python -m device.presets [RATE_HZ]     gain and group delay of each preset
+    python -I -m device.presets [RATE_HZ]     gain and group delay of each preset
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ if __name__ == "__main__":
     import sys
 
     if len(sys.argv) > 2 or (len(sys.argv) == 2 and not sys.argv[1].isdecimal()):
-        sys.exit("usage: python -m device.presets [RATE_HZ]")
+        sys.exit("usage: python -I -m device.presets [RATE_HZ]")
     try:
         print(_figures(int(sys.argv[1]) if len(sys.argv) == 2 else WORKING_RATE_HZ))
     except ValueError as problem:

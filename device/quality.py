@@ -7,7 +7,7 @@ can be trusted is learned (`Judge`, `stethopi train quality`): a small net on wh
 weights lie in the bundle beside the classifier whose trust it was taught; in a bundle without them the plain
 measures stand alone.
 
-    python -m device.quality FILE     every second: score and reasons
+    python -I -m device.quality FILE     every second: score and reasons
 """
 
 from __future__ import annotations

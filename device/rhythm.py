@@ -4,7 +4,7 @@ The envelope is the amplitude in the lowest eight mel bands (20 to 220 Hz, where
 a second; its autocorrelation has a peak at one beat. How often that is right stands in
 docs/results/classify.json (`heart_rate`), measured against marked beats.
 
-    python -m device.rhythm FILE     the rate, over the whole recording
+    python -I -m device.rhythm FILE     the rate, over the whole recording
 """
 
 from __future__ import annotations

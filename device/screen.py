@@ -9,7 +9,7 @@ bundle's undecided zone.
 
 It screens; it does not diagnose.
 
-    python -m device.screen FILE     verdict, chopped against whole, time a window
+    python -I -m device.screen FILE     verdict, chopped against whole, time a window
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
     from device.errors import StethopiError
 
     parser = argparse.ArgumentParser(
-        prog="python -m device.screen", description="Screen a recording, show figures."
+        prog="python -I -m device.screen", description="Screen a recording, show figures."
     )
     parser.add_argument("file")
     parser.add_argument("--bundle", type=Path, help="folder of a bundle (default: the newest)")

@@ -4,7 +4,7 @@ A key that does not exist is refused by name, with the nearest that does; a wron
 allowed. Passwords stand in a file of their own. Paths that are not absolute are counted from the settings
 file's folder; `~` is home.
 
-    python -m device.settings [FILE]     check FILE, or print the reference: every key, default, unit, range
+    python -I -m device.settings [FILE]   check FILE, or print the reference: every key, default, unit, range
 """
 
 from __future__ import annotations
@@ -587,7 +587,7 @@ if __name__ == "__main__":
     from device.errors import StethopiError
 
     if len(sys.argv) > 2:
-        sys.exit("usage: python -m device.settings [FILE]")
+        sys.exit("usage: python -I -m device.settings [FILE]")
     try:
         if len(sys.argv) == 1:
             print(Settings.reference(), end="")

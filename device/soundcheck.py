@@ -7,7 +7,7 @@
 Pure functions on all channels as they came from the card; `stethopi-device doctor` prints what they find.
 The limits were set on synthetic microphones (tests/device/test_soundcheck.py), not measured on hardware.
 
-    python -m device.soundcheck FILE     the same for a recording
+    python -I -m device.soundcheck FILE     the same for a recording
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ benchmark.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
+from device.bundle import MODELS
 from device.errors import BadInput
 from device.rates import WORKING_RATE_HZ
 from device.resample import resample
@@ -79,7 +79,7 @@ def classic_file(model: str) -> Path:
     name, _, path = model.partition(":")
     if name != "unet-classic":
         raise BadInput(f"--model {name}: no such network; there is unet-classic, or leave it out for ours")
-    return Path(path) if path else Path(str(resources.files("models"))) / "rivals" / "unet-classic.tflite"
+    return Path(path) if path else MODELS / "rivals" / "unet-classic.tflite"
 
 
 class WindowedFile:

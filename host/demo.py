@@ -41,9 +41,12 @@ import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
-os.execv(sys.executable, [sys.executable, "-m", "device.cli", "run", "--config", sys.argv[2]])
+os.execv(sys.executable, [sys.executable, "-P", "-m", "device.cli", "run", "--config", sys.argv[2]])
 """
-"""The daemon, asking the kernel (PR_SET_PDEATHSIG) to be ended should the demo be killed without a word."""
+"""The daemon, asking the kernel (PR_SET_PDEATHSIG) to be ended should the demo be killed without a word.
+
+-P: or the folder that the demo was started in would come before what is installed, and a `device` that lies
+there would run."""
 
 
 def sources(recording: Path | None) -> Iterator[str]:
@@ -166,7 +169,7 @@ class Stethoscope:
         with self._log.open("ab") as log:
             # a session of its own: Ctrl-C is for the demo, which then ends the stethoscope in order
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _TIED, str(os.getpid()), str(config)],
+                [sys.executable, "-P", "-c", _TIED, str(os.getpid()), str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

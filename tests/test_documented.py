@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import deploy.install
 import device.cli
 import host.cli
 
@@ -22,7 +23,11 @@ PAGES = [
     for page in sorted(ROOT.glob(f"{room}/*.md"))
     if page.name != "CHANGELOG.md"  # of former versions, too
 ]
-PARSERS = {"stethopi": host.cli.build_parser(), "stethopi-device": device.cli.build_parser()}
+PARSERS = {
+    "stethopi": host.cli.build_parser(),
+    "stethopi-device": device.cli.build_parser(),
+    "stethopi-install": deploy.install.build_parser(),
+}
 
 
 def typed(page: Path) -> Iterator[list[str]]:
@@ -31,7 +36,9 @@ def typed(page: Path) -> Iterator[list[str]]:
     lines = re.findall(r"^\$ (.*)", text, re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
     for line in lines:
         for command in re.split(r" && | \| | > ", re.sub(r"\s#.*", "", line)):
-            if re.match(r"(\S*/)?(stethopi|stethopi-device|make|python -m) ", command) and "…" not in command:
+            known = r"(\S*/)?(stethopi|stethopi-device|stethopi-install|make|python -m) "
+            command = re.sub(r"^(\S*/)?python -I -m ", "python -m ", command.removeprefix("sudo "))
+            if re.match(known, command) and "…" not in command:
                 words = shlex.split(command)
                 yield [words[0].rsplit("/", 1)[-1], *words[1:]]
 

@@ -175,7 +175,7 @@ class _Pages:
 
     def _page(self, request: Request, name: str, status: int = 200, **values: Any) -> Response:
         return self.templates.TemplateResponse(
-            request, name, {"version": __version__, **values}, status_code=status
+            request, name, {"version": __version__, "good": quality.GOOD, **values}, status_code=status
         )
 
     def home(self, request: Request) -> Response:
@@ -192,7 +192,17 @@ class _Pages:
     # ---- JSON
 
     def devices(self, request: Request) -> Response:
-        return JSONResponse({"devices": [_device(row) for row in self.store.devices()]})
+        """The limits by which the live page colours windows come with each device; those beside the list are
+        for one that has not told its bundle."""
+        return JSONResponse(
+            {
+                "devices": [_device(row) | self._limits(row.bundle) for row in self.store.devices()],
+                **self._limits(None),
+            }
+        )
+
+    def _limits(self, bundle: str | None) -> dict[str, Any]:
+        return self.sounds.nearest_thresholds(bundle) or {"threshold": None, "undecided": None}
 
     async def listen(self, request: Request) -> Response:
         """Ask a device to send another sound to the ear; what it answers comes over /live."""

@@ -14,7 +14,6 @@ import io
 import logging
 import threading
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +171,7 @@ class Sounds:
         given = bundles.load(self._given) if self._given is not None else None
         if given is not None and given.version == version:
             return given, True
-        released = Path(str(resources.files("models"))) / "released"
-        for folder in sorted(released.glob("*/bundle.json")):
+        for folder in sorted(bundles.RELEASED.glob("*/bundle.json")):
             # the exam's word is compared with what is here, never used as a path
             if folder.parent.name == version:
                 found = bundles.load(folder.parent)
@@ -183,12 +181,16 @@ class Sounds:
 
     def thresholds(self, version: str) -> dict[str, Any] | None:
         """What the classifier of that bundle calls abnormal and undecided; None when it is not here."""
+        found = self.nearest_thresholds(version)
+        return found if found is not None and self.bundle(version)[1] else None
+
+    def nearest_thresholds(self, version: str | None) -> dict[str, Any] | None:
+        """The same, but those of the newest bundle where that version is not here or not known; None when
+        there is none at all. For what is passing by: under a verdict that stays, only its own may stand."""
         try:
-            bundle, exact = self.bundle(version)
+            bundle, _ = self.bundle(version or "")
             meta = bundle.model("classifier").meta
         except StethopiError:
-            return None
-        if not exact:
             return None
         return {"threshold": meta.get("threshold"), "undecided": meta.get("undecided")}
 

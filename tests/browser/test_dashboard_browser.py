@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from device import bundle as bundles
 from device import messages as m
+from device import quality
 from device.daemon import Daemon as DeviceDaemon
 from device.settings import Settings
 from device.sources.files import read_sound, write_sound
@@ -214,6 +216,34 @@ def test_an_exam_runs_before_the_eyes_and_can_be_heard(
         page.get_by_text("FLAC, as recorded").click()
     with urllib.request.urlopen(f"{host.url}/sounds/{exam}/MV.flac") as answer:
         assert Path(download.value.path()).read_bytes() == answer.read()
+    assert wrong == []
+    page.close()
+
+
+def test_a_live_window_has_the_colour_that_its_bundle_gives_it(host: Host, chromium: Any) -> None:
+    assert host.hub is not None
+    meta = bundles.load().model("classifier").meta
+    low, high = meta["undecided"]
+    shown = {"": low - 0.01, "unsure": (low + high) / 2, "over": high + 0.01}
+    page = new_page(chromium)
+    wrong = watched(page, host.url)
+    page.goto(host.url)
+    page.get_by_text("connected", exact=True).wait_for()
+    exam = make_exam().id
+    for n, probability in enumerate(shown.values()):
+        window = m.LiveWindow(exam, "MV", 2000 * n, probability, 0.9, (), True)
+        host.hub.tell({"type": "live", "device": "village/stetho-1", "message": window})
+    score = m.LiveQuality(0, 0.9 * quality.GOOD, (), -30.0, None, exam)
+    host.hub.tell({"type": "live", "device": "village/stetho-1", "message": score})
+    page.wait_for_function("() => document.querySelectorAll('.windows i').length === 3")
+    bars = page.evaluate("[...document.querySelectorAll('.windows i')].map((each) => each.className)")
+    assert bars == list(shown)
+    page.locator(".meter.low").wait_for()
+    page.get_by_text("poor, ").wait_for()
+    score = m.LiveQuality(2000, quality.GOOD, (), -30.0, None, exam)
+    host.hub.tell({"type": "live", "device": "village/stetho-1", "message": score})
+    page.get_by_text("weak, ").wait_for()
+    assert page.locator(".meter.low").count() == 0
     assert wrong == []
     page.close()
 

@@ -250,11 +250,11 @@ def test_doctor_says_what_to_delete_on_a_full_card(
 def test_doctor_says_when_the_machine_computes_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
     from device import denoise, screen
 
-    monkeypatch.setattr(denoise, "vector_difference_db", lambda bundle: 12.0)
+    monkeypatch.setattr(denoise, "vector_difference_db", lambda bundle, name="denoiser": 12.0)
     real = screen.Int8Network.__call__
     monkeypatch.setattr(screen.Int8Network, "__call__", lambda self, x: real(self, x) + 3.0)
     found = {check.name: check for check in doctor.model_checks()}
-    for name in ("denoiser", "classifier"):
+    for name in ("denoiser", "ecg model", "classifier"):
         assert found[name].state == doctor.BAD
         assert "computes wrongly" in found[name].remedy
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from device import bundle as bundles
 from device import doctor, sources
 from device.doctor import BAD, GOOD, NOTE, Check
 from device.errors import BadInput, StethopiError
@@ -110,3 +113,50 @@ def test_an_error_becomes_what_and_remedy(tmp_path: Path) -> None:
         ("d.toml: [x] y: no such key. Did you mean z?", "d.toml: [x] y: no such key", "Did you mean z?"),
     ):
         assert doctor._bad("x", BadInput(text)) == Check("x", BAD, says, remedy)
+
+
+# ---- the models
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """A copy of the released bundle, to be changed."""
+    return Path(shutil.copytree(bundles.find(), tmp_path / "bundle"))
+
+
+def seal(folder: Path, name: str) -> None:
+    """Let bundle.json say the hash that the file has now, as if it had been released so."""
+    meta = json.loads((folder / "bundle.json").read_text())
+    for model in meta["models"].values():
+        for key, digest in (("file", "sha256"), ("arrays", "arrays_sha256")):
+            if model.get(key) == name:
+                model[digest] = bundles.sha256_of(folder / name)
+    if meta["vectors"] == name:
+        meta["vectors_sha256"] = bundles.sha256_of(folder / name)
+    (folder / "bundle.json").write_text(json.dumps(meta))
+
+
+def test_every_model_of_the_bundle_is_proved() -> None:
+    checks = {check.name: check.state for check in doctor.model_checks()}
+    assert checks == dict.fromkeys(("interpreter", "bundle", "denoiser", "ecg model", "classifier"), GOOD)
+
+
+def test_an_ecg_model_that_computes_wrongly_is_told(other: Path) -> None:
+    """Coefficients in another order: the form is right, what comes out is not."""
+    file = other / "ecg.npz"
+    with np.load(file) as kept:
+        arrays = {name: kept[name] for name in kept.files}
+    np.savez(file, **{name: np.roll(values, 1, axis=1) for name, values in arrays.items()})
+    seal(other, "ecg.npz")
+    bad = [check for check in doctor.model_checks(other) if check.state == BAD]
+    assert [check.name for check in bad] == ["ecg model"]
+    assert "stored vector comes out" in bad[0].says and "STETHOPI_RUNTIME" in bad[0].remedy
+
+
+def test_a_bundle_without_an_ecg_model_is_no_fault(other: Path) -> None:
+    meta = json.loads((other / "bundle.json").read_text())
+    del meta["models"]["ecg"]
+    (other / "bundle.json").write_text(json.dumps(meta))
+    checks = list(doctor.model_checks(other))
+    assert "ecg model" not in {check.name for check in checks}
+    assert all(check.state == GOOD for check in checks)

@@ -76,7 +76,7 @@ def test_every_payload_fits_its_schema_and_comes_back_equal(topic: str) -> None:
 def test_the_schemas_in_deploy_are_those_of_this_code() -> None:
     for name, schema in m.schemas().items():
         assert json.loads((FOLDER / name).read_text("utf-8")) == schema, (
-            f"run: python -m device.messages {FOLDER}"
+            f"run: python -I -m device.messages {FOLDER}"
         )
     assert {p.name for p in FOLDER.glob("*.json")} == set(m.schemas())
 

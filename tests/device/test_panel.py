@@ -258,7 +258,7 @@ def test_the_light_winks_when_a_long_press_may_be_let_go() -> None:
 
 def test_the_lights_are_written_down() -> None:
     text = (Path(__file__).parents[2] / "docs" / "panel.md").read_text()
-    assert light_table() in text, "print it: python -m device.panel"
+    assert light_table() in text, "print it: python -I -m device.panel"
 
 
 def importing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:

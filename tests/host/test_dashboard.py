@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sqlite3
 import time
 import wave
@@ -20,6 +21,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from device import bundle as bundles
 from device import messages as m
+from device import quality
 from device.denoise import Denoiser
 from device.errors import StethopiError
 from host.dashboard.app import create_app
@@ -341,6 +343,42 @@ def test_devices_as_json(client: TestClient, store: Store) -> None:
     assert (device["id"], device["online"], device["bundle"]) == ("village/stetho-1", True, "7")
     store.forget_online()
     assert client.get("/api/devices").json()["devices"][0]["online"] is None
+
+
+def test_the_live_page_is_handed_the_limits_of_each_devices_bundle(
+    client: TestClient, store: Store, released: bundles.Bundle
+) -> None:
+    """Nothing is typed in the scripts: what colours a window is the bundle's, what counts is the judge's."""
+    assert f'data-good-quality="{quality.GOOD}"' in client.get("/").text
+    meta = released.model("classifier").meta
+    wanted = {"threshold": meta["threshold"], "undecided": meta["undecided"]}
+    for name, version in (
+        ("stetho-1", released.version),
+        ("stetho-2", "0.0.1-elsewhere"),
+        ("stetho-3", None),
+    ):
+        where = m.Topic("village", name, "state")
+        store.put_state(where, m.State(True, "0.1.0", version, "running", "boot", "synthetic"))
+    answer = client.get("/api/devices").json()
+    for each in (answer, *answer["devices"]):
+        assert {name: each[name] for name in wanted} == wanted
+    assert len(answer["devices"]) == 3
+
+
+def test_limits_come_from_the_devices_own_bundle_where_it_is_here(
+    store: Store, released: bundles.Bundle, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(released.folder, tmp_path / "own"))
+    meta = json.loads((own / "bundle.json").read_text())
+    meta["version"] = "0.2.9-own"
+    meta["models"]["classifier"] |= {"threshold": 0.7, "undecided": [0.6, 0.8]}
+    (own / "bundle.json").write_text(json.dumps(meta))
+    for name, version in (("stetho-1", "0.2.9-own"), ("stetho-2", released.version)):
+        where = m.Topic("village", name, "state")
+        store.put_state(where, m.State(True, "0.1.0", version, "running", "boot", "synthetic"))
+    with TestClient(create_app(store, Hub(), bundle=own), base_url="http://127.0.0.1:8080") as client:
+        found = {each["device"]: each["threshold"] for each in client.get("/api/devices").json()["devices"]}
+    assert found == {"stetho-1": 0.7, "stetho-2": released.model("classifier").meta["threshold"]}
 
 
 def test_what_another_version_wrote_is_no_crash(client: TestClient, store: Store) -> None:

@@ -1,5 +1,7 @@
 // Drawing on canvas: waveforms, spectrograms, axes. All in CSS pixels; colours come from the stylesheet.
 
+import { known, side } from "./shell.js";
+
 export const RATE = 2000;
 
 let colours = null;
@@ -201,12 +203,13 @@ export function drawAxis(canvas, from, to) {
 }
 
 /** Verdict of each window: a dot at its middle, at the height of its probability; hollow when not counted. */
-export function drawWindows(canvas, windows, from, to, windowSamples, threshold) {
+export function drawWindows(canvas, windows, from, to, windowSamples, limits) {
   const [context, width, height] = prepare(canvas);
   const shades = palette();
   const y = (p) => height - 9 - p * (height - 38);
   const x = (sample) => ((sample - from) / (to - from)) * width;
-  if (threshold !== null) {
+  const { threshold } = limits;
+  if (known(threshold)) {
     context.strokeStyle = shades["line-strong"];
     context.setLineDash([3, 4]);
     context.beginPath();
@@ -217,8 +220,7 @@ export function drawWindows(canvas, windows, from, to, windowSamples, threshold)
   }
   for (const each of windows) {
     if (each.probability === null) continue;
-    const over = threshold !== null && each.probability >= threshold;
-    const colour = threshold === null ? shades["ink-3"] : over ? shades.abnormal : shades.normal;
+    const colour = shades[side(each.probability, limits) || "ink-3"];
     const left = x(each.start);
     const right = x(each.start + windowSamples);
     const at = y(each.probability);

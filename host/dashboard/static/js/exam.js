@@ -1,6 +1,6 @@
 // One exam: the verdict on its scale, the facts, and every site.
 
-import { VERDICTS, api, dayTime, fullTime, h, icon, known, leadOf, listen, onColours, percent, probability, qualityWord, seconds, verdictKey, zones } from "./shell.js";
+import { VERDICTS, api, dayTime, fullTime, h, icon, known, leadOf, listen, onColours, percent, poor, probability, qualityWord, seconds, verdictKey, zones } from "./shell.js";
 import { forgetColours } from "./draw.js";
 import { SiteView, remember } from "./site.js";
 
@@ -37,7 +37,7 @@ function result(exam) {
     scale(exam),
     h("div.quality", {},
       h("div.label-row", {}, h("span", {}, "Sound quality ", h("strong", {}, known(exam.quality) ? `${qualityWord(exam.quality)}, ${percent(exam.quality)}` : "unknown"))),
-      h(`div.meter${known(exam.quality) && exam.quality < 0.25 ? ".low" : ""}`, {}, h("i", { vars: { width: known(exam.quality) ? `${exam.quality * 100}%` : "0" } }))),
+      h(`div.meter${poor(exam.quality) ? ".low" : ""}`, {}, h("i", { vars: { width: known(exam.quality) ? `${exam.quality * 100}%` : "0" } }))),
     exam.reasons.length > 0 && h("div.chips", { "aria-label": "Reasons" }, exam.reasons.map((reason) => h("span.chip.warn", {}, reason))),
     h("p.disclaimer", {}, h("strong", {}, "It screens; it does not diagnose."), " Not a medical device. A doctor listens and decides."));
 }

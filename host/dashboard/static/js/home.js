@@ -148,7 +148,12 @@ function deviceFacts(device) {
 }
 
 async function loadDevices() {
-  const { devices } = await api("/api/devices");
+  const answer = await api("/api/devices");
+  const { devices } = answer;
+  limits.clear();
+  limits.set(null, answer);
+  for (const device of devices) limits.set(device.id, device);
+  for (const [id, each] of cards) each.judgeBy(limitsOf(id));
   if (!devices.length) {
     deviceList.replaceChildren(h("li.empty", {}, h("h3", {}, "None has reported"),
       h("p", {}, "A stethoscope appears when it first reaches the broker. Its settings name it: ", h("code", {}, "[mqtt] host"))));
@@ -162,11 +167,14 @@ async function loadDevices() {
 // ---------------------------------------------------------------- live
 
 const cards = new Map();
+const limits = new Map(); // device → its bundle's threshold and undecided zone; null → the newest bundle's
+const limitsOf = (device) => limits.get(device) ?? limits.get(null) ?? {};
 
 function card(message) {
   let found = cards.get(message.device);
   if (!found) {
     found = new LiveCard(message.device, message.name);
+    found.judgeBy(limitsOf(message.device));
     cards.set(message.device, found);
     liveList.append(found.element);
     idle();

@@ -1,6 +1,6 @@
 // The exam that is running: two moving waveforms, the ECG beside them, contact quality, the windows heard so far.
 
-import { clock, h, known, onColours, percent, probability, qualityWord, siteName, verdictPill } from "./shell.js";
+import { clock, h, known, onColours, percent, poor, probability, qualityWord, side, siteName, verdictPill } from "./shell.js";
 import { forgetColours, palette, prepare } from "./draw.js";
 import { LEAD_WORDS, drawCurve, rangeOf } from "./ecg.js";
 
@@ -10,6 +10,7 @@ const MOST_MAGNIFIED = 4;
 const FRAME_MS = 30; // smooth enough, and light on a small computer
 const LEAST_PEAK = 60; // of 32767: below, the picture is not blown up any further
 const ABNORMAL_NOW = "Abnormal, last 5 s";
+const SIDES = { abnormal: ".over", unsure: ".unsure" };
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** The last seconds of one lane, by absolute time; what never came is NaN, not silence. */
@@ -45,6 +46,7 @@ export class LiveCard {
     this.peak = { raw: LEAST_PEAK, clean: LEAST_PEAK };
     this.over = false;
     this.windows = [];
+    this.limits = {}; // threshold and undecided zone of the device's bundle
     this.build(name);
     this.frame = this.frame.bind(this);
     requestAnimationFrame(this.frame);
@@ -123,6 +125,11 @@ export class LiveCard {
     }
   }
 
+  judgeBy(limits) {
+    this.limits = limits;
+    this.showWindows();
+  }
+
   showElapsed() {
     if (!this.base) return;
     const running = this.over || !this.base.at ? 0 : Math.max(0, this.newest - this.base.at);
@@ -184,7 +191,7 @@ export class LiveCard {
     this.contact.textContent = known(message.score) ? `${qualityWord(message.score)}, ${percent(message.score)}` : "unknown";
     this.why.textContent = (message.reasons || []).join(", ");
     this.meter.style.width = known(message.score) ? `${message.score * 100}%` : "0";
-    this.meter.parentElement.classList.toggle("low", known(message.score) && message.score < 0.25);
+    this.meter.parentElement.classList.toggle("low", poor(message.score));
     if (known(message.heart_rate)) this.rate.replaceChildren(String(Math.round(message.heart_rate)), h("small", {}, " /min"));
   }
 
@@ -205,7 +212,7 @@ export class LiveCard {
       return;
     }
     this.bars.replaceChildren(...this.windows.slice(-60).map((each) =>
-      h(`i${each.good ? "" : ".poor"}${known(each.probability) && each.probability >= 0.5 ? ".over" : ""}`, {
+      h(`i${each.good ? "" : ".poor"}${SIDES[side(each.probability, this.limits)] ?? ""}`, {
         title: `${probability(each.probability)}${each.good ? "" : `, not counted: ${(each.reasons || []).join(", ") || "poor quality"}`}`,
         vars: { height: `${8 + (each.probability ?? 0) * 92}%` },
       })));

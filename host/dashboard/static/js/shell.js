@@ -90,9 +90,22 @@ export const percent = (value) => (known(value) ? `${Math.round(value * 100)} %`
 export const probability = (value) => (known(value) ? value.toFixed(2) : "unknown");
 export const seconds = (value) => (known(value) ? `${value < 10 ? value.toFixed(1) : Math.round(value)} s` : "unknown");
 
+const GOOD = Number(document.documentElement.dataset.goodQuality); // the server's word
+
 export function qualityWord(value) {
   if (!known(value)) return "unknown";
-  return value >= 0.75 ? "good" : value >= 0.5 ? "fair" : value >= 0.25 ? "weak" : "poor";
+  if (poor(value)) return "poor";
+  return ["weak", "fair"][Math.floor((3 * (value - GOOD)) / (1 - GOOD))] ?? "good"; // thirds of what is left
+}
+
+/** Whether sound of this quality does not count. */
+export const poor = (value) => known(value) && value < GOOD;
+
+/** On which side of a bundle's threshold a probability lies; "" where either is not known. */
+export function side(value, { threshold, undecided }) {
+  if (!known(value) || !known(threshold)) return "";
+  if (undecided && value >= undecided[0] && value <= undecided[1]) return "unsure";
+  return value >= threshold ? "abnormal" : "normal";
 }
 
 /** Where normal ends and abnormal begins, as custom properties of a scale. */

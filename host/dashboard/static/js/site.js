@@ -228,7 +228,7 @@ export class SiteView {
         drawEcg(this.canvas.ecg, this.ecg, from / RATE, to / RATE);
         for (const kind of KINDS) if (this.sounds[kind]) drawPeaks(this.canvas[`${kind}-wave`], this.ecg.about.r_peaks, from / RATE, to / RATE);
       }
-      drawWindows(this.canvas.windows, site.windows, from, to, this.exam.window, known(this.exam.threshold) ? this.exam.threshold : null);
+      drawWindows(this.canvas.windows, site.windows, from, to, this.exam.window, this.exam);
       drawAxis(this.canvas.axis, from, to);
       this.moveCursor();
     });
