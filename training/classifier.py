@@ -711,7 +711,7 @@ def load_checkpoint(path: Path) -> tuple[Classifier, dict[str, Any]]:
     none.
     """
     try:
-        kept = torch.load(path, weights_only=True)
+        kept = loop.load(path)
     except FileNotFoundError:
         raise BadInput(f"{path}: not there; run `stethopi train classifier` first") from None
     net = Classifier(kept["channels"], kept["dropout"], features.View.of(kept))

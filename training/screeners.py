@@ -539,7 +539,7 @@ def train(
     key = hashlib.sha256((recipe.digest() + drawer.key() + start_from).encode()).hexdigest()
     final, resume = (out / f"{recipe.model}.pt", out / "resume.pt") if out else (None, None)
     if final is not None and final.is_file():
-        kept = torch.load(final, weights_only=True)
+        kept = loop.load(final)
         if kept["key"] == key:
             say(f"{recipe.model}: trained before, nothing has changed")
             return load(final, inputs)
@@ -601,7 +601,7 @@ def load(path: Path, inputs: Inputs) -> Trained:
 def _read_checkpoint(path: Path) -> tuple[Recipe, nn.Module, list[dict[str, float]]]:
     torch.set_num_threads(1)
     try:
-        kept = torch.load(path, weights_only=True)
+        kept = loop.load(path)
     except FileNotFoundError:
         raise BadInput(
             f"{path}: not there; run `stethopi train classifier --model {Path(path).stem}` first"

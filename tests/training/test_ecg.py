@@ -168,7 +168,7 @@ def test_a_broken_off_training_goes_on_as_it_would_have(data: Path, tmp_path: Pa
 
     from training import ecg
 
-    whole = torch.load(ecg.train_ecg(TINY, model, data, tmp_path / "a"), weights_only=False)
+    whole = torch.load(ecg.train_ecg(TINY, model, data, tmp_path / "a"), weights_only=True)
     path = ecg.checkpoint_path(tmp_path / "b", model)
     half = tmp_path / "half.pt"
     keep = ecg.save
@@ -181,9 +181,9 @@ def test_a_broken_off_training_goes_on_as_it_would_have(data: Path, tmp_path: Pa
         patch.setattr(ecg, "SAVE_EVERY_S", -1.0)
         ecg.train_ecg(TINY, model, data, tmp_path / "b")
     half.replace(path)
-    assert torch.load(path, weights_only=False)["step"] == 2
+    assert torch.load(path, weights_only=True)["step"] == 2
     ecg.train_ecg(TINY, model, data, tmp_path / "b", resume=True)
-    again = torch.load(path, weights_only=False)
+    again = torch.load(path, weights_only=True)
     assert again["step"] == whole["step"] == 4
     for name, value in whole["average"].items():
         assert torch.equal(value, again["average"][name]), name
