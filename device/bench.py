@@ -193,7 +193,7 @@ def measure(seconds: float = 30.0, rate_hz: int = 48000, bundle: Path | None = N
         "stages": stages,
         "mac_per_s": {**mac, "all": sum(count or 0 for count in mac.values())},
         "memory_mb": None if memory is None else round(memory / 1e6, 1),
-        "import_s": round(import_s, 3),
+        "import_s": round(import_s, 5),
         "daemon_import_s": round(daemon_import_s, 3),
         "load_s": round(load_s, 3),
         "daemon": daemon_figures(bundle),

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from device import features, mel, quality, screen
+from device import features, quality, screen
 from device.bundle import ModelEntry
 from device.errors import BadInput
 from device.rates import WINDOW, WORKING_RATE_HZ
@@ -198,6 +198,11 @@ def _frame_states(spans: Sequence[tuple[float, float, str]], count: int, period_
     return codes
 
 
+FEATURES_VERSION = 1
+"""Raise it when device.mel, device.features or training.data come to give other band powers, states or
+recordings for the same files: what is kept is then computed anew. Other words for the same are no reason."""
+
+
 class Corpus:
     """All recordings with their band powers and states, computed once and kept in a cache folder.
 
@@ -208,11 +213,8 @@ class Corpus:
         self.recordings: list[Recording] = training_data.recordings(data)
         self.noises = [n for n in training_data.noises(data) if n.free and n.part == "train"]
         self.hashes = training_data.data_hashes(data)
-        code = b"".join(Path(str(m.__file__)).read_bytes() for m in (mel, training_data))
-        code += repr(features.GRID).encode()
-        key = hashlib.sha256(
-            json.dumps([str(Path(data).resolve()), self.hashes]).encode() + code
-        ).hexdigest()[:16]
+        said = [str(Path(data).resolve()), self.hashes, repr(features.GRID), FEATURES_VERSION]
+        key = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
         folder = cache / f"features-{key}"
         if not (folder / "done").is_file():
             say(f"computing features of {len(self.recordings)} recordings into {folder}")
@@ -711,7 +713,7 @@ def load_checkpoint(path: Path) -> tuple[Classifier, dict[str, Any]]:
     none.
     """
     try:
-        kept = torch.load(path, weights_only=True)
+        kept = loop.load(path)
     except FileNotFoundError:
         raise BadInput(f"{path}: not there; run `stethopi train classifier` first") from None
     net = Classifier(kept["channels"], kept["dropout"], features.View.of(kept))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +33,7 @@ from device.errors import BadInput, StethopiError
 from device.rates import HOP, WORKING_RATE_HZ
 from models.denoiser import SYNTHESIS, TIMES, Denoiser, Shape, tables
 from training import data as data_room
+from training import loop
 from training.export import count_macs
 from training.fake_int8 import EVERY, FakeInt8
 from training.metrics import band, improvement, murmur_excess_db, snr_db
@@ -321,13 +321,6 @@ def _headline(v: dict[str, float]) -> str:
 # ── training ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _save(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
-
-
 def _because(recipe: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
     """All that decides a fit, as plain values: a checkpoint of another recipe is not gone on with."""
     shared = {k: recipe.get(k) for k in ("seed", "net", "mix", "references", "loss")}
@@ -340,7 +333,7 @@ def _kept(path: Path, because: dict[str, Any]) -> dict[str, Any] | None:
     """The checkpoint at `path` if there is one of this very recipe."""
     if not path.is_file():
         return None
-    kept: dict[str, Any] = torch.load(path, weights_only=False)
+    kept: dict[str, Any] = loop.load(path)
     if kept.get("because", because) != because:
         print(f"{path.name}: of another recipe; beginning anew", flush=True)
         return None
@@ -411,7 +404,7 @@ def _fit(
     last: dict[str, float] = {}
 
     def checkpoint(step: int) -> None:
-        _save(
+        loop.save(
             path,
             {
                 "net": net.state_dict(),
@@ -496,7 +489,7 @@ def load_net(path: Path) -> tuple[Denoiser, dict[str, Any]]:
     none."""
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint; run: stethopi train denoiser --out {path.parent}")
-    kept = torch.load(path, weights_only=False)
+    kept = loop.load(path)
     net = Denoiser.from_layout(kept["layout"])
     net.load_state_dict(kept["average"])
     return net.eval(), kept
@@ -707,7 +700,7 @@ def _blend(
         partial(denoise_whole, net, Removal(coefficients), coefficients)
     )
     print(f"{path.name}: {share:g} of the way, fold 1: {_headline(found)}", flush=True)
-    _save(path, {**two, "average": average, "recipe": recipe, "validation": found, "blend": share})
+    loop.save(path, {**two, "average": average, "recipe": recipe, "validation": found, "blend": share})
 
 
 def pruning_curve(
@@ -772,7 +765,7 @@ def validate_anew(out: Path, data: Path, cache: Path) -> None:
             validation = Validation(data, cache, int(kept["recipe"]["seed"]))
             kept["validation"] = validation(partial(denoise_whole, net, Removal(coefficients), coefficients))
             print(f"{path.name}: {_headline(kept['validation'])}", flush=True)
-            _save(path, kept)
+            loop.save(path, kept)
 
 
 def training_figures(out: Path) -> dict[str, Any]:

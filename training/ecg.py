@@ -36,7 +36,7 @@ from training.ecg_data import (
 )
 from training.ecg_metrics import cosine
 from training.export import Exported, ExportRefused, Limits, export
-from training.loop import save
+from training.loop import load, save
 from training.metrics import improvement, snr_db
 from training.muon import Muon
 from training.recipe import settings, shipped
@@ -458,7 +458,7 @@ def _fit(
     curve: list[tuple[int, float]] = []
     validations: list[tuple[int, dict[str, float]]] = []
     if resume and path.is_file():
-        kept = torch.load(path, weights_only=False)
+        kept = load(path)
         if kept["because"] == because:
             net.load_state_dict(kept["net"])
             optimizer.load_state_dict(kept["optimizer"])
@@ -532,7 +532,7 @@ def load_system(path: Path) -> tuple[System, dict[str, Any]]:
             f"{path}: no such checkpoint; run: stethopi train ecg-denoiser --model {model} --out"
             f" {path.parent}"
         )
-    kept = torch.load(path, weights_only=False)
+    kept = load(path)
     made = system(kept["of"])
     made.net.load_state_dict(kept["average"])
     made.net.eval()

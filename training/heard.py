@@ -8,7 +8,6 @@ same recordings (training.comparison) without judging the sound anew for each: w
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -26,6 +25,10 @@ from training.data import Recording
 
 __all__ = ["HeardWindows", "batched", "one_by_one"]
 
+JUDGED_VERSION = 1
+"""Raise it when device.quality or device.screen come to judge the same sound differently, or to take other
+windows of it: all are then judged anew. Other words for the same are no reason."""
+
 
 class HeardWindows:
     """The windows of all recordings on the device's grid, with the bundle's judgement of their quality.
@@ -39,9 +42,7 @@ class HeardWindows:
         recordings = training_data.recordings(data)
         hashes = training_data.data_hashes(data)
         said = hashlib.sha256(json.dumps([str(Path(data).resolve()), hashes]).encode())
-        said.update(repr(features.GRID).encode())
-        for judging in (quality.assess, quality.measures, quality.Judge):
-            said.update(inspect.getsource(judging).encode())
+        said.update(json.dumps([repr(features.GRID), JUDGED_VERSION]).encode())
         for name in sorted(entry.arrays):
             said.update(name.encode() + np.ascontiguousarray(entry.arrays[name]).tobytes())
         file = Path(cache) / f"heard-{said.hexdigest()[:16]}.npz"

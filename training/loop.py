@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["Plan", "layout_for", "learn", "save"]
+from device.errors import StethopiError
+
+__all__ = ["Plan", "layout_for", "learn", "load", "save"]
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,50 @@ def layout_for(channels: Sequence[int]) -> torch.memory_format:
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """torch.save that appears whole."""
+    """torch.save that appears whole, of tensors and plain values alone, so that `load` takes it up."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    torch.save(content, temporary)
+    torch.save(_plain(content), temporary)
     os.replace(temporary, path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint of `save`. FileNotFoundError when there is none, StethopiError when it holds more than
+    tensors and plain values: such a file could run any code while it is read, and is not."""
+    try:
+        kept = torch.load(path, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever torch's reader says of a file that is none
+        why = (
+            f"cannot be read ({error.strerror})"
+            if isinstance(error, OSError)
+            else "not tensors and plain values"
+        )
+        raise StethopiError(
+            f"{path}: {why}; a checkpoint of stethopi 0.3.0 or older, or none: delete it and train again"
+        ) from None
+    if not isinstance(kept, dict):
+        raise StethopiError(f"{path}: not a checkpoint; delete it and train again")
+    return kept
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars as Python's, paths as text; TypeError for what `load` would refuse."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, torch.Tensor | str | bool | int | float | None):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        made = {_plain(k): _plain(v) for k, v in value.items()}
+        # a state dict stays what it is: its order and its marks are torch's
+        return value if all(made[k] is v for k, v in value.items()) else made
+    if isinstance(value, list | tuple):
+        items = [_plain(v) for v in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    raise TypeError(f"a checkpoint cannot hold {type(value).__name__}")
 
 
 def learn(
@@ -96,7 +138,7 @@ def learn(
     curve: list[dict[str, float]] = []
     begin = 0
     if checkpoint is not None and checkpoint.is_file():
-        kept = torch.load(checkpoint, weights_only=True)
+        kept = load(checkpoint)
         if kept["key"] == key and "beside" in kept:
             net.load_state_dict(kept["net"])
             optimizer.load_state_dict(kept["optimizer"])

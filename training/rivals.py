@@ -32,7 +32,8 @@ from device.resample import resample
 from device.windowed import denoise_windowed
 from models import lu_net, unet_classic
 from training import data as data_room
-from training.denoiser import HELD_BACK, Validation, _save
+from training import loop
+from training.denoiser import HELD_BACK, Validation
 from training.mixing import Mixer, MixSettings, NoisePool, references
 from training.recipe import settings
 
@@ -134,7 +135,7 @@ def train_rival(
     path = out / f"{name}.pt"
     start, seconds, curve = 0, 0.0, []
     if resume and path.is_file():
-        kept = torch.load(path, weights_only=False)
+        kept = loop.load(path)
         if kept["because"] == because:
             net.load_state_dict(kept["net"])
             optimizer.load_state_dict(kept["optimizer"])
@@ -149,7 +150,7 @@ def train_rival(
     begun = time.process_time() - seconds
 
     def keep(step: int, **more: Any) -> None:
-        _save(
+        loop.save(
             path,
             {
                 "name": name,
@@ -206,7 +207,7 @@ def load_rival(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint; run: stethopi train denoiser --model {path.stem}")
     try:
-        kept: dict[str, Any] = torch.load(path, weights_only=False)
+        kept: dict[str, Any] = loop.load(path)
         net = _make(kept["name"], kept["recipe"])
         net.load_state_dict(kept["net"])
     except (KeyError, RuntimeError, EOFError, TypeError) as problem:

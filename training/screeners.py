@@ -52,7 +52,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from device import frontends, mel, presets
 from device.errors import BadInput
 from device.frontends import FRONT_ENDS, FrontEnd
 from models.classifier import OUTPUTS
@@ -221,6 +220,11 @@ def build(recipe: Recipe) -> nn.Module:
     return make([scaled(c) for c in body])
 
 
+INPUTS_VERSION = 1
+"""Raise it when device.frontends, or device.mel, device.presets and training.data beneath it, come to give
+other values for the same files: what is kept is then computed anew. Other words are no reason."""
+
+
 class Inputs:
     """What the networks of one front end hear of all recordings, computed once and kept in a cache folder.
 
@@ -233,10 +237,7 @@ class Inputs:
         self.front: FrontEnd = FRONT_ENDS[front_end]
         self.recordings = training_data.recordings(data)
         self.hashes = training_data.data_hashes(data)
-        code = b"".join(
-            Path(str(module.__file__)).read_bytes() for module in (frontends, mel, presets, training_data)
-        )
-        key = json.dumps([str(Path(data).resolve()), self.hashes, front_end]).encode() + code
+        key = json.dumps([str(Path(data).resolve()), self.hashes, front_end, INPUTS_VERSION]).encode()
         folder = Path(cache) / f"{front_end}-{hashlib.sha256(key).hexdigest()[:16]}"
         if not (folder / "done").is_file():
             say(
@@ -539,7 +540,7 @@ def train(
     key = hashlib.sha256((recipe.digest() + drawer.key() + start_from).encode()).hexdigest()
     final, resume = (out / f"{recipe.model}.pt", out / "resume.pt") if out else (None, None)
     if final is not None and final.is_file():
-        kept = torch.load(final, weights_only=True)
+        kept = loop.load(final)
         if kept["key"] == key:
             say(f"{recipe.model}: trained before, nothing has changed")
             return load(final, inputs)
@@ -601,7 +602,7 @@ def load(path: Path, inputs: Inputs) -> Trained:
 def _read_checkpoint(path: Path) -> tuple[Recipe, nn.Module, list[dict[str, float]]]:
     torch.set_num_threads(1)
     try:
-        kept = torch.load(path, weights_only=True)
+        kept = loop.load(path)
     except FileNotFoundError:
         raise BadInput(
             f"{path}: not there; run `stethopi train classifier --model {Path(path).stem}` first"

@@ -74,7 +74,7 @@ def test_a_spoilt_bundle_is_found(tmp_path: Path) -> None:
 
 def test_a_machine_that_computes_wrongly_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(tmp_path)["denoiser"].state == GOOD
-    monkeypatch.setattr("device.denoise.vector_difference_db", lambda bundle: -5.0)
+    monkeypatch.setattr("device.denoise.vector_difference_db", lambda bundle, name="denoiser": -5.0)
     check = found(tmp_path)["denoiser"]
     assert check.state == BAD and "computes wrongly" in check.remedy
 

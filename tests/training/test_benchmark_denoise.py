@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from device.errors import BadInput
+from tests.training.rewritten import rewrite
 from training import denoise_material, denoise_measure, denoise_tables
 from training.classical import CLASSICAL, band_pass, nothing, oracle_wiener, spectral_gating, volume, wavelet
 from training.denoise_material import PITCHES_HZ, TIMINGS, Clip, Noises, known_murmur
@@ -166,6 +168,27 @@ def test_what_is_measured_is_kept_and_a_broken_off_run_gives_the_same(tmp_path: 
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
     found = denoise_measure.collect(jobs)
     assert json.dumps(found) == json.dumps(whole)
+
+
+def test_figures_outlive_a_rename_but_not_another_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = _bundle(tmp_path)
+
+    def kept() -> dict[str, set[Path]]:
+        found: dict[str, set[Path]] = {}
+        for job in denoise_measure.jobs_of(ROWS, _Small(tmp_path), bundle):
+            found.setdefault(job.section, set()).add(job.kept)
+        return found
+
+    once = kept()
+    rewrite(monkeypatch, tmp_path)
+    assert kept() == once
+    clean = dataclasses.replace(denoise_measure.SECTIONS["clean"], version=2)
+    monkeypatch.setitem(denoise_measure.SECTIONS, "clean", clean)
+    assert {name for name, files in kept().items() if files != once[name]} == {"clean"}
+    monkeypatch.setattr(denoise_measure, "MEASURES_VERSION", denoise_measure.MEASURES_VERSION + 1)
+    assert {name for name, files in kept().items() if files != once[name]} == set(once)
 
 
 def test_other_sounds_are_measured_anew(tmp_path: Path) -> None:

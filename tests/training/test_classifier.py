@@ -10,6 +10,7 @@ import pytest
 
 from device.errors import BadInput
 from tests.training import folders
+from tests.training.rewritten import rewrite
 
 pytestmark = pytest.mark.train
 
@@ -61,6 +62,26 @@ def test_what_is_not_known_has_no_weight() -> None:
     assert targets(recording(**circor, murmur_here="no", label="normal"), recipe) == (0.0, 1.0, 0.0, 1.0)
     unknown = targets(recording(**circor, murmur_here="unknown", label="abnormal"), recipe)
     assert (unknown[1], unknown[3]) == (0.0, 0.0)
+
+
+def test_kept_features_outlive_a_rename_but_not_another_version(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import classifier
+
+    cache = tmp_path / "cache"
+
+    def kept() -> list[str]:
+        classifier.Corpus(data, cache)
+        return sorted(path.name for path in cache.iterdir())
+
+    once = kept()
+    rewrite(monkeypatch, tmp_path)
+    assert kept() == once and len(once) == 1
+    monkeypatch.setattr(classifier, "FEATURES_VERSION", classifier.FEATURES_VERSION + 1)
+    assert len(kept()) == 2
+    monkeypatch.setattr(classifier.training_data, "data_hashes", lambda _: {"index": "other"})
+    assert len(kept()) == 3
 
 
 def test_only_training_folds_and_sources_are_drawn(data: Path, tmp_path: Path) -> None:

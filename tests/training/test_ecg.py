@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from device.bundle import ModelEntry
 from device.errors import BadInput
 from tests.training.ecg_folders import ecg_folder, lead
+from tests.training.rewritten import rewrite
 
 pytestmark = pytest.mark.train
 
@@ -168,7 +169,7 @@ def test_a_broken_off_training_goes_on_as_it_would_have(data: Path, tmp_path: Pa
 
     from training import ecg
 
-    whole = torch.load(ecg.train_ecg(TINY, model, data, tmp_path / "a"), weights_only=False)
+    whole = torch.load(ecg.train_ecg(TINY, model, data, tmp_path / "a"), weights_only=True)
     path = ecg.checkpoint_path(tmp_path / "b", model)
     half = tmp_path / "half.pt"
     keep = ecg.save
@@ -181,9 +182,9 @@ def test_a_broken_off_training_goes_on_as_it_would_have(data: Path, tmp_path: Pa
         patch.setattr(ecg, "SAVE_EVERY_S", -1.0)
         ecg.train_ecg(TINY, model, data, tmp_path / "b")
     half.replace(path)
-    assert torch.load(path, weights_only=False)["step"] == 2
+    assert torch.load(path, weights_only=True)["step"] == 2
     ecg.train_ecg(TINY, model, data, tmp_path / "b", resume=True)
-    again = torch.load(path, weights_only=False)
+    again = torch.load(path, weights_only=True)
     assert again["step"] == whole["step"] == 4
     for name, value in whole["average"].items():
         assert torch.equal(value, again["average"][name]), name
@@ -219,7 +220,10 @@ def test_what_a_recipe_gets_wrong_is_named(data: Path, tmp_path: Path) -> None:
         export_ecg(TINY, path, data, tmp_path / "ecg")
 
 
-def test_benchmark_writes_figures_and_goes_on_where_it_was(run: Path, data: Path, tmp_path: Path) -> None:
+def test_benchmark_writes_figures_and_goes_on_where_it_was(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import benchmark_ecg
     from training.benchmark_ecg import benchmark
     from training.ecg_tables import tables
 
@@ -235,4 +239,12 @@ def test_benchmark_writes_figures_and_goes_on_where_it_was(run: Path, data: Path
     again = benchmark(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
     assert again["rows"] == found["rows"]
     assert [p.stat().st_mtime_ns for p in sorted((tmp_path / "ecg-benchmark").iterdir())] == times
+    # a rename costs nothing; systems that compute otherwise are measured anew, and they alone
+    rewrite(monkeypatch, tmp_path)
+    benchmark(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
+    assert sorted((tmp_path / "ecg-benchmark").iterdir()) == kept
+    monkeypatch.setattr(benchmark_ecg, "SYSTEMS_VERSION", benchmark_ecg.SYSTEMS_VERSION + 1)
+    benchmark(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
+    systems = [name for name in found["rows"] if "steps" in found["rows"][name]]
+    assert len(list((tmp_path / "ecg-benchmark").iterdir())) == len(kept) + len(systems)
     assert "ours, float" in tables(found)["ecg"]

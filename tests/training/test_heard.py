@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training import folders
+from tests.training.rewritten import rewrite
 
 pytestmark = pytest.mark.train
 
@@ -40,3 +41,27 @@ def test_a_network_hears_what_the_device_hears(tmp_path: Path, monkeypatch: pyte
     again = HeardWindows(data, tmp_path / "cache", entry)
     starts, scores = again.windows(chosen[0].record)
     assert starts.tolist() == [0, features.FRAMES_EVERY] and ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_judged_windows_outlive_a_rename_but_not_another_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dataclasses
+
+    from device import bundle
+    from training import heard
+
+    data = folders.make(tmp_path / "data", per_fold=1, seconds=6.0)
+    entry, cache = bundle.load().model("classifier"), tmp_path / "cache"
+
+    def kept() -> list[str]:
+        heard.HeardWindows(data, cache, entry)
+        return sorted(path.name for path in cache.iterdir())
+
+    once = kept()
+    rewrite(monkeypatch, tmp_path)
+    assert kept() == once and len(once) == 1
+    monkeypatch.setattr(heard, "JUDGED_VERSION", heard.JUDGED_VERSION + 1)
+    assert len(kept()) == 2
+    entry = dataclasses.replace(entry, arrays={k: 1.01 * v for k, v in entry.arrays.items()})
+    assert len(kept()) == 3, "another judge"

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from device.errors import StethopiError
 
 pytestmark = pytest.mark.train
 
@@ -36,3 +42,69 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
     assert trained(plan, file) == whole
     assert trained(dataclasses.replace(plan, average=None), None) != whole
     assert [point[0] for point in whole[2:]] == [4, 8, 12]
+
+
+class Bomb:
+    """What a pickle may do to who reads it: here, leave a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def old_format(mark: Path) -> Any:
+    """As 0.3.0 may have written it: NumPy's numbers among plain ones."""
+    return {"step": 7, "curve": [(1, np.float64(0.5))]}
+
+
+def readers() -> dict[str, Callable[[Path], object]]:
+    from training import classifier, denoiser, ecg, rivals, screeners
+
+    return {
+        "denoiser": denoiser.load_net,
+        "denoiser, resumed": lambda path: denoiser._kept(path, {}),
+        "rival": rivals.load_rival,
+        "ecg": ecg.load_system,
+        "classifier": classifier.load_checkpoint,
+        "screener": screeners.load_net,
+    }
+
+
+NAMES = ("denoiser", "denoiser, resumed", "rival", "ecg", "classifier", "screener")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("content", [Bomb, old_format, lambda mark: [1, 2], lambda mark: None])
+def test_a_file_that_is_no_checkpoint_is_one_line_and_never_run(
+    name: str, content: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    import torch
+
+    path, mark = tmp_path / "lu-net.pt", tmp_path / "mark"
+    torch.save(content(mark), path)
+    if content(mark) is None:
+        path.write_bytes(b"no such thing")
+    with pytest.raises(StethopiError, match=r"lu-net\.pt: .*delete it and train again") as told:
+        readers()[name](path)
+    assert "\n" not in str(told.value) and not mark.exists()
+
+
+def test_a_checkpoint_holds_plain_values_alone(tmp_path: Path) -> None:
+    import torch
+
+    from training.loop import load, save
+
+    net = torch.nn.BatchNorm1d(2)
+    path = tmp_path / "kept.pt"
+    curve = [(np.int64(3), np.float32(0.5))]
+    save(path, {"net": net.state_dict(), "curve": curve, "from": tmp_path, "fine": np.bool_(True), 2: None})
+    kept = load(path)
+    assert kept["curve"] == [(3, 0.5)] and kept["from"] == str(tmp_path) and kept["fine"] is True
+    assert kept[2] is None
+    assert [type(value) for value in kept["curve"][0]] == [int, float]
+    net.load_state_dict(kept["net"])
+    with pytest.raises(TypeError, match="Bomb"):
+        save(path, {"x": [Bomb(tmp_path / "mark")]})
+    assert load(path)["fine"] is True, "the former one stays"

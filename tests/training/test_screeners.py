@@ -11,6 +11,7 @@ import pytest
 
 from device.errors import BadInput
 from tests.training import folders
+from tests.training.rewritten import rewrite
 
 if TYPE_CHECKING:
     from training.screeners import Inputs
@@ -31,6 +32,27 @@ def hearing(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, I
 
     cache = tmp_path_factory.mktemp("cache")
     return {name: Inputs(data, cache, name) for name in ("mel", "segments")}
+
+
+def test_what_networks_hear_is_kept_over_a_rename_but_not_over_another_version(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import screeners
+
+    cache = tmp_path / "cache"
+
+    def kept(front_end: str = "segments") -> list[str]:
+        screeners.Inputs(data, cache, front_end)
+        return sorted(path.name for path in cache.iterdir())
+
+    once = kept()
+    rewrite(monkeypatch, tmp_path)
+    assert kept() == once and len(once) == 1
+    assert len(kept("mel")) == 2
+    monkeypatch.setattr(screeners, "INPUTS_VERSION", screeners.INPUTS_VERSION + 1)
+    assert len(kept()) == 3
+    monkeypatch.setattr(screeners.training_data, "data_hashes", lambda _: {"index": "other"})
+    assert len(kept()) == 4
 
 
 def tiny(model: str, **changes: Any) -> Any:
