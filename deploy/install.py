@@ -22,7 +22,7 @@ from pathlib import Path
 
 from device.cli import run_command
 from device.errors import BadInput, StethopiError
-from device.settings import Settings
+from device.settings.settings import Settings
 
 __all__ = ["Step", "build_parser", "install_steps", "main", "remove_steps"]
 

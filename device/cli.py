@@ -16,8 +16,8 @@ from device import __version__
 from device.errors import StethopiError
 
 if TYPE_CHECKING:
-    from device.messages import Exam
-    from device.settings import Settings
+    from device.contract.exam import Exam
+    from device.settings.settings import Settings
 
 __all__ = ["build_parser", "main", "run_command"]
 
@@ -37,18 +37,19 @@ def _seconds(text: str) -> float:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from device.daemon import Daemon
-    from device.service import start_logging
-    from device.settings import Settings
+    from device.daemon.daemon import Daemon
+    from device.daemon.service import start_logging
+    from device.settings.settings import Settings
 
     start_logging()
     return Daemon(Settings.load(arguments.config)).run()
 
 
 def _exam(arguments: argparse.Namespace) -> int:
-    from device.daemon import Daemon, one_exam
-    from device.service import start_logging
-    from device.settings import Settings
+    from device.daemon.daemon import Daemon
+    from device.daemon.from_settings import one_exam
+    from device.daemon.service import start_logging
+    from device.settings.settings import Settings
 
     start_logging()
     settings = Settings.load(arguments.config)
@@ -66,7 +67,7 @@ def _exam(arguments: argparse.Namespace) -> int:
     exam = daemon.exams[-1]
     delivered = exam.id in daemon.delivered
     if arguments.json:
-        from device.wire import to_json
+        from device.contract.codec import to_json
 
         print(json.dumps({"delivered": delivered, "exam": to_json(exam)}))
     else:
@@ -110,13 +111,13 @@ def _findings(exam: Exam, delivered: bool, settings: Settings) -> str:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from device import doctor
+    from device.checks import doctor
 
     return doctor.run(arguments.config, as_json=arguments.json)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from device import bench
+    from device.checks import bench
 
     return bench.run(
         arguments.seconds,
@@ -129,7 +130,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> int:
-    from device.settings import Settings
+    from device.settings.settings import Settings
 
     if arguments.config:
         Settings.load(arguments.config)

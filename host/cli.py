@@ -39,7 +39,7 @@ _EXTRA_OF = {
 
 
 def _denoise(arguments: argparse.Namespace) -> int:
-    from host import offline
+    from host.files import batch as offline
 
     return offline.denoise(
         arguments.input,
@@ -55,7 +55,7 @@ def _denoise(arguments: argparse.Namespace) -> int:
 
 
 def _classify(arguments: argparse.Namespace) -> int:
-    from host import offline
+    from host.files import batch as offline
 
     return offline.classify(
         arguments.inputs,
@@ -156,10 +156,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; importing no more than the standard library."""
-    import host.demo
-    import host.doctor
-    import host.serve
-    import host.subjects
+    import host.commands.demo
+    import host.commands.doctor
+    import host.commands.serve
+    import host.commands.subjects
     import training.cli
 
     parser = argparse.ArgumentParser(
@@ -170,10 +170,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"stethopi {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_file_commands(commands)
-    host.serve.add_parser(commands)
-    host.demo.add_parser(commands)
-    host.doctor.add_parser(commands)
-    host.subjects.add_parser(commands)
+    host.commands.serve.add_parser(commands)
+    host.commands.demo.add_parser(commands)
+    host.commands.doctor.add_parser(commands)
+    host.commands.subjects.add_parser(commands)
     training.cli.add_commands(commands)
     return parser
 

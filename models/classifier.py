@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from device.features import FRAMES, WHOLE, View
+from device.screening.features import FRAMES, WHOLE, View
 
 __all__ = ["OUTPUTS", "STATES", "Classifier"]
 
@@ -57,8 +57,8 @@ class _Block(nn.Sequential):
 
 
 class Classifier(nn.Module):
-    """`forward`: (batch, 1, bands, 248) as device.features.network_input gives → logits (batch, 2), see
-    OUTPUTS.
+    """`forward`: (batch, 1, bands, 248) as device.screening.features.network_input gives → logits (batch, 2),
+    see OUTPUTS.
     """
 
     def __init__(

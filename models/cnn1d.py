@@ -1,9 +1,9 @@
 """A 1-D CNN on the waveform: 2.5 s at 1 kHz → how likely a murmur is heard, how likely the heart is abnormal.
 
 After the classifiers that take short segments of a band-passed recording and learn from the mean over a
-recording's segments (training.screeners, `group`). Five convolutions with BatchNorm, each but the first
-followed by a pooling over time, a mean over what is left, one linear layer. Height-1 Conv2d throughout: the
-converter then keeps every layer as one operator.
+recording's segments (training.screening.baselines, `group`). Five convolutions with BatchNorm, each but the
+first followed by a pooling over time, a mean over what is left, one linear layer. Height-1 Conv2d throughout:
+the converter then keeps every layer as one operator.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _KERNELS = (15, 9, 7, 5, 5)
 
 
 class Cnn1d(nn.Module):
-    """`forward`: (batch, 1, 1, 2500) as device.frontends.Segments gives → logits (batch, 2), see OUTPUTS."""
+    """`forward`: (batch, 1, 1, 2500) as device.screening.baseline_features.Segments gives → logits (batch,
+    2), see OUTPUTS.
+    """
 
     def __init__(self, channels: Sequence[int] = (16, 32, 64, 96, 128), dropout: float = 0.3) -> None:
         super().__init__()

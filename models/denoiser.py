@@ -1,4 +1,4 @@
-"""The streaming heart-sound denoiser: what the network is. How it is used stands in device/denoise.py.
+"""The streaming heart-sound denoiser: what the network is. How it is used stands in device/denoise/stream.py.
 
 Per hop of 16 samples (8 ms at 2 kHz) the net hears the sound at a steady level, twice (coarse, and fine with
 the beats clipped, so that int8 still resolves a quiet diastole), and the log spectrum of the last 64 ms. It
@@ -28,9 +28,9 @@ import torch
 from torch import nn
 
 from device.rates import HOP
-from models.streaming import Block, LookBack
+from models.streaming import LookBack, ResidualBlock
 
-__all__ = ["BANDS", "FRAME", "SYNTHESIS", "TIMES", "Denoiser", "Shape", "tables"]
+__all__ = ["BANDS", "FRAME", "SYNTHESIS", "TIMES", "DenoiserNet", "Shape", "tables"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Shape:
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 1, 2, 4, 8, 16, 32, 64)
 
 
-class Denoiser(nn.Module):
+class DenoiserNet(nn.Module):
     """wave (B, 2, 1, 16 T), spectrum (B, 64, 1, T), states → shares in 0 … 1 (B, shares, 1, T), new
     states."""
 
@@ -57,7 +57,7 @@ class Denoiser(nn.Module):
         self.down = LookBack(shape.front, shape.trunk, 8, stride=4)
         self.spectrum = nn.Conv2d(shape.spectrum, shape.spectrum_width, 1)
         self.mix = nn.Conv2d(shape.trunk + shape.spectrum_width, shape.trunk, 1)
-        self.blocks = nn.ModuleList(Block(shape.trunk, d) for d in shape.dilations)
+        self.blocks = nn.ModuleList(ResidualBlock(shape.trunk, d) for d in shape.dilations)
         self.head = nn.Conv2d(2 * shape.trunk, shape.head, 1)
         self.shares = nn.Conv2d(shape.head, shape.shares, 1)
         with torch.no_grad():
@@ -107,7 +107,7 @@ class Denoiser(nn.Module):
         return {"shape": asdict(self.sizes), "convolutions": convs}
 
     @classmethod
-    def from_layout(cls, layout: dict[str, Any]) -> Denoiser:
+    def from_layout(cls, layout: dict[str, Any]) -> DenoiserNet:
         """An untrained net of that layout."""
         shape: dict[str, Any] = {
             k: tuple(v) if isinstance(v, Sequence) else v for k, v in layout["shape"].items()

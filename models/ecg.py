@@ -1,4 +1,4 @@
-"""The streaming ECG denoiser: what the network is. How it is used stands in device/denoise.py.
+"""The streaming ECG denoiser: what the network is. How it is used stands in device/denoise/stream.py.
 
 Per hop of 9 samples (25 ms at 360 Hz) the net hears the lead at a steady level three times: less its slowest
 part coarse and less coarse, and without slow waves fine. It answers for the hop that lies 125 ms behind: how
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.streaming import Block, LookBack
+from models.streaming import LookBack, ResidualBlock
 
 __all__ = ["HOP", "LOOK_AHEAD", "RATE_HZ", "EcgDenoiser", "EcgShape", "tables"]
 
@@ -54,10 +54,10 @@ class EcgDenoiser(nn.Module):
         super().__init__()
         self.sizes = shape
         self.front = LookBack(3, shape.front, 9, stride=3)
-        self.fast = nn.ModuleList(Block(shape.front, d) for d in shape.fast)
+        self.fast = nn.ModuleList(ResidualBlock(shape.front, d) for d in shape.fast)
         self.down = LookBack(shape.front, shape.trunk, 6, stride=3)
-        self.blocks = nn.ModuleList(Block(shape.trunk, d) for d in shape.dilations)
-        self.again = nn.ModuleList(Block.over_time(shape.trunk, d) for d in shape.again)
+        self.blocks = nn.ModuleList(ResidualBlock(shape.trunk, d) for d in shape.dilations)
+        self.again = nn.ModuleList(ResidualBlock.over_time(shape.trunk, d) for d in shape.again)
         self.head = nn.Conv2d(2 * shape.trunk, shape.head, 1)
         self.estimate = nn.Conv2d(shape.head, HOP, 1)
         self.share = nn.Conv2d(shape.head, SHARES, 1)

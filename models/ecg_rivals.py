@@ -247,9 +247,9 @@ class Refiner(nn.Module):
     before, both ways in time.
 
     Like a conditional diffusion model of few steps; it starts from the streaming net's answer (`first`)
-    instead of noise, so it gives one answer, not samples. The answer is held
-    within twelve deviations of the window, without which iterating networks may run away on long signals.
-    After the blocks named in `among` each instant looks at all others of the window.
+    instead of noise, so it gives one answer, not samples. The answer is held within twelve deviations of the
+    window, without which iterating networks may run away on long signals. After the blocks named in `among`
+    each instant looks at all others of the window.
     """
 
     def __init__(

@@ -33,7 +33,9 @@ def _separable(before: int, now: int, stride: int = 1) -> list[nn.Module]:
 
 
 class MelCnn(nn.Module):
-    """`forward`: (batch, 1, 128, 99) as device.frontends.Mel gives → logits (batch, 2), see OUTPUTS."""
+    """`forward`: (batch, 1, 128, 99) as device.screening.baseline_features.Mel gives → logits (batch, 2), see
+    OUTPUTS.
+    """
 
     def __init__(
         self, channels: Sequence[int] = (32, 64, 128, 256), hidden: int = 256, dropout: float = 0.3

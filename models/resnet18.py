@@ -36,7 +36,9 @@ class _BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """`forward`: (batch, 1, 128, 99) as device.frontends.Mel gives → logits (batch, 2), see OUTPUTS."""
+    """`forward`: (batch, 1, 128, 99) as device.screening.baseline_features.Mel gives → logits (batch, 2), see
+    OUTPUTS.
+    """
 
     def __init__(self, width: int = 64) -> None:
         """width: channels of the first stage; 64 is ResNet-18, less is for trials."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["Block", "LookBack"]
+__all__ = ["ResidualBlock", "LookBack"]
 
 
 class LookBack(nn.Module):
@@ -43,7 +43,7 @@ class LookBack(nn.Module):
         return y + self.conv.bias[:, None, None]
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """A dilated block: a depthwise convolution that starts as "pass on", a 1x1 that starts as the identity.
 
     A residual net without the addition (as DiracNet, Zagoruyko and Komodakis 2017): the exported graph has

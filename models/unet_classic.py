@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from device.windowed import CLASSIC_RATE_HZ as RATE_HZ
-from device.windowed import CLASSIC_WINDOW as WINDOW
+from device.denoise.baseline import CLASSIC_RATE_HZ as RATE_HZ
+from device.denoise.baseline import CLASSIC_WINDOW as WINDOW
 
 __all__ = ["RATE_HZ", "WINDOW", "MatchLength", "UNetClassic"]
 

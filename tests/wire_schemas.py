@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 
-from device import messages
+from device.contract.topics import Topic, parse_topic, read
 
 __all__ = ["FOLDER", "check_published", "validator"]
 
@@ -33,11 +33,11 @@ def validator(name: str) -> Any:
     return jsonschema.Draft202012Validator(schema)
 
 
-def check_published(topic: str, payload: bytes) -> messages.Topic:
-    """Fail unless `payload` may be published on `topic`: by its JSON Schema, and by device.messages."""
-    parsed = messages.parse_topic(topic)
+def check_published(topic: str, payload: bytes) -> Topic:
+    """Fail unless `payload` may be published on `topic`: by its JSON Schema, and by device.contract."""
+    parsed = parse_topic(topic)
     if parsed.kind != "sound":
         validator(_SCHEMA_OF[parsed.kind]).validate(json.loads(payload))
         assert parsed.payload_type is not None
-        messages.read(parsed.payload_type, payload)
+        read(parsed.payload_type, payload)
     return parsed

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from device.errors import BadInput, StethopiError
-from training.recipe import find, read, shipped
+from training.core.recipe import find, read, shipped
 
 __all__ = ["add_commands", "main"]
 
@@ -60,7 +60,7 @@ class _Recipes:
         return self.table
 
     def classifier(self) -> Any:
-        from training.classifier import load_recipe
+        from training.screening.recipe import load_recipe
 
         if "classifier" not in self.table:
             return load_recipe(None)
@@ -81,9 +81,11 @@ class _Recipes:
         return self.table
 
     def quality(self) -> Any:
-        from training.quality import load_recipe
+        from training.screening.quality import load_quality_recipe
 
-        return load_recipe(None if "quality" in self.table else self.path, **self.table.get("quality", {}))
+        return load_quality_recipe(
+            None if "quality" in self.table else self.path, **self.table.get("quality", {})
+        )
 
 
 class _Steps:
@@ -137,7 +139,7 @@ class _Path:
 
     @property
     def corpus(self) -> Any:
-        from training.classifier import Corpus
+        from training.screening.corpus import Corpus
 
         if self._corpus is None:
             self._corpus = Corpus(self.data, self.cache, _say)
@@ -147,15 +149,15 @@ class _Path:
     def train(self, model: str, resume: bool | None = None) -> Path:
         resume = self.resume if resume is None else resume
         if model == "quality":
-            from training.quality import train_quality
+            from training.screening.quality import train_quality
 
             train_quality(self.recipes.quality(), self.data, self.out / "classifier", _say, resume=resume)
             return self.out / "classifier" / "classifier.npz"
         if model == "denoiser":
-            from training.denoiser import train_denoiser
+            from training.denoise.train import train_denoiser
 
             return train_denoiser(self.recipes.denoiser(), self.data, self.out, self.cache, resume=resume)
-        from training.classifier import train
+        from training.screening.train import train
 
         if not resume:
             (self.out / "classifier-resume.pt").unlink(missing_ok=True)
@@ -165,10 +167,10 @@ class _Path:
     def prune(self, model: str, resume: bool | None = None) -> Path:
         resume = self.resume if resume is None else resume
         if model == "denoiser":
-            from training.denoiser import prune_denoiser
+            from training.denoise.prune import prune_denoiser
 
             return prune_denoiser(self.recipes.denoiser(), self.data, self.out, self.cache, resume=resume)
-        from training.classifier import prune_classifier
+        from training.screening.train import prune_classifier
 
         if not resume:
             (self.out / "classifier-resume-pruned.pt").unlink(missing_ok=True)
@@ -179,12 +181,12 @@ class _Path:
     def export(self, model: str) -> Path:
         part = self.out / model
         if model == "denoiser":
-            from training.denoiser import export_denoiser
+            from training.denoise.export import export_denoiser
 
             source = self.out / "denoiser-pruned.pt"
             export_denoiser(self.recipes.denoiser(), source, self.data, self.cache, part)
         else:
-            from training.classifier import export_classifier
+            from training.screening.export import export_classifier
 
             source = self.out / "classifier-pruned.pt"
             export_classifier(self.recipes.classifier(), source, self.corpus, part, _say)
@@ -195,7 +197,7 @@ def _rival(options: argparse.Namespace, work: str) -> Path:
     """Train or export a network that ours is measured against, for `--model` of the denoiser."""
     if options.model == "classifier":
         return _screener(options, work)
-    from training import rivals
+    from training.denoise import baselines as rivals
 
     if options.model != "denoiser":
         raise BadInput(f"--model {options.net}: is for one network; leave it out, or name the network")
@@ -205,7 +207,7 @@ def _rival(options: argparse.Namespace, work: str) -> Path:
     out, data, cache = Path(options.out), Path(options.data), Path(options.cache).expanduser()
     _quiet_threads()
     if work == "train":
-        return rivals.train_rival(options.net, recipe, data, out, cache, resume=options.resume)
+        return rivals.train_baseline(options.net, recipe, data, out, cache, resume=options.resume)
     if options.net != "unet-classic":
         raise BadInput(f"--model {options.net}: is measured in float only and is not exported")
     rivals.export_classic(recipe, out / f"{options.net}.pt", data, cache, out / options.net)
@@ -214,16 +216,17 @@ def _rival(options: argparse.Namespace, work: str) -> Path:
 
 def _screener(options: argparse.Namespace, work: str) -> Path:
     """Train or export a network that our classifier is measured against."""
-    from training import screeners
+    from training.screening import baselines as screeners
+    from training.screening import evaluate
 
     path = find(options.recipe, options.net) if options.recipe else None
-    recipe = screeners.rotated(screeners.load_recipe(options.net, path), options.fold)
+    recipe = screeners.rotated(screeners.load_baseline_recipe(options.net, path), options.fold)
     folder = Path(options.out) / "screeners" / f"{options.net}-fold{options.fold}"
     cache = Path(options.cache).expanduser()
     _quiet_threads()
     inputs = screeners.Inputs(Path(options.data), cache, screeners.front_end_name(options.net), _say)
     if work == "export":
-        small = screeners.load(folder / f"{options.net}.pt", inputs).int8(folder)
+        small = screeners.load_screener(folder / f"{options.net}.pt", inputs).int8(folder)
         _say(f"int8: {small.cost['kilobytes']:.0f} kB, logits {small.cost['int8_db']:.1f} dB above error")
         return folder / f"{options.net}.tflite"
     inputs.into_memory()
@@ -232,16 +235,18 @@ def _screener(options: argparse.Namespace, work: str) -> Path:
     chosen = [r for r in inputs.recordings if r.fold in recipe.folds]
     watch = [r for r in inputs.recordings if r.fold == recipe.decide and r.reportable]
     weights = Path(options.weights) if options.weights else None
-    trained = screeners.train(
+    trained = screeners.train_screener(
         recipe, inputs, chosen, out=folder, watch=watch, weights=weights, say=_say, every=100
     )
-    _say(f"fold {recipe.decide}, which decides:\n{screeners.describe(screeners.evaluate(trained, watch))}")
+    _say(
+        f"fold {recipe.decide}, which decides:\n{evaluate.describe(screeners.evaluate_screener(trained, watch))}"
+    )
     return folder / f"{options.net}.pt"
 
 
 def _ecg(options: argparse.Namespace, work: str) -> Path:
     """Train one of the ECG's denoisers, or export ours."""
-    from training import ecg
+    from training.ecg import train as ecg
 
     model = options.net or "ours"
     recipe = read(find(options.recipe, "ecg"))
@@ -274,8 +279,8 @@ def _train_all(options: argparse.Namespace, recipes: _Recipes, way: _Path) -> in
     """Every step from the data to the bundle; finished ones are skipped, a broken-off one goes on."""
     import dataclasses
 
-    from training.data import data_hashes
-    from training.release import RELEASED, release
+    from training.data.recordings import data_hashes
+    from training.release.release import RELEASED, release
 
     steps = _Steps(way.out)
     wanted = options.only or _ALL
@@ -312,8 +317,8 @@ def _train_all(options: argparse.Namespace, recipes: _Recipes, way: _Path) -> in
 
 
 def _ecg_steps(steps: _Steps, recipe: dict[str, Any], way: _Path) -> bool:
-    from training.ecg import checkpoint_path, export_ecg, train_ecg
-    from training.ecg_data import ecg_hashes
+    from training.data.ecg import ecg_hashes
+    from training.ecg.train import checkpoint_path, export_ecg, train_ecg
 
     because = [recipe, ecg_hashes(way.data)]
     trained, part = checkpoint_path(way.out, "ours"), way.out / "ecg"
@@ -353,7 +358,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _release(options: argparse.Namespace) -> int:
-    from training.release import RELEASED, release
+    from training.release.release import RELEASED, release
 
     out = Path(options.out)
     parts = {"denoiser": Path(options.denoiser or out / "denoiser")}
@@ -374,7 +379,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     bundle = Path(options.bundle) if options.bundle else None
     results = Path(options.results) if options.results else None
     if options.model == "classify":
-        from training.benchmark_classify import benchmark
+        from training.benchmarks.classify import benchmark
 
         benchmark(
             Path(options.data),
@@ -394,7 +399,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         )
         return 0
     if options.model == "ecg":
-        from training.benchmark_ecg import benchmark as benchmark_ecg
+        from training.benchmarks.ecg import benchmark as benchmark_ecg
 
         _quiet_threads()
         benchmark_ecg(
@@ -410,7 +415,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         )
         return 0
     if options.model == "quality":
-        from training.benchmark_quality import benchmark_quality
+        from training.benchmarks.quality import benchmark_quality
 
         benchmark_quality(
             Path(options.data),
@@ -423,7 +428,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             say=_say,
         )
         return 0
-    from training import benchmark_denoise
+    from training.benchmarks import denoise as benchmark_denoise
 
     arguments = ["--data", str(options.data), "--out", str(options.out), "--cache", str(options.cache)]
     arguments += ["--seed", str(options.seed)]
@@ -441,8 +446,8 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 
 def _plot(options: argparse.Namespace) -> int:
-    from training import plots
-    from training.card import RESULTS
+    from training.core.provenance import RESULTS
+    from training.reports import plots
 
     data, cache = Path(options.data), Path(options.cache).expanduser()
     if options.what == "classify":
@@ -462,7 +467,7 @@ def _plot(options: argparse.Namespace) -> int:
     usual = "runs/classifier-full.pt" if model == "ours" else f"runs/screeners/{model}-fold0/{model}.pt"
     checkpoint = Path(options.checkpoint or usual)
     out = Path(options.out or "looked.png")
-    plots.draw_looked(data, cache, checkpoint, model, options.recording, out, _say)
+    plots.draw_saliency(data, cache, checkpoint, model, options.recording, out, _say)
     return 0
 
 

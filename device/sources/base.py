@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Block", "Gap", "Source"]
-
-
-class Gap(NamedTuple):
-    """A stretch [start, end) of samples that were not heard. Whose samples, says the one who holds it."""
-
-    start: int
-    end: int
+__all__ = ["Block", "Source"]
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,19 @@ Source of the format: Microsoft, "Multiple Channel Audio Data and WAVE Files"; E
 
 from __future__ import annotations
 
-import contextlib
-import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from device.dsp.resample import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, to_working, working_length
+from device.durable import whole_file
 from device.errors import BadInput, StethopiError
-from device.resample import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, to_working, working_length
-from device.sources.base import Gap
+from device.spans import Gap
 
-__all__ = ["SUFFIXES", "Sound", "read_sound", "whole_file", "write_sound"]
+__all__ = ["SUFFIXES", "Sound", "read_sound", "write_sound", "read_working_rate"]
 
 SUFFIXES = (".wav", ".wave", ".flac")
 """What a folder is searched for."""
@@ -69,28 +67,6 @@ class Sound:
         length = working_length(len(self.samples), self.rate_hz)
         spans = (to_working(gap.start, gap.end, self.rate_hz) for gap in self.gaps)
         return [Gap(start, min(end, length)) for start, end in spans]
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to in the folder of `path`; it becomes `path` when all went well and vanishes when not.
-
-    Raises StethopiError when the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            os.replace(temporary, path)
-        except OSError as error:
-            reason = error.strerror or error
-            raise StethopiError(
-                f"{path}: cannot be written ({reason}); choose a folder with room that you may write"
-            ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def read_sound(path: Path | str, rates_hz: tuple[int, int] = (LOWEST_RATE_HZ, HIGHEST_RATE_HZ)) -> Sound:
@@ -343,3 +319,14 @@ def _encoded(x: np.ndarray, bits: int, floating: bool) -> bytes:
     if bits == 8:
         return (whole + 128).astype(np.uint8).tobytes()
     return np.ascontiguousarray(whole.view(np.uint8).reshape(-1, 4)[:, : bits // 8]).tobytes()
+
+
+def read_working_rate(path: str | Path) -> tuple[np.ndarray, list[Any]]:
+    """A file's sound at 2 kHz and its gaps, by the reader and the decimator of the live path."""
+    from device.dsp.resample import Decimator
+    from device.sources.files import read_sound
+
+    sound = read_sound(Path(path))
+    decimator = Decimator(sound.rate_hz)
+    x = np.concatenate([decimator.process(sound.samples), decimator.flush()])
+    return x, list(sound.working_gaps)

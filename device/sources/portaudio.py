@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from device.errors import StethopiError
-from device.quiet import quiet_about
+from device.inference.stderr_filter import quiet_about
 
 __all__ = ["Holder", "alone", "close_portaudio", "devices", "find_device", "hold", "open_portaudio", "quiet"]
 

@@ -18,23 +18,21 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 from typing import NamedTuple
 
 import numpy as np
 
-from device.errors import BadInput, SourceGone
-from device.resample import check_rate
-from device.sources.base import Block, Gap
+from device.errors import SourceGone
+from device.settings.specs import HeartSettings
+from device.sources.base import Block
 from device.sources.files import Sound
 from device.sources.replay import Pacer
+from device.spans import Gap
 
-__all__ = ["MURMURS", "NOISES", "Heart", "HeartSettings", "SyntheticSource", "synthesise"]
+__all__ = ["Heart", "SyntheticSource", "synthesise"]
 
-MURMURS = ("none", "systolic", "diastolic")
-NOISES = ("white", "hum", "breath", "rub")
 
 _BREATH_HZ = 0.25
 _FIRST_S = 0.25
@@ -56,56 +54,6 @@ _SYSTOLIC_HZ = (90.0, 320.0)
 _DIASTOLIC_HZ = (130.0, 420.0)
 _BREATH_BAND_HZ = (120.0, 600.0)
 _RUB_BAND_HZ = (30.0, 450.0)
-
-
-@dataclass(frozen=True)
-class HeartSettings:
-    """What a synthetic heart does; the keys of `synthetic:key=value,…`."""
-
-    rate: float = 70.0
-    """Heart rate in beats a minute, 30 to 220."""
-    murmur: str = "none"
-    """none, systolic or diastolic."""
-    grade: int = 3
-    """Loudness of the murmur, 1 (hardly to be heard) to 6 (as loud as the beats): 6 dB a grade."""
-    noise: str = "white"
-    """white, hum (mains, 50 Hz), breath or rub."""
-    noise_db: float = 30.0
-    """How far the noise lies under the heart sound, in dB by rms; inf: none."""
-    level: float = 0.3
-    """Peak of the heart sound, share of full scale."""
-    seconds: float = inf
-    """When the sound ends."""
-    seed: int = 1
-    rate_hz: int = 2000
-    """Samples a second, 2000 to 192000."""
-    gone_after_s: float = inf
-    """When the source unplugs itself."""
-    gone_times: int = 1
-    """How often it does so: each time so long after it came back."""
-    gone_for_s: float = 0.0
-    """How long it cannot be started again after that."""
-    freeze_after_s: float = inf
-    """From when on it lives but gives nothing, until it is started again: the silent stop."""
-
-    def __post_init__(self) -> None:
-        _within("rate", self.rate, 30, 220)
-        _within("grade", self.grade, 1, 6)
-        _within("level", self.level, 0.0, 1.0)
-        _within("seed", self.seed, 0, 2**31)
-        _within("gone_times", self.gone_times, 0, 1_000_000)
-        for name, value, known in (("murmur", self.murmur, MURMURS), ("noise", self.noise, NOISES)):
-            if value not in known:
-                raise BadInput(f"synthetic: {name}={value}: not one of {', '.join(known)}")
-        for name in ("seconds", "gone_after_s", "gone_for_s", "freeze_after_s"):
-            if not getattr(self, name) >= 0:
-                raise BadInput(f"synthetic: {name}={getattr(self, name):g}: must not be below 0")
-        check_rate(self.rate_hz, "synthetic: rate_hz")
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise BadInput(f"synthetic: {name}={value:g}: not from {low:g} to {high:g}")
 
 
 class Beat(NamedTuple):

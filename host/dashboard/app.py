@@ -9,14 +9,11 @@ DNS.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -26,22 +23,28 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 from starlette.websockets import WebSocket
 
-from device import __version__, messages, quality
+from device import __version__
+from device.contract import codec, topics
+from device.contract.codec import BadMessage, Text, decode, to_json
+from device.contract.control import Command, Listen
+from device.contract.exam import EcgTrack, Exam
+from device.contract.topics import Address
+from device.ecg.lead import not_cleaned
 from device.errors import StethopiError
-from device.lead import not_cleaned
-from device.messages import Address, BadMessage, Command, EcgTrack, Exam
 from device.rates import WINDOW, WORKING_RATE_HZ
-from device.wire import Text, decode, to_json
+from device.screening import quality
+from host.dashboard.guard import Guard, Scope
 from host.dashboard.live import Hub
-from host.dashboard.sounds import ECG_FULL_MV, KINDS, PLAY_RATE_HZ, SiteEcg, SiteSound, Sounds, spectrogram
-from host.store import DeviceRow, Found, Store
-from host.times import WORDS
+from host.dashboard.present import about_ecg, device, iso, pieces
+from host.playback.sounds import ECG_FULL_MV, KINDS, PLAY_RATE_HZ, SiteEcg, SiteSound, Sounds, spectrogram
+from host.store.clocks import WORDS
+from host.store.store import Found, Store
 
 __all__ = ["create_app"]
 
@@ -49,33 +52,6 @@ log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 
-POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "font-src 'self'",
-        "connect-src 'self'",
-        "media-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
-)
-_HEADERS = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-}
-
-_Scope = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 Send = Callable[[Address, Command], bool]
 """Gives a command to a device's broker; False when there is none."""
@@ -92,76 +68,11 @@ class _Subject:
     code: Annotated[str, Text(40)]
 
 
-class _Guard:
-    """Every answer gets the safe headers; a request for a foreign host, or a WebSocket from a foreign page,
-    gets nothing."""
-
-    def __init__(self, app: Any, hosts: Iterable[str]) -> None:
-        self._app = app
-        self._hosts = {host.lower() for host in hosts}
-
-    def _allowed(self, host: str) -> bool:
-        """An address literal cannot be a trick of DNS; a name must be one of ours."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            ipaddress.ip_address(name)
-            return True
-        except ValueError:
-            pass
-        name = re.sub(r":\d+$", "", host).lower()
-        return name in self._hosts
-
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        host = headers.get("host", "")
-        if scope["type"] == "websocket":
-            origin = headers.get("origin")
-            if not self._allowed(host) or (origin is not None and urlsplit(origin).netloc != host):
-                await send({"type": "websocket.close", "code": 1008})
-                return
-            await self._app(scope, receive, send)
-            return
-
-        async def send_guarded(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                present = {key.lower() for key, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(
-                        (name.encode(), value.encode())
-                        for name, value in {**_HEADERS, "cache-control": "no-store"}.items()
-                        if name.encode() not in present
-                    ),
-                ]
-            await send(message)
-
-        if not self._allowed(host):
-            refusal = PlainTextResponse(
-                "This host name is not known here. Allow it with: stethopi serve --allow-host NAME\n", 421
-            )
-            await refusal(scope, receive, send_guarded)
-            return
-        await self._app(scope, receive, send_guarded)
-
-
 class _Static(StaticFiles):
-    async def get_response(self, path: str, scope: _Scope) -> Response:
+    async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
         response.headers["cache-control"] = "no-cache"
         return response
-
-
-def _iso(seconds: float | None) -> str | None:
-    """UTC in ISO 8601; None for unknown, or for what no calendar holds."""
-    if seconds is None:
-        return None
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 class _Pages:
@@ -196,7 +107,7 @@ class _Pages:
         for one that has not told its bundle."""
         return JSONResponse(
             {
-                "devices": [_device(row) | self._limits(row.bundle) for row in self.store.devices()],
+                "devices": [device(row) | self._limits(row.bundle) for row in self.store.devices()],
                 **self._limits(None),
             }
         )
@@ -207,7 +118,7 @@ class _Pages:
     async def listen(self, request: Request) -> Response:
         """Ask a device to send another sound to the ear; what it answers comes over /live."""
         return await self._ask(
-            request, "listen", lambda body: {"listen": decode(messages.Listen, body, _MOST_WISH_BYTES)}
+            request, "listen", lambda body: {"listen": decode(Listen, body, _MOST_WISH_BYTES)}
         )
 
     async def subject(self, request: Request) -> Response:
@@ -238,7 +149,7 @@ class _Pages:
         command = Command(uuid.uuid4().hex, name, expires_s, **wish)
         if not self.send(address, command):
             raise HTTPException(503, "the broker is away; nothing was sent")
-        return JSONResponse({"command": command.id, "expires": _iso(expires_s)}, 202)
+        return JSONResponse({"command": command.id, "expires": iso(expires_s)}, 202)
 
     def exams(self, request: Request) -> Response:
         query = request.query_params
@@ -333,7 +244,7 @@ class _Pages:
         found = self._wanted(request)
         name = str(request.path_params["site"])
         try:
-            exam = messages.read(Exam, found.exam.result)
+            exam = topics.read(Exam, found.exam.result)
             track = next((site.ecg for site in exam.sites if site.site == name), None)
             ecg = None
             if track is not None:
@@ -417,9 +328,9 @@ class _Pages:
             "fleet": exam.fleet,
             "device": exam.device,
             "status": "complete" if found.complete else "partial",
-            "received": _iso(exam.received_s),
+            "received": iso(exam.received_s),
             "cursor": f"{exam.received_s!r}_{exam.id}",
-            "started": _iso(found.started.seconds),
+            "started": iso(found.started.seconds),
             "clock_trust": exam.clock_trust,
             "clock_basis": found.started.basis,
             "label": exam.label,
@@ -429,19 +340,19 @@ class _Pages:
             "threshold": limits.get("threshold"),
             "undecided": limits.get("undecided"),
             "sites": [
-                {"site": site.site, "seconds": site.seconds, **_pieces(found, site.site)}
+                {"site": site.site, "seconds": site.seconds, **pieces(found, site.site)}
                 for site in found.sites
             ],
         }
 
     def _full(self, found: Found) -> dict[str, Any]:
         try:
-            exam = messages.read(Exam, found.exam.result)
-        except messages.BadMessage as error:
+            exam = topics.read(Exam, found.exam.result)
+        except codec.BadMessage as error:
             raise HTTPException(503, f"another version of stethopi wrote this exam: {error}") from None
         return {
-            "completed": _iso(found.exam.complete_s),
-            "finished": _iso(self.store.when(exam.fleet, exam.device, exam.finished).seconds),
+            "completed": iso(found.exam.complete_s),
+            "finished": iso(self.store.when(exam.fleet, exam.device, exam.finished).seconds),
             "clock_words": WORDS[found.started.basis],
             "software": exam.software,
             "subject": exam.subject,
@@ -459,7 +370,7 @@ class _Pages:
             "latency": to_json(exam.latency),
             "dropped": dict(exam.dropped),
             "receipts": [
-                {"sent": _iso(row.sent_s), "status": row.status, "why": row.why}
+                {"sent": iso(row.sent_s), "status": row.status, "why": row.why}
                 for row in self.store.receipts(exam.id)
             ],
             "sites": [
@@ -486,10 +397,10 @@ class _Pages:
                         }
                         for window in site.windows
                     ],
-                    **_pieces(found, site.site),
+                    **pieces(found, site.site),
                     "size": site.sound.size,
                     "sha256": site.sound.sha256,
-                    "ecg": _about_ecg(site.ecg),
+                    "ecg": about_ecg(site.ecg),
                 }
                 for site in exam.sites
             ],
@@ -509,68 +420,6 @@ class _Pages:
         return self._page(
             request, "message.html", status, title=titles.get(status, "Something went wrong"), text=text
         )
-
-
-def _pieces(found: Found, site: str) -> dict[str, Any]:
-    """How much of a site is here, its ECG included."""
-    files = [sound for sound in found.sounds if sound.site in (site, messages.ecg_name(site))]
-    return {
-        "have": sum(found.have[sound.site] for sound in files),
-        "chunks": sum(sound.chunks for sound in files),
-        "complete": all(sound.complete_s is not None for sound in files),
-    }
-
-
-def _about_ecg(track: EcgTrack | None) -> dict[str, Any] | None:
-    if track is None:
-        return None
-    return {
-        "seconds": track.samples / track.true_rate_hz,
-        "gap_seconds": sum(b - a for a, b in track.gaps) / track.true_rate_hz,
-        "reasons": track.reasons,
-        "size": track.sound.size,
-        "sha256": track.sound.sha256,
-    }
-
-
-def _device(row: DeviceRow) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "id": f"{row.fleet}/{row.device}",
-        "fleet": row.fleet,
-        "device": row.device,
-        "online": row.online,
-        "why": row.why,
-        "version": row.software,
-        "bundle": row.bundle,
-        "source": row.source,
-        "last_seen": _iso(row.seen_s),
-    }
-    health = _health(row)
-    if health is not None:
-        made |= {
-            "health_at": _iso(row.health_s),
-            "sound": health.source,
-            "sample_age_s": health.sample_age_s,
-            "lost_samples": health.lost_samples,
-            "backlog": health.backlog.exams,
-            "refused": health.backlog.refused,
-            "partials": health.partials,
-            "temperature_c": health.temperature_c,
-            "battery": health.battery,
-            "trouble": health.trouble,
-            "disk_free_mb": health.disk_free_bytes / 1e6 if health.disk_free_bytes is not None else None,
-            "shed": health.shed,
-            "listening": to_json(health.listening),
-        }
-    return made
-
-
-def _health(row: DeviceRow) -> messages.Health | None:
-    """Its last counters; None where there are none, or where another version wrote them."""
-    try:
-        return None if row.health is None else messages.read(messages.Health, row.health.encode())
-    except messages.BadMessage:
-        return None
 
 
 def create_app(
@@ -606,6 +455,6 @@ def create_app(
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(_Guard, hosts={"localhost", *hosts})],
+        middleware=[Middleware(Guard, hosts={"localhost", *hosts})],
         exception_handlers={HTTPException: pages.error, 500: pages.error},
     )

@@ -16,10 +16,10 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from device.messages import LiveEcg, LiveExam, LiveQuality, LiveWave, LiveWindow
+from device.contract.codec import to_json
+from device.contract.live import LiveEcg, LiveExam, LiveQuality, LiveWave, LiveWindow
 from device.rates import WORKING_RATE_HZ
-from device.wire import to_json
-from host.ingest import Notice
+from host.ingest.ingest import Notice
 
 __all__ = ["Hub", "page_message"]
 

@@ -238,7 +238,7 @@ def _code_of(file: Path) -> str:
             continue
         paths.add(path)
         waiting += _imported_by(path)
-    if ROOT / "device/bundle.py" in paths:
+    if ROOT / "device/inference/bundle.py" in paths:
         paths |= set((ROOT / "models/released").glob("*/bundle.json"))
     code = hashlib.sha256(f"{_MARKS} {_LEFT_OUT}".encode())
     for path in sorted(paths):

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from device import bundle as bundles
-from device.denoise import Denoiser, denoise
-from device.runtime import Interpreter, runtime_name
-from device.screen import Screener
-from device.sources.synthetic import HeartSettings, synthesise
+from device.denoise.stream import Denoiser, denoise
+from device.inference import bundle as bundles
+from device.inference.interpreter import Interpreter, runtime_name
+from device.screening.screen import Screener
+from device.settings.specs import HeartSettings
+from device.sources.synthetic import synthesise
 
 __all__ = ["compare", "record"]
 

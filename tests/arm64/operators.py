@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from device import bundle as bundles
-from device import runtime
+from device.inference import bundle as bundles
+from device.inference import interpreter as runtime
 
 __all__ = ["STEPS", "compare", "record"]
 

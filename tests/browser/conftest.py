@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from host.broker import EmbeddedBroker
-from host.serve import Host
+from host.commands.serve import Host
+from host.ingest.embedded_broker import EmbeddedBroker
 
 FLAGS = [
     "--headless",

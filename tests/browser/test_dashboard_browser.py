@@ -18,14 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device import bundle as bundles
-from device import messages as m
-from device import quality
-from device.daemon import Daemon as DeviceDaemon
-from device.settings import Settings
+from device.contract.exam import Finding
+from device.contract.live import LiveQuality, LiveWindow
+from device.contract.topics import Topic
+from device.contract.vocabulary import chunk_span
+from device.daemon.daemon import Daemon as DeviceDaemon
+from device.inference import bundle as bundles
+from device.screening import quality
+from device.settings.settings import Settings
 from device.sources.files import read_sound, write_sound
-from host.demo import Stethoscope
-from host.serve import Host
+from host.commands.demo import Stethoscope
+from host.commands.serve import Host
 from tests.browser.pages import (
     WAIT_MS,
     changes,
@@ -231,16 +234,16 @@ def test_a_live_window_has_the_colour_that_its_bundle_gives_it(host: Host, chrom
     page.get_by_text("connected", exact=True).wait_for()
     exam = make_exam().id
     for n, probability in enumerate(shown.values()):
-        window = m.LiveWindow(exam, "MV", 2000 * n, probability, 0.9, (), True)
+        window = LiveWindow(exam, "MV", 2000 * n, probability, 0.9, (), True)
         host.hub.tell({"type": "live", "device": "village/stetho-1", "message": window})
-    score = m.LiveQuality(0, 0.9 * quality.GOOD, (), -30.0, None, exam)
+    score = LiveQuality(0, 0.9 * quality.GOOD, (), -30.0, None, exam)
     host.hub.tell({"type": "live", "device": "village/stetho-1", "message": score})
     page.wait_for_function("() => document.querySelectorAll('.windows i').length === 3")
     bars = page.evaluate("[...document.querySelectorAll('.windows i')].map((each) => each.className)")
     assert bars == list(shown)
     page.locator(".meter.low").wait_for()
     page.get_by_text("poor, ").wait_for()
-    score = m.LiveQuality(2000, quality.GOOD, (), -30.0, None, exam)
+    score = LiveQuality(2000, quality.GOOD, (), -30.0, None, exam)
     host.hub.tell({"type": "live", "device": "village/stetho-1", "message": score})
     page.get_by_text("weak, ").wait_for()
     assert page.locator(".meter.low").count() == 0
@@ -256,7 +259,7 @@ def test_what_is_not_known_or_not_here_is_said(host: Host, chromium: Any) -> Non
         host.store,
         sounds,
         leave_out=1,
-        verdict=m.Finding("unsure", None, None, ("too noisy",)),
+        verdict=Finding("unsure", None, None, ("too noisy",)),
         heart_rate_bpm=None,
         bundle="0.0.1-elsewhere",
     )
@@ -276,8 +279,8 @@ def test_what_is_not_known_or_not_here_is_said(host: Host, chromium: Any) -> Non
 
     # the rest arrives: the page follows by itself
     for n in range(exam.sites[1].sound.chunks):
-        first, past = m.chunk_span(n, exam.sites[1].sound.size, exam.sites[1].sound.chunk_size)
-        where = m.Topic(exam.fleet, exam.device, "sound", exam=exam.id, site="MV", chunk=n)
+        first, past = chunk_span(n, exam.sites[1].sound.size, exam.sites[1].sound.chunk_size)
+        where = Topic(exam.fleet, exam.device, "sound", exam=exam.id, site="MV", chunk=n)
         host.store.put_chunk(where, sounds["MV"][first:past])
     host.hub.tell({"type": "stored", "exam": exam.id, "device": "village/stetho-1", "complete": True})
     page.get_by_text("complete, every sha256 fits").wait_for()

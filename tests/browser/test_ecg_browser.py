@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from device.daemon import Daemon, Models
-from device.settings import Settings
-from host.serve import Host
+from device.daemon.daemon import Daemon
+from device.daemon.models import Models
+from device.settings.settings import Settings
+from host.commands.serve import Host
 from tests.browser.pages import changes, fits, moves, new_page, painted, unnamed, until, watched
 from tests.device.fakes import META, FakeCleaner, FakeJudge
 from tests.device.leads import Through

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from deploy import install
-from device.settings import Settings
-from device.uplink import Uplink
+from device import errors
+from device.delivery.uplink import Uplink
+from device.settings.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 UNIT = ROOT / "deploy" / "systemd" / "stethopi-device.service"
@@ -113,7 +114,7 @@ def test_what_is_wrong_is_one_line(
 
 
 def test_a_command_that_fails_is_told(tmp_path: Path) -> None:
-    with pytest.raises(install.StethopiError, match=r"false: failed; mend it"):
+    with pytest.raises(errors.StethopiError, match=r"false: failed; mend it"):
         install.Step(command=("false",)).do(Path("/"))
     install.Step(command=("false",), may_fail=True).do(Path("/"))
     install.Step(command=("false",)).do(tmp_path)  # a root that is not this machine's: nothing is run
@@ -122,7 +123,7 @@ def test_a_command_that_fails_is_told(tmp_path: Path) -> None:
 def test_without_root_it_says_so() -> None:
     """As another user, who can write nothing."""
     if os.geteuid() == 0:
-        with pytest.raises(install.StethopiError, match="run it with sudo"):
+        with pytest.raises(errors.StethopiError, match="run it with sudo"):
             install.Step(Path("/proc/nothing"), "text").do(Path("/"))
         return
     run = subprocess.run([sys.executable, "-m", "deploy.install"], cwd=ROOT, capture_output=True, text=True)
@@ -158,7 +159,7 @@ def test_the_sandbox_is_tight_enough() -> None:
 
 
 def test_the_unit_waits_longer_than_the_daemon_may_take() -> None:
-    from device import daemon, service
+    from device.daemon import daemon, service
 
     said = directives()
     assert said["Type"] == ["notify"] and said["Restart"] == ["always"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import uuid
 
-from device import messages as m
+from device.contract.exam import Delay, Exam, Finding, Site, SoundFile, StageLatency, WindowRow
+from device.contract.vocabulary import Moment, chunk_count
 
 __all__ = ["make_exam", "moment"]
 
 
-def moment(at_s: float = 1000.0) -> m.Moment:
-    return m.Moment("0" * 32, at_s, 1.7e9 + at_s, "set")
+def moment(at_s: float = 1000.0) -> Moment:
+    return Moment("0" * 32, at_s, 1.7e9 + at_s, "set")
 
 
 def make_exam(
@@ -21,11 +22,11 @@ def make_exam(
     chunk_size: int = 1024,
     device: str = "stetho-1",
     windows: int = 2,
-) -> m.Exam:
+) -> Exam:
     """An exam whose sites are the keys of `sounds`; the values are the bytes of their files."""
     sounds = {"AV": b"sound" * 500} if sounds is None else sounds
     sites = tuple(
-        m.Site(
+        Site(
             site=site,
             started=moment(1000.0 + n),
             start_index=20000 * n,
@@ -37,18 +38,18 @@ def make_exam(
             heart_rate_bpm=70.0,
             clipped=((3, 9),),
             gaps=(),
-            windows=tuple(m.WindowRow(2000 * w, 0.25, 0.9, ()) for w in range(windows)),
-            sound=m.SoundFile(
+            windows=tuple(WindowRow(2000 * w, 0.25, 0.9, ()) for w in range(windows)),
+            sound=SoundFile(
                 file=f"{site}.flac",
                 size=len(content),
                 sha256=hashlib.sha256(content).hexdigest(),
                 chunk_size=chunk_size,
-                chunks=m.chunk_count(len(content), chunk_size),
+                chunks=chunk_count(len(content), chunk_size),
             ),
         )
         for n, (site, content) in enumerate(sounds.items())
     )
-    return m.Exam(
+    return Exam(
         id=exam_id or str(uuid.uuid4()),
         fleet="village",
         device=device,
@@ -60,13 +61,13 @@ def make_exam(
         started=moment(),
         finished=moment(1060.0),
         ended="complete",
-        verdict=m.Finding("normal", 0.25, 0.9, ()),
+        verdict=Finding("normal", 0.25, 0.9, ()),
         heart_rate_bpm=70.0,
         sites=sites,
-        delay=m.Delay(12.0, 8.0, 16.0, 36.0),
+        delay=Delay(12.0, 8.0, 16.0, 36.0),
         latency=(
-            m.StageLatency("denoise", 2.0, 10, 0.5, 0.9, 0),
-            m.StageLatency("classify", 250.0, 0, None, None, 0),
+            StageLatency("denoise", 2.0, 10, 0.5, 0.9, 0),
+            StageLatency("classify", 250.0, 0, None, None, 0),
         ),
         dropped={"windows": 0},
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from device.errors import SourceGone
 from device.rates import HOP, HOP_S, WINDOW, WINDOW_EVERY
-from device.screen import Window
+from device.screening.verdict import Window
 from device.sources.alsa import HwParams
 from device.sources.base import Block
 from device.sources.capture import Capture

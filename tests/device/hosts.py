@@ -1,4 +1,4 @@
-"""A small ingest for tests of the device: keeps what it hears and follows the receipts of device.messages."""
+"""A small ingest for tests of the device: keeps what it hears and follows the receipts of device.contract."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Any
 
 from paho.mqtt import client as paho
 
-from device import messages as m
+from device.contract.chunks import Receipt, check_chunk
+from device.contract.codec import encode
+from device.contract.control import Command
+from device.contract.exam import Exam, exam_hash
+from device.contract.topics import Address, Topic, host_filters, read
 from tests.wire_schemas import check_published
 
 __all__ = ["Ingest"]
@@ -26,8 +30,8 @@ class Ingest:
     ) -> None:
         self.answer = answer
         self.loses = loses or set()
-        self.heard: list[m.Topic] = []
-        self.payloads: list[tuple[m.Topic, bytes]] = []
+        self.heard: list[Topic] = []
+        self.payloads: list[tuple[Topic, bytes]] = []
         self.wrong: list[str] = []
         self.stored: dict[str, dict[str, bytes]] = {}
         self.results: dict[str, bytes] = {}
@@ -36,7 +40,7 @@ class Ingest:
         self.client = paho.Client(
             paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTProtocolVersion.MQTTv311
         )
-        self.client.on_connect = lambda c, *_: c.subscribe(m.host_filters())
+        self.client.on_connect = lambda c, *_: c.subscribe(host_filters())
         self.client.on_subscribe = lambda *_: self._ready.set()
         self.client.on_message = self._on_message
         self.client.reconnect_delay_set(1, 1)
@@ -58,7 +62,7 @@ class Ingest:
         """The last payload of a kind, read; None when none was heard."""
         for topic, payload in reversed(self.payloads):
             if topic.kind == kind and topic.payload_type is not None:
-                return m.read(topic.payload_type, payload)
+                return read(topic.payload_type, payload)
         return None
 
     def online(self) -> bool:
@@ -68,11 +72,11 @@ class Ingest:
         state = self.last("state")
         return state is not None and state.online
 
-    def command(self, address: m.Address, command: m.Command, retain: bool = False) -> None:
-        self.client.publish(address.command, m.encode(command), qos=1, retain=retain)
+    def command(self, address: Address, command: Command, retain: bool = False) -> None:
+        self.client.publish(address.command, encode(command), qos=1, retain=retain)
 
-    def send_receipt(self, address: m.Address, receipt: m.Receipt) -> None:
-        payload = m.encode(receipt)
+    def send_receipt(self, address: Address, receipt: Receipt) -> None:
+        payload = encode(receipt)
         check_published(address.receipt, payload)
         self.client.publish(address.receipt, payload, qos=1)
 
@@ -97,18 +101,18 @@ class Ingest:
         except Exception as error:
             self.wrong.append(f"{message.topic}: {error!r}")
 
-    def _judge(self, topic: m.Topic, asked: bool) -> None:
+    def _judge(self, topic: Topic, asked: bool) -> None:
         if topic.exam not in self.results or self.answer == "silent":
             return
         result = self.results[topic.exam]
-        exam = m.read(m.Exam, result)
-        digest = m.exam_hash(result)
+        exam = read(Exam, result)
+        digest = exam_hash(result)
         missing: dict[str, tuple[list[int], int]] = {}
         sounds = {}
         for site in exam.sites:
             chunks = self._chunks.get((exam.id, site.site), {})
             for n, payload in chunks.items():
-                m.check_chunk(site.sound, n, payload)
+                check_chunk(site.sound, n, payload)
             lacking = [n for n in range(site.sound.chunks) if n not in chunks]
             if lacking:
                 missing[site.site] = (lacking, site.sound.chunks)
@@ -117,11 +121,11 @@ class Ingest:
                 assert hashlib.sha256(sounds[site.site]).hexdigest() == site.sound.sha256
         if missing:
             if asked:
-                self.send_receipt(topic.address, m.Receipt.of_missing(exam.id, digest, missing))
+                self.send_receipt(topic.address, Receipt.of_missing(exam.id, digest, missing))
             return
         if self.answer == "refuse":
-            self.send_receipt(topic.address, m.Receipt.of_refused(exam.id, digest, "the store is read-only"))
+            self.send_receipt(topic.address, Receipt.of_refused(exam.id, digest, "the store is read-only"))
             return
         self.stored[exam.id] = sounds
         wrong = self.answer == "wrong hash"
-        self.send_receipt(topic.address, m.Receipt.of_stored(exam.id, "0" * 64 if wrong else digest))
+        self.send_receipt(topic.address, Receipt.of_stored(exam.id, "0" * 64 if wrong else digest))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from device.sources.ecg import SyntheticEcg, SyntheticLead
+from device.ecg.replay import SyntheticEcg
+from device.settings.specs import SyntheticLead
 from device.timing import StageTimer
 
 __all__ = ["Through", "beating", "write_record"]

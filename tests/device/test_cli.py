@@ -16,13 +16,15 @@ from typing import Any
 
 import pytest
 
-from device import bench, doctor, messages
+from device.checks import bench, doctor
 from device.cli import build_parser, main
-from device.daemon import load_models
-from device.outbox import Outbox
-from device.settings import Settings
+from device.contract.codec import from_json
+from device.contract.exam import Exam
+from device.contract.topics import read
+from device.daemon.models import load_models
+from device.settings.settings import Settings
 from device.sources.files import read_sound
-from device.wire import from_json
+from device.storage.outbox import Outbox
 from tests.brokers import Mosquitto, free_port
 from tests.device.exams import make_exam
 from tests.device.hosts import Ingest
@@ -60,11 +62,11 @@ def config(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def parcels(folder: Path) -> list[tuple[messages.Exam, dict[str, Path]]]:
+def parcels(folder: Path) -> list[tuple[Exam, dict[str, Path]]]:
     box = Outbox(folder / "state" / "outbox")
     found = []
     while (parcel := box.claim()) is not None:
-        found.append((messages.read(messages.Exam, parcel.result), {s.site: s.path for s in parcel.sounds}))
+        found.append((read(Exam, parcel.result), {s.site: s.path for s in parcel.sounds}))
     box.close()
     return found
 
@@ -87,7 +89,7 @@ def test_one_exam_of_a_real_recording(
     ]
     assert main([*arguments, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    exam = from_json(messages.Exam, said["exam"])
+    exam = from_json(Exam, said["exam"])
     assert said["delivered"] is False
     assert [site.site for site in exam.sites] == ["PV"]
     whole = read_sound(murmur_recording)
@@ -248,7 +250,8 @@ def test_doctor_says_what_to_delete_on_a_full_card(
 
 
 def test_doctor_says_when_the_machine_computes_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
-    from device import denoise, screen
+    from device.denoise import stream as denoise
+    from device.screening import screen
 
     monkeypatch.setattr(denoise, "vector_difference_db", lambda bundle, name="denoiser": 12.0)
     real = screen.Int8Network.__call__

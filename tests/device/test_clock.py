@@ -90,7 +90,7 @@ def test_a_stamp_is_plain_json() -> None:
 
 
 def test_the_trust_is_spelt_as_on_the_wire() -> None:
-    from device.messages import CLOCK_TRUST
+    from device.contract.vocabulary import CLOCK_TRUST
 
     assert tuple(CLOCK_TRUST) == tuple(trust.value for trust in ClockTrust)
 

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from device import messages as m
-from host.store import Store
+from device.contract.codec import encode
+from device.contract.exam import Exam
+from device.contract.topics import Topic
+from device.contract.vocabulary import chunk_span
+from host.store.store import Store
 from tests.device.exams import make_exam
 
 __all__ = ["SOUNDS", "beats", "chunks", "flac", "put", "topic"]
@@ -18,16 +21,16 @@ __all__ = ["SOUNDS", "beats", "chunks", "flac", "put", "topic"]
 SOUNDS = {"AV": bytes(range(256)) * 20, "MV": b"heart" * 500}
 
 
-def topic(exam: m.Exam, site: str | None = None, n: int | None = None) -> m.Topic:
+def topic(exam: Exam, site: str | None = None, n: int | None = None) -> Topic:
     kind = "result" if site is None else "sound"
-    return m.Topic(exam.fleet, exam.device, kind, exam=exam.id, site=site, chunk=n)
+    return Topic(exam.fleet, exam.device, kind, exam=exam.id, site=site, chunk=n)
 
 
-def chunks(exam: m.Exam, sounds: dict[str, bytes] = SOUNDS) -> list[tuple[m.Topic, bytes]]:
+def chunks(exam: Exam, sounds: dict[str, bytes] = SOUNDS) -> list[tuple[Topic, bytes]]:
     found = []
     for site in exam.sites:
         for n in range(site.sound.chunks):
-            first, past = m.chunk_span(n, site.sound.size, site.sound.chunk_size)
+            first, past = chunk_span(n, site.sound.size, site.sound.chunk_size)
             found.append((topic(exam, site.site, n), sounds[site.site][first:past]))
     return found
 
@@ -46,9 +49,9 @@ def beats(seconds: float = 6.0, seed: int = 1) -> np.ndarray:
     return (0.2 * thumps + noise).astype(np.float32)
 
 
-def put(store: Store, sounds: dict[str, bytes], *, leave_out: int = 0, **changes: Any) -> m.Exam:
+def put(store: Store, sounds: dict[str, bytes], *, leave_out: int = 0, **changes: Any) -> Exam:
     exam = replace(make_exam(sounds), **changes)
-    store.put_result(topic(exam), m.encode(exam))
+    store.put_result(topic(exam), encode(exam))
     pieces = chunks(exam, sounds)
     for where, data in pieces[: len(pieces) - leave_out]:
         store.put_chunk(where, data)

@@ -11,8 +11,8 @@ def test_shapes_and_budget_of_the_released_recipe() -> None:
     import torch
 
     from models.classifier import OUTPUTS, STATES, Classifier
-    from training.classifier import load_recipe
-    from training.export import count_macs
+    from training.export.export import count_macs
+    from training.screening.recipe import load_recipe
 
     net = Classifier(load_recipe(None).channels).eval()
     x = torch.randn(3, 1, 32, 248)

@@ -14,11 +14,11 @@ SMALL = {"front": 8, "trunk": 16, "spectrum_width": 8, "head": 12, "dilations": 
 def net():  # type: ignore[no-untyped-def]
     import torch
 
-    from models.denoiser import BANDS, TIMES, Denoiser, Shape
+    from models.denoiser import BANDS, TIMES, DenoiserNet, Shape
 
     torch.set_num_threads(1)
     torch.manual_seed(4)
-    return Denoiser(Shape(**SMALL, shares=BANDS + TIMES)).eval()  # type: ignore[arg-type]
+    return DenoiserNet(Shape(**SMALL, shares=BANDS + TIMES)).eval()  # type: ignore[arg-type]
 
 
 def test_streaming_equals_whole(net) -> None:  # type: ignore[no-untyped-def]
@@ -54,11 +54,11 @@ def test_removing_all_leaves_nothing_and_removing_nothing_leaves_all(frame: int)
     import torch
 
     from models.denoiser import TIMES, tables
-    from training.denoiser import Removal
+    from training.denoise.apply import MaskLayer
 
     coefficients = tables(frame)
     bands = coefficients["spread"].shape[1]
-    removal = Removal(coefficients)
+    removal = MaskLayer(coefficients)
     x = torch.randn(2, 16 * 50)
     keep, take = torch.zeros(2, bands + TIMES, 1, 50), torch.zeros(2, bands + TIMES, 1, 50)
     take[:, :bands] = 1.0
@@ -72,28 +72,28 @@ def test_the_float_net_on_a_whole_sound_is_aligned(net) -> None:  # type: ignore
     import torch
 
     from models.denoiser import tables
-    from training.denoiser import Removal, denoise_whole
+    from training.denoise.apply import MaskLayer, denoise_whole
 
     coefficients = tables()
     x = np.random.default_rng(0).standard_normal(1001).astype(np.float32)
     with torch.no_grad():
         net.shares.bias.fill_(-50.0)
         net.shares.weight.zero_()
-    assert np.array_equal(denoise_whole(net, Removal(coefficients), coefficients, x), x)
+    assert np.array_equal(denoise_whole(net, MaskLayer(coefficients), coefficients, x), x)
 
 
 def test_a_pruned_net_can_be_rebuilt_and_streams(net) -> None:  # type: ignore[no-untyped-def]
     import torch
 
-    from models.denoiser import Denoiser
-    from training.prune import prune
+    from models.denoiser import DenoiserNet
+    from training.export.prune import prune
 
     def examples():  # type: ignore[no-untyped-def]
         return tuple(net.examples().values())
 
     report = prune(net, examples(), 0.5, keep=[net.shares], round_to=2, renew=examples)
     assert report["after"]["macs"] < 0.5 * report["before"]["macs"]
-    again = Denoiser.from_layout(net.layout()).eval()
+    again = DenoiserNet.from_layout(net.layout()).eval()
     again.load_state_dict(net.state_dict())
     inputs = tuple(torch.randn_like(v) for v in net.examples().values())
     assert [v.shape for v in again.examples().values()] == [v.shape for v in inputs]
@@ -105,16 +105,16 @@ def test_a_pruned_net_can_be_rebuilt_and_streams(net) -> None:  # type: ignore[n
 def test_equalising_changes_no_answer_and_evens_the_ranges(net) -> None:  # type: ignore[no-untyped-def]
     import torch
 
-    from device.denoise import hear
+    from device.denoise.front_end import analyse
     from models.denoiser import tables
-    from training.denoiser import equalise
+    from training.denoise.int8 import equalise
 
     with torch.no_grad():
         net.mix.weight[3] *= 20.0  # one loud channel
         net.mix.bias[3] = 1.0
     window = tables()["window"]
     sounds = np.random.default_rng(0).standard_normal((3, 3200)).astype(np.float32)
-    wave, spectrum = (torch.from_numpy(v)[:, :, None] for v in hear(sounds, window))
+    wave, spectrum = (torch.from_numpy(v)[:, :, None] for v in analyse(sounds, window))
 
     def answer_and_spread():  # type: ignore[no-untyped-def]
         heard = []
@@ -138,8 +138,8 @@ def test_what_brings_nothing_is_pruned_first(net) -> None:  # type: ignore[no-un
     import torch
 
     from models.denoiser import tables
-    from training.denoiser import contributions
-    from training.prune import prune
+    from training.denoise.prune import contributions
+    from training.export.prune import prune
 
     dead = [1, 4, 6, 7]
     with torch.no_grad():

@@ -16,7 +16,7 @@ def test_sizes_are_those_published() -> None:
 
     from models.lu_net import LUNet
     from models.unet_classic import UNetClassic
-    from training.rivals import mac_per_s
+    from training.denoise.baselines import mac_per_s
 
     torch.manual_seed(0)
     classic, lu = UNetClassic(), LUNet()
@@ -41,14 +41,15 @@ def test_the_classic_net_answers_with_as_many_samples(length: int) -> None:
 def test_what_a_sample_hears_of_the_classic_net_is_about_a_millisecond() -> None:
     import torch
 
-    from models.unet_classic import RATE_HZ, UNetClassic
+    from device.denoise.baseline import CLASSIC_RATE_HZ
+    from models.unet_classic import UNetClassic
 
     torch.manual_seed(1)
     net = UNetClassic()
     x = torch.randn(1, 1, 1, 401, requires_grad=True)
     net(x)[0, 0, 0, 200].backward()
     heard = np.flatnonzero(x.grad[0, 0, 0].numpy())
-    assert 0.5 < 1000 * (heard[-1] - heard[0] + 1) / RATE_HZ < 1.5
+    assert 0.5 < 1000 * (heard[-1] - heard[0] + 1) / CLASSIC_RATE_HZ < 1.5
 
 
 def test_the_lu_net_looks_ahead() -> None:
@@ -68,15 +69,16 @@ def test_the_lu_net_looks_ahead() -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Training on drawn hearts in place of the data."""
-    from training import rivals
-    from training.mixing import NoisePool, Reference, drawn_heart
+    from training.data import mixing
+    from training.data.mixing import NoisePool, Reference, drawn_heart
+    from training.denoise import baselines as rivals
 
     refs = []
     for k in range(3):
         x, spans = drawn_heart(np.random.default_rng(k), 14_000)
         refs.append(Reference(f"r{k}", "a", f"g{k}", False, x, tuple(spans)))
     monkeypatch.setattr(rivals, "references", lambda *_a, **_k: refs)
-    monkeypatch.setattr(rivals.NoisePool, "load", classmethod(lambda _cls, *_a, **_k: NoisePool({})))
+    monkeypatch.setattr(mixing.NoisePool, "load", classmethod(lambda _cls, *_a, **_k: NoisePool({})))
     monkeypatch.setattr(rivals.data_room, "data_hashes", lambda _data: {})
 
     class Nothing:
@@ -93,12 +95,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_training_that_was_broken_off_ends_the_same(tmp_path: Path, small: dict[str, Any]) -> None:
     import torch
 
-    from training.rivals import load_rival, train_rival
+    from training.denoise.baselines import load_baseline, train_baseline
 
     recipe = {**small, "net": {"widths": [2, 4, 4]}}
     recipe["train"] = recipe["train"] | {"steps": 4, "warm_up": 1}
     one, two = tmp_path / "one", tmp_path / "two"
-    train_rival("lu-net", recipe, tmp_path, one, tmp_path)
+    train_baseline("lu-net", recipe, tmp_path, one, tmp_path)
     real, calls = torch.optim.Adam.step, []
 
     def stops(self: Any, *a: Any, **k: Any) -> Any:
@@ -110,9 +112,9 @@ def test_training_that_was_broken_off_ends_the_same(tmp_path: Path, small: dict[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.Adam, "step", stops)
         with pytest.raises(KeyboardInterrupt):
-            train_rival("lu-net", recipe, tmp_path, two, tmp_path)
-    train_rival("lu-net", recipe, tmp_path, two, tmp_path, resume=True)
-    (a, _), (b, kept) = (load_rival(p / "lu-net.pt") for p in (one, two))
+            train_baseline("lu-net", recipe, tmp_path, two, tmp_path)
+    train_baseline("lu-net", recipe, tmp_path, two, tmp_path, resume=True)
+    (a, _), (b, kept) = (load_baseline(p / "lu-net.pt") for p in (one, two))
     assert kept["step"] == 4
     for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
         assert torch.equal(x, y)
@@ -120,14 +122,14 @@ def test_training_that_was_broken_off_ends_the_same(tmp_path: Path, small: dict[
 
 def test_windows_too_long_for_the_mixtures_are_told(tmp_path: Path, small: dict[str, Any]) -> None:
     from device.errors import BadInput
-    from training.rivals import load_rival, train_rival
+    from training.denoise.baselines import load_baseline, train_baseline
 
     with pytest.raises(BadInput, match=r"\[mix\] samples = 2000: too few for a window of 5 s; set 10000"):
-        train_rival("unet-classic", small, tmp_path, tmp_path, tmp_path)
+        train_baseline("unet-classic", small, tmp_path, tmp_path, tmp_path)
     with pytest.raises(BadInput, match="no such network; there are unet-classic, lu-net"):
-        train_rival("unet", small, tmp_path, tmp_path, tmp_path)
+        train_baseline("unet", small, tmp_path, tmp_path, tmp_path)
     with pytest.raises(BadInput, match="stethopi train denoiser --model lu-net"):
-        load_rival(tmp_path / "lu-net.pt")
+        load_baseline(tmp_path / "lu-net.pt")
 
 
 def test_the_classic_net_becomes_int8_tflite_of_its_window(
@@ -137,18 +139,18 @@ def test_the_classic_net_becomes_int8_tflite_of_its_window(
 
     import torch
 
-    from device.windowed import WindowedFile, in_windows
-    from training import rivals
+    from device.denoise.baseline import WindowedFile, in_windows
+    from training.denoise import baselines as rivals
 
     # the same graph with a window that is quick to convert; odd halves, so that lengths must be matched
     short = dataclasses.replace(rivals.RIVALS["unet-classic"], window=1106, overlap=110)
     monkeypatch.setitem(rivals.RIVALS, "unet-classic", short)
     recipe = {**small, "net": {"widths": [4, 6, 8]}, "export": {"windows": 8, "least_db": 10.0}}
     recipe["train"] = recipe["train"] | {"steps": 2, "warm_up": 1}
-    path = rivals.train_rival("unet-classic", recipe, tmp_path, tmp_path, tmp_path)
+    path = rivals.train_baseline("unet-classic", recipe, tmp_path, tmp_path, tmp_path)
     about = rivals.export_classic(recipe, path, tmp_path, tmp_path, tmp_path / "out")
     assert about["export"]["operators"]["int8"].get("TRANSPOSE", 0) == 0
-    net, _ = rivals.load_rival(path)
+    net, _ = rivals.load_baseline(path)
     x = np.sin(np.arange(1106) / 20).astype(np.float32)
     with torch.no_grad():
         want = net(short.shaped(x[None])).numpy().reshape(-1)

@@ -23,8 +23,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from device import messages
-from device.outbox import Outbox
+from device.contract.exam import Exam, exam_hash
+from device.contract.topics import read
+from device.storage.outbox import Outbox
 from tests.device.exams import make_exam
 from tests.power.disk import Disk, Event, Tree, read_events, write_tree
 
@@ -100,8 +101,8 @@ def _check(folder: Path, tree: Tree, recorded: Recorded, before: int, try_put: b
         found = {}
         while (parcel := box.claim()) is not None:
             found[parcel.id] = parcel.sha256
-            assert messages.exam_hash(parcel.result) == parcel.sha256
-            exam = messages.read(messages.Exam, parcel.result)
+            assert exam_hash(parcel.result) == parcel.sha256
+            exam = read(Exam, parcel.result)
             assert [site.site for site in exam.sites] == [sound.site for sound in parcel.sounds]
             for sound in parcel.sounds:
                 content = sound.path.read_bytes()

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from device import messages
-from device.outbox import Outbox
-from device.recording import Recorder
+from device.contract.exam import Exam
+from device.storage.outbox import Outbox
+from device.storage.recorder import Recorder
 from tests.device.exams import make_exam
 
 __all__ = ["main"]
 
 
-def _exam(box: Outbox, sites: list[str], seed: int) -> tuple[messages.Exam, dict[str, Path]]:
+def _exam(box: Outbox, sites: list[str], seed: int) -> tuple[Exam, dict[str, Path]]:
     """Record some sites as the examiner does; the exam that names them."""
     chance = np.random.default_rng(seed)
     exam_id = f"{seed:08x}-0000-4000-8000-000000000000"

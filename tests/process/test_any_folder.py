@@ -115,7 +115,7 @@ def test_the_demo_starts_the_installed_stethoscope(programs: Path, folder: Path,
 
 
 def test_the_bench_measures_what_is_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from device import bench
+    from device.checks import bench
 
     monkeypatch.chdir(folder)
     assert bench._import_s("device.errors") > 0.0

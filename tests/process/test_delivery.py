@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from device import messages as m
+from device.contract.vocabulary import LABELS
 from tests.brokers import Mosquitto, free_port
 from tests.process.programs import Daemon, Serve, arrived_whole, ended
 from tests.waiting import until
@@ -42,7 +42,7 @@ def test_a_recording_arrives_once_and_whole(
         daemon.start()
         exam = arrived_whole(serve, murmur_recording)
         full = serve.get(f"/api/exams/{exam}")
-        assert full["label"] in m.LABELS and full["sites"][0]["windows"]
+        assert full["label"] in LABELS and full["sites"][0]["windows"]
         assert full["sites"][0]["ended"] == "sound ended"
         # the receipt reached the device: it has nothing left to do and ends by itself
         assert daemon.process is not None and daemon.process.wait(timeout=60) == 0

@@ -15,10 +15,11 @@ import threading
 import time
 from pathlib import Path
 
-from device.daemon import Daemon, resident_bytes
+from device.daemon.daemon import Daemon
+from device.daemon.health import resident_bytes
+from device.delivery.uplink import Pace
 from device.rates import WORKING_RATE_HZ
-from device.settings import Settings
-from device.uplink import Pace
+from device.settings.settings import Settings
 
 __all__ = ["main"]
 

@@ -9,9 +9,21 @@ from pathlib import Path
 import pytest
 
 MODULES = (
-    *("device.features", "device.frontends", "device.mel", "device.presets", "device.quality"),
-    *("device.screen", "models.ecg", "models.ecg_rivals", "training.benchmark_ecg", "training.classical"),
-    *("training.data", "training.ecg", "training.metrics", "training.mixing"),
+    *(
+        "device.screening.features",
+        "device.screening.baseline_features",
+        "device.dsp.mel",
+        "device.listening.presets",
+        "device.screening.quality",
+    ),
+    *(
+        "device.screening.screen",
+        "models.ecg",
+        "models.ecg_rivals",
+        "training.benchmarks.ecg",
+        "training.denoise.classical",
+    ),
+    *("training.data.recordings", "training.ecg.train", "training.metrics.denoising", "training.data.mixing"),
 )
 
 

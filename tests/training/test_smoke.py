@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device import bundle
+from device.inference import bundle
 from tests.training import folders
 from tests.training.ecg_folders import ecg_folder
 
@@ -36,7 +36,7 @@ def test_train_all_goes_the_whole_way_and_then_skips(
     assert run(*every) == 0
     made = bundle.load(tmp_path / "released" / "0.0.1")
     assert set(made.models) == {"denoiser", "classifier", "ecg"}
-    from device.screen import screen_recording
+    from device.screening.screen import screen_recording
 
     sound = np.random.default_rng(0).standard_normal(12_000).astype(np.float32) * 0.1
     assert len(screen_recording(sound, made.model("classifier")).windows) == 2
@@ -66,11 +66,13 @@ def test_train_all_goes_the_whole_way_and_then_skips(
 def test_training_can_be_repeated_and_resumed_exactly(data: Path, tmp_path: Path) -> None:
     import torch
 
-    from training import classifier
+    from training.screening import corpus as screening_corpus
+    from training.screening import recipe as screening_recipe
+    from training.screening import train as classifier
 
-    corpus = classifier.Corpus(data, tmp_path / "cache")
+    corpus = screening_corpus.Corpus(data, tmp_path / "cache")
     small = {"steps": 12, "batch": 4, "channels": (8, 8, 8, 8, 8, 8, 8)}
-    recipe = classifier.load_recipe(None, **small)
+    recipe = screening_recipe.load_recipe(None, **small)
 
     def weights(net: torch.nn.Module) -> list[torch.Tensor]:
         return list(net.state_dict().values())
@@ -97,5 +99,5 @@ def test_training_can_be_repeated_and_resumed_exactly(data: Path, tmp_path: Path
     assert curves[0].count("loss") == curves[1].count("loss") == 2
     assert all(torch.equal(a, b) for a, b in zip(weights(once), weights(resumed), strict=True))
 
-    other = classifier.train(corpus, classifier.load_recipe(None, **small, seed=2))
+    other = classifier.train(corpus, screening_recipe.load_recipe(None, **small, seed=2))
     assert not all(torch.equal(a, b) for a, b in zip(weights(once), weights(other), strict=True))

@@ -1,0 +1,1 @@
+"""What this machine can do, and what it costs: doctor, sound check, bench, instruction count."""

@@ -1,0 +1,1 @@
+"""Noisy sound to clean sound: front end, mask, and the streaming step around the network."""

@@ -1,0 +1,101 @@
+"""Band powers on a mel scale, the one front end in NumPy of every network that looks at a spectrum.
+
+A `MelGrid` says which frames and which bands; `MelFrames` gives them of a stream, `frames_of` of a whole
+sound, with the same bits. device.screening.features builds the released network's input on it,
+device.screening.baseline_features those of the networks that are compared with it; training calls both.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from device.rates import WORKING_RATE_HZ
+
+__all__ = ["MelFrames", "MelGrid", "frames_of"]
+
+
+def _mel(hz: np.ndarray | float) -> np.ndarray | float:
+    """Mel of a frequency; O'Shaughnessy 1987, as in HTK."""
+    return 2595.0 * np.log10(1.0 + np.asarray(hz) / 700.0)
+
+
+@dataclass(frozen=True)
+class MelGrid:
+    """Frame k covers the samples from `hop` · k to `hop` · k + `frame` since the start, at 2 kHz."""
+
+    frame: int
+    hop: int
+    fft: int
+    """Length of the transform; the frame is filled up with zeros."""
+    bands: int
+    lowest_hz: float
+    highest_hz: float
+    unit: int = 10
+    """Frames computed at once. Always the same number, so that any chopping of the sound gives equal bits."""
+
+    def frames(self, samples: int) -> int:
+        """Whole frames in so many samples."""
+        return max(0, (samples - self.frame) // self.hop + 1)
+
+    @functools.cached_property
+    def filters(self) -> np.ndarray:
+        """Triangular filters, float64 (fft // 2 + 1, bands), each of unit sum, evenly spaced in mel."""
+        edges_mel = np.linspace(_mel(self.lowest_hz), _mel(self.highest_hz), self.bands + 2)
+        edges = 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
+        frequencies = np.fft.rfftfreq(self.fft, 1.0 / WORKING_RATE_HZ)[:, None]
+        low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+        rise = (frequencies - low) / (middle - low)
+        fall = (high - frequencies) / (high - middle)
+        filters = np.maximum(0.0, np.minimum(rise, fall))
+        return np.asarray(filters / filters.sum(axis=0))
+
+    @functools.cached_property
+    def _taper(self) -> np.ndarray:
+        return np.hanning(self.frame + 2)[1:-1]
+
+    @property
+    def unit_samples(self) -> int:
+        return (self.unit - 1) * self.hop + self.frame
+
+    def power(self, samples: np.ndarray) -> np.ndarray:
+        """Band powers of one unit: float32 (unit_samples,) → float32 (unit, bands)."""
+        frames = np.lib.stride_tricks.sliding_window_view(samples, self.frame)[:: self.hop] * self._taper
+        spectrum = np.fft.rfft(frames, self.fft)
+        return ((spectrum.real**2 + spectrum.imag**2) @ self.filters).astype(np.float32)
+
+
+class MelFrames:
+    """Streaming band powers."""
+
+    def __init__(self, grid: MelGrid) -> None:
+        self.grid = grid
+        self._waiting = np.zeros(0, np.float32)
+
+    def process(self, x: np.ndarray) -> np.ndarray:
+        """Take samples at 2 kHz, shape (n,), any n; give the frames that became ready, float32 (m, bands)."""
+        grid = self.grid
+        self._waiting = np.concatenate([self._waiting, np.asarray(x, np.float32)])
+        ready = []
+        start = 0
+        while len(self._waiting) - start >= grid.unit_samples:
+            ready.append(grid.power(self._waiting[start : start + grid.unit_samples]))
+            start += grid.unit * grid.hop
+        self._waiting = self._waiting[start:]
+        return np.concatenate(ready) if ready else np.zeros((0, grid.bands), np.float32)
+
+    def flush(self) -> np.ndarray:
+        """The whole frames that remain when the sound has ended, float32 (m, bands). No cut one."""
+        whole = self.grid.frames(len(self._waiting))
+        padded = np.zeros(self.grid.unit_samples, np.float32)
+        padded[: len(self._waiting)] = self._waiting[: self.grid.unit_samples]
+        self._waiting = np.zeros(0, np.float32)
+        return self.grid.power(padded)[:whole]
+
+
+def frames_of(x: np.ndarray, grid: MelGrid) -> np.ndarray:
+    """Band powers of a whole recording, float32 (m, bands); the same bits as `MelFrames` gives."""
+    stream = MelFrames(grid)
+    return np.concatenate([stream.process(x), stream.flush()])

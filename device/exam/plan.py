@@ -1,0 +1,66 @@
+"""What an exam is to hear, and in which phase it is."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from device.contract.vocabulary import SITES
+from device.errors import BadInput
+from device.rates import WORKING_RATE_HZ
+
+__all__ = ["Phase", "Plan"]
+
+
+class Phase(enum.Enum):
+    """Where an exam stands."""
+
+    IDLE = "idle"
+    RECORDING = "recording"
+    SETTLING = "settling"
+    """The site's sound is over; its last windows are still being judged."""
+    BETWEEN = "between"
+    """Waiting for the next site to begin."""
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an exam is to hear. BadInput for a plan that cannot be."""
+
+    sites: tuple[str, ...] = ("AV", "PV", "TV", "MV")
+    min_s: float = 10.0
+    max_s: float = 60.0
+    good_windows: int = 8
+    """Windows that must pass quality before a site has been heard well enough."""
+
+    def __post_init__(self) -> None:
+        if not self.sites or len(self.sites) > 16:
+            raise BadInput(f"exam: {len(self.sites)} sites; give 1 to 16 of {', '.join(SITES)}")
+        for site in self.sites:
+            if site not in SITES:
+                raise BadInput(f"exam: site {site}: none of {', '.join(SITES)}")
+        if not 0 < self.min_s <= self.max_s:
+            raise BadInput(f"exam: min_s {self.min_s:g} and max_s {self.max_s:g}: must rise, from above 0")
+
+    @property
+    def min_samples(self) -> int:
+        return round(self.min_s * WORKING_RATE_HZ)
+
+    @property
+    def max_samples(self) -> int:
+        return round(self.max_s * WORKING_RATE_HZ)
+
+    @property
+    def most_bytes(self) -> int:
+        """What its recordings may need on disk: FLAC of 24 bit takes less than 3 bytes a sample, and one site
+        lies there twice while its file is written.
+        """
+        return 3 * (len(self.sites) + 1) * self.max_samples
+
+    def name(self, position: int) -> str:
+        """Name of a site in the exam: its code, with `-2` and so on when it comes again."""
+        code = self.sites[position]
+        times = self.sites[: position + 1].count(code)
+        return code if times == 1 else f"{code}-{times}"

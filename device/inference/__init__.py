@@ -1,0 +1,1 @@
+"""The released bundle and the interpreter that runs its networks."""

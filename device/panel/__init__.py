@@ -1,0 +1,1 @@
+"""Hand and lamp: button, light, keypad, and what a press does."""

@@ -1,0 +1,1 @@
+"""What the sound means: mel features, quality, classifier, verdict and heart rate."""

@@ -1,0 +1,1 @@
+"""What a person may set: one TOML file, its sections, and words that name a source."""

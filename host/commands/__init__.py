@@ -1,0 +1,1 @@
+"""What `stethopi` can be asked to do: serve, demo, doctor, subjects."""

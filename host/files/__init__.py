@@ -1,0 +1,1 @@
+"""Recordings and folders of them through the device's stages, and their plots."""

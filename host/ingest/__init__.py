@@ -1,0 +1,1 @@
+"""From the broker into the store; also the broker that needs no installation."""

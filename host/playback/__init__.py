@@ -1,0 +1,1 @@
+"""Sounds as pages and exports ask for them."""

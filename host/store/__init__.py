@@ -1,0 +1,1 @@
+"""Exams at rest: tables, the database, arrivals, and the clocks of devices."""

@@ -1,0 +1,54 @@
+"""Recipes: what is wrong with one is named, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from device.errors import BadInput
+from training.core.recipe import FOLDER, find, read, settings, shipped
+
+
+@dataclass(frozen=True)
+class Sizes:
+    width: int = 3
+    steps: tuple[int, ...] = (1, 2)
+
+
+def test_every_shipped_recipe_is_found_by_name_and_reads() -> None:
+    names = [p.stem for p in FOLDER.glob("*.toml")]
+    assert {"denoiser", "ecg", "classifier", "smoke"} <= set(names)
+    for name in names:
+        assert read(find(name, "denoiser"))
+    assert find(None, "ecg") == shipped("ecg")
+
+
+def test_a_file_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.toml").write_text("a = 1")
+    assert read(find("own.toml", "ecg")) == {"a": 1}
+
+
+@pytest.mark.parametrize("ask", [lambda p: read(p), lambda p: find(str(p), "ecg")])
+def test_a_missing_recipe_names_those_that_ship(ask: object, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"none.toml: no such recipe; .*classifier.*denoiser.*ecg") as told:
+        ask(tmp_path / "none.toml")  # type: ignore[operator]
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(("content", "named"), [(b"a = = 1", "not TOML"), (b"\xff\xfe", "not UTF-8")])
+def test_what_is_no_recipe_is_said(content: bytes, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=named):
+        read(path)
+    with pytest.raises(BadInput, match="cannot be read"):
+        read(tmp_path)
+
+
+def test_settings_take_lists_and_name_a_wrong_key() -> None:
+    assert settings(Sizes, {"steps": [4, 5]}, "sizes") == Sizes(3, (4, 5))
+    with pytest.raises(BadInput, match=r"\[sizes\] widht: no such key; there are steps, width"):
+        settings(Sizes, {"widht": 3}, "sizes")

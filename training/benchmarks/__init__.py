@@ -1,0 +1,1 @@
+"""Measures; writes docs/results."""

@@ -1,0 +1,1 @@
+"""Recordings, noise and ECG as trainings read them."""

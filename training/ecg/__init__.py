@@ -1,0 +1,1 @@
+"""How the ECG denoiser comes to be; baselines beside it."""

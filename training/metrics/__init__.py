@@ -1,0 +1,1 @@
+"""The figures themselves: decibels, areas under curves, intervals."""

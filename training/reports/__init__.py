@@ -1,0 +1,1 @@
+"""Tables, cards and plots from docs/results; measures nothing."""

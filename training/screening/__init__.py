@@ -1,0 +1,3 @@
+"""How the screening network comes to be: corpus, augmentation, training, operating point, export; baselines
+beside it.
+"""
