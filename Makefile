@@ -60,10 +60,11 @@ test-arm64: $(VENV)/.dev  ## the device's tests and every step of its models on 
 soak: $(VENV)/.dev  ## eight hours of sound, exam after exam, while the broker goes and comes (most of an hour)
 	nice -n 10 $(BIN)/python -m tests.soak.run --write docs/results/soak.json
 
-lint: $(VENV)/.dev  ## ruff and mypy
+lint: $(VENV)/.dev  ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 train: $(TRAIN)/.train  ## train, prune, export and release the models (hours; DATA=folder)
 	$(TRAIN)/bin/stethopi train all --data $(DATA)

@@ -1,4 +1,4 @@
-"""What outlives a power cut: files written whole or not at all, folders that are fsynced, and their sha256."""
+"""What outlives a power cut: files whole or not at all, folders that are fsynced, sha256."""
 
 from __future__ import annotations
 

@@ -239,7 +239,8 @@ def _screener(options: argparse.Namespace, work: str) -> Path:
         recipe, inputs, chosen, out=folder, watch=watch, weights=weights, say=_say, every=100
     )
     _say(
-        f"fold {recipe.decide}, which decides:\n{evaluate.describe(screeners.evaluate_screener(trained, watch))}"
+        f"fold {recipe.decide}, which decides:\n"
+        f"{evaluate.describe(screeners.evaluate_screener(trained, watch))}"
     )
     return folder / f"{options.net}.pt"
 

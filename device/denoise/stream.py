@@ -15,7 +15,8 @@ Sample n of the output stands for the same instant as sample n of the input; flu
 as many samples come out as went in. Computation goes on an absolute grid of hops, so that any chopping of the
 same signal gives the same bits. All state is in the open: `snapshot()`, `restore()`.
 
-    python -I -m device.checks.figures.denoise FILE     chopped against whole, stored vectors, delay, time a hop, missed ones
+    python -I -m device.checks.figures.denoise FILE
+        chopped against whole, stored vectors, delay, time a hop, missed ones
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     judge thread   judge()     from the ring to the classifier; ends sites and exams, writes FLAC, puts
     any thread     start(), stop(), next_site(), cancel()
 
-The logic is device.exam.session's; here are its file, its threads and its live messages. The ring is the queue
-between the two threads: a judge that falls far behind leaves windows out and counts them. A source that is
-read as fast as it goes waits for the judge instead, so that a file gives the same exam everywhere.
+The logic is device.exam.session's; here are its file, its threads and its live messages. The ring is the
+queue between the two threads: a judge that falls far behind leaves windows out and counts them. A source that
+is read as fast as it goes waits for the judge instead, so that a file gives the same exam everywhere.
 """
 
 from __future__ import annotations

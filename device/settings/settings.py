@@ -4,7 +4,8 @@ A key that does not exist is refused by name, with the nearest that does; a wron
 allowed. Passwords stand in a file of their own. Paths that are not absolute are counted from the settings
 file's folder; `~` is home.
 
-    python -I -m device.settings.settings [FILE]   check FILE, or print the reference: every key, default, unit, range
+    python -I -m device.settings.settings [FILE]
+        check FILE, or print the reference: every key, default, unit, range
 """
 
 from __future__ import annotations

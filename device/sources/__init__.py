@@ -1,4 +1,4 @@
-"""Where sound comes from: microphone, file, synthetic heart. One protocol, chosen by name.
+"""Where sound comes from: microphone, file or synthetic heart, chosen by name.
 
 file:PATH                              a WAV or FLAC recording
 synthetic                              a synthetic heart

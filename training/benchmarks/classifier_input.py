@@ -146,7 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         threshold = float(bundle.model("classifier").meta["threshold"])
         result = {
             "what": "ways to let the classifier hear cleaned sound, 0 dB, fold 1",
-            "command": f"python -m training.benchmarks.classifier_input --every {options.every} --seed {options.seed}",
+            "command": "python -m training.benchmarks.classifier_input"
+            f" --every {options.every} --seed {options.seed}",
             "sha256": {name: sha256_of(bundle.model(name).tflite) for name in ("denoiser", "classifier")},
             "seed": options.seed,
             "took_minutes": round((time.monotonic() - started) / 60, 1),

@@ -1,7 +1,9 @@
 """What travels: other recipes, and other ways to read and to join networks, on sources left out.
 
-    python -m training.benchmarks.cross_domain run --data ../shared/data [NAME ...]   variants of recipes/travel.toml
-    python -m training.benchmarks.cross_domain figures --data ../shared/data          docs/results/screening-travel.json
+    python -m training.benchmarks.cross_domain run --data ../shared/data [NAME ...]
+        trains the variants of recipes/travel.toml
+    python -m training.benchmarks.cross_domain figures --data ../shared/data
+        writes docs/results/screening-travel.json
 
 `run` trains each variant once for every source left out (one whose teacher is CirCor alone: once) and leaves
 its scores in the cache. `figures` tells the AUC on the source left out of every way that is there: the units

@@ -1,7 +1,9 @@
 """Short, equal trials of the denoiser on fold 1: pruning ratios, training from scratch, other designs.
 
-    python -m training.benchmarks.denoise_trials run --data ../shared/data --out RUN [NAME ...]   RUN/trials/NAME.pt
-    python -m training.benchmarks.denoise_trials figures --out RUN    docs/results/denoiser-tuned.json, -designs.json
+    python -m training.benchmarks.denoise_trials run --data ../shared/data --out RUN [NAME ...]
+        writes RUN/trials/NAME.pt
+    python -m training.benchmarks.denoise_trials figures --out RUN
+        writes docs/results/denoiser-tuned.json and denoiser-designs.json
                                                             and -int8.json
     python -m training.benchmarks.denoise_trials designs --out RUN    only the second; int8: only the third
 

@@ -348,7 +348,8 @@ def _note_tables() -> dict[str, str]:
         rate = result["heart_rate"]
         told, right = 100 * rate["told"], 100 * rate["within_5_percent_of_those"]
         tables["rate"] = (
-            f"`device.screening.rhythm` on the {rate['recordings']} recordings of fold 0 with marked beats, up to ten"
+            f"`device.screening.rhythm` on the {rate['recordings']} recordings of fold 0 with marked beats,"
+            " up to ten"
             f" seconds each: a rate is told for {told:.0f} %, and {right:.0f} % of these lie within 5 %"
             " of the marked one.\n"
         )

@@ -1,6 +1,7 @@
 """The generated parts of docs/denoiser.md that trials and drift fill, and its plot; from docs/results/*.json.
 
-    python -m training.reports.denoiser_note     docs/denoiser-pruning.svg (tables: training.benchmarks.denoise --note)
+    python -m training.reports.denoiser_note
+        draws docs/denoiser-pruning.svg (tables: training.benchmarks.denoise --note)
 
 Needs neither PyTorch nor the data.
 """

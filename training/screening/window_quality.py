@@ -27,8 +27,8 @@ from training.screening.corpus import Corpus
 __all__ = ["HeardWindows", "batched", "one_by_one"]
 
 JUDGED_VERSION = 1
-"""Raise it when device.screening.quality or device.screening.screen come to judge the same sound differently, or to take other
-windows of it: all are then judged anew. Other words for the same are no reason."""
+"""Raise it when device.screening.quality or device.screening.screen come to judge the same sound differently,
+or to take other windows of it: all are then judged anew. Other words for the same are no reason."""
 
 
 class HeardWindows:
