@@ -592,8 +592,8 @@ def export_ecg(
 ) -> dict[str, Any]:
     """Checkpoint → ecg.tflite, .npz, .vectors.npz, .json in `out`, or ExportRefused. Returns the report.
 
-    Gates beside those of training.export.export: the float file over 600 streamed hops, and int8 against float
-    on the dev part: at most `most_lost_db` of the improvement on mixed noise.
+    Gates beside those of training.export.export: the float file over 600 streamed hops, and int8 against
+    float on the dev part: at most `most_lost_db` of the improvement on mixed noise.
     """
     from device.denoise.stream import denoise
     from device.inference.bundle import ModelEntry
