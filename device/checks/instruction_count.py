@@ -122,8 +122,8 @@ def instructions(seconds: int = 3, bundle: Path | None = None) -> dict[str, int]
         raise StethopiError("valgrind is missing; run: apt-get install -y valgrind")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind.out"
-        folder = str(bundle) if bundle else None
-        code = f"from device.checks.instruction_count import _run; _run({seconds}, {folder!r})"
+        chosen = str(bundle) if bundle else None
+        code = f"from device.checks.instruction_count import _run; _run({seconds}, {chosen!r})"
         run = subprocess.run(
             [valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", f"--dump-before={_MARK}"]
             + ["--error-limit=no", sys.executable, "-P", "-c", code],
