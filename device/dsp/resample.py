@@ -11,7 +11,8 @@ says *when* a sample comes out, never *where* it is.
 Every output is a dot product of a fixed length, computed in whole hops on the absolute grid, so any
 chopping of the input gives the same bits.
 
-    python -m device.checks.figures.resample FILE  delay, ripple, stop band, chopped against whole, operations
+    python -I -m device.checks.figures.resample FILE
+        delay, ripple, stop band, chopped against whole, operations
 """
 
 from __future__ import annotations

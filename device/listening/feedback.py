@@ -6,7 +6,8 @@ of what is heard and most of what is played, and has risen in nearly every step 
 when it has stood at the top of the scale for longer than any heart sound lasts. Mains hum does not grow, a
 knock is not narrow, a murmur is neither.
 
-    python -m device.checks.figures.feedback FILE  the seconds at which a recording would be called feedback
+    python -I -m device.checks.figures.feedback FILE
+        the seconds at which a recording would be called feedback
 """
 
 from __future__ import annotations
