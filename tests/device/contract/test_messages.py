@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from device.contract import topics
 from device.contract.chunks import Receipt, bitmap, check_chunk, missing_chunks
-from device.contract.codec import BadMessage, encode
+from device.contract.codec import BadMessage, decode, encode
 from device.contract.control import Answer, Backlog, Command, Health, Listen, Listening, State
 from device.contract.exam import Exam
 from device.contract.live import LiveExam, LiveQuality, LiveWave, LiveWindow
@@ -412,3 +412,10 @@ def test_the_schemas_are_printed_by_the_module(tmp_path: Path) -> None:
         [sys.executable, "-m", "device.contract.schemas", str(tmp_path)], check=True, capture_output=True
     )
     assert {p.name for p in tmp_path.iterdir()} == set(schemas())
+
+
+def test_a_message_may_be_as_large_as_its_limit_and_no_larger() -> None:
+    payload = encode(State(True, "0.3.0", "0.3.0", "running", "boot"))
+    assert decode(State, payload, len(payload)).online
+    with pytest.raises(BadMessage, match=f"{len(payload)} bytes; at most {len(payload) - 1}"):
+        decode(State, payload, len(payload) - 1)
