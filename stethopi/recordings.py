@@ -187,8 +187,8 @@ def _sound(given: Recording | str | Path | ArrayLike, rate_hz: int | None) -> So
     gap."""
     import numpy as np
 
-    from device.dsp.resample import check_rate
     from device.errors import BadInput
+    from device.rates import check_rate
     from device.sources.files import Sound
     from device.spans import merged
 
