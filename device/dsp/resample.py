@@ -21,18 +21,14 @@ from math import ceil, gcd, inf
 
 import numpy as np
 
-from device.errors import BadInput
-from device.rates import HOP, WORKING_RATE_HZ
+from device.rates import HOP, WORKING_RATE_HZ, check_rate
 
 __all__ = [
-    "HIGHEST_RATE_HZ",
-    "LOWEST_RATE_HZ",
     "PASS_HZ",
     "STOP_HZ",
     "Decimator",
     "Interpolator",
     "Resampler",
-    "check_rate",
     "decimate",
     "resample",
     "to_working",
@@ -40,8 +36,6 @@ __all__ = [
     "working_length",
 ]
 
-LOWEST_RATE_HZ = WORKING_RATE_HZ
-HIGHEST_RATE_HZ = 192_000
 
 PASS_HZ = 800.0
 """Passed within 0.1 dB."""
@@ -64,16 +58,6 @@ _PASSED = 5 / 6
 
 _EXACT = 1 << 20
 """A table of up to this many coefficients holds every phase; above, phases are interpolated."""
-
-
-def check_rate(rate_hz: int, what: str = "rate") -> int:
-    """The rate, when it can be used. Raises BadInput when it is not a whole number from 2000 to 192000."""
-    if rate_hz != int(rate_hz) or not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:
-        raise BadInput(
-            f"{what} of {rate_hz:g} Hz: not from {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz; "
-            f"resample it, for example: sox IN OUT rate 4000"
-        )
-    return int(rate_hz)
 
 
 def working_length(samples: int, rate_hz: int) -> int:
