@@ -36,8 +36,7 @@ from device.exam.session import Examination, SiteRecord
 from device.rates import WINDOW, WINDOW_EVERY, WORKING_RATE_HZ
 from device.screening import quality
 from device.screening.rhythm import heart_rate
-from device.screening.screen import SHORTEST_S
-from device.screening.verdict import Window
+from device.screening.verdict import SHORTEST_JUDGED_S, Window
 from device.storage.outbox import Outbox
 from device.storage.recorder import Recorder
 from device.stream.ring import Ring
@@ -448,7 +447,7 @@ class Examiner:
         """The next site begins where the one before ended, if there is sound for it."""
         last = running.state.current
         index = last.start + (last.samples or 0)
-        if self._source_over and self._ring.end - index < SHORTEST_S * WORKING_RATE_HZ:
+        if self._source_over and self._ring.end - index < SHORTEST_JUDGED_S * WORKING_RATE_HZ:
             running.state.stop(index, self._source_over)
             return
         try:
@@ -466,7 +465,7 @@ class Examiner:
         if self._begun:
             # the source was away: the next exam begins when it is back
             for gap in self._ring.gaps(at, self._ring.end)[:1]:
-                if gap.start == at and gap.end - at > SHORTEST_S * WORKING_RATE_HZ:
+                if gap.start == at and gap.end - at > SHORTEST_JUDGED_S * WORKING_RATE_HZ:
                     at = gap.end
         if self._source_over and self._ring.end - at < WINDOW:
             return False
@@ -643,7 +642,7 @@ class Examiner:
         state = running.state
         samples = sum(site.samples for site in running.sites)
         self._next_at = state.sites[-1].start + (state.sites[-1].samples or 0) if state.sites else None
-        if not samples or (running.automatic and samples < SHORTEST_S * WORKING_RATE_HZ):
+        if not samples or (running.automatic and samples < SHORTEST_JUDGED_S * WORKING_RATE_HZ):
             with self._bell:
                 if self._running is running:
                     self._discard(running)

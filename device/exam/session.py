@@ -21,12 +21,11 @@ from typing import Any
 from device.exam.plan import Phase, Plan
 from device.rates import WINDOW, WORKING_RATE_HZ
 from device.screening import quality
-from device.screening.screen import SHORTEST_S
-from device.screening.verdict import Findings, Window, verdict
+from device.screening.verdict import SHORTEST_JUDGED_S, Findings, Window, verdict
 
 __all__ = ["Examination", "SiteRecord"]
 
-_SCRAP = round(SHORTEST_S * WORKING_RATE_HZ)
+_SCRAP = round(SHORTEST_JUDGED_S * WORKING_RATE_HZ)
 """A last site of fewer samples is none, when there are others."""
 _OVER = ("sound ended", "source gone")
 MOST_ROWS = 2000

@@ -21,10 +21,23 @@ import numpy as np
 from device.rates import WINDOW, WINDOW_EVERY, WORKING_RATE_HZ
 from device.screening import features, rhythm
 
-__all__ = ["CAUSES", "GOOD", "QualityJudge", "Quality", "Trouble", "assess", "measures", "troubles"]
+__all__ = [
+    "CAUSES",
+    "CONTACT_S",
+    "GOOD",
+    "QualityJudge",
+    "Quality",
+    "Trouble",
+    "assess",
+    "measures",
+    "troubles",
+]
 
 GOOD = 0.25
 """Score from which a window counts for the verdict."""
+
+CONTACT_S = 3.0
+"""So much of the newest sound says how the contact is, each second."""
 
 SILENCE_PEAK = 1e-4
 """Peak, of full scale, below which there is nothing: three steps of a 16-bit recording."""
@@ -206,7 +219,7 @@ def assess(
     high = float(power[:, _HIGH_BAND:].sum(dtype=np.float64))
     low = float(power[:, :_HIGH_BAND].sum(dtype=np.float64))
     judged.append((1.0 - _ramp(_db(high / max(low, 1e-30)), -3.0, 6.0), "voices or noise above 400 Hz"))
-    if len(x) >= rhythm.SHORTEST_S * WORKING_RATE_HZ:
+    if len(x) >= rhythm.TWO_BEATS_S * WORKING_RATE_HZ:
         heart = power[:, :_LOW_BANDS].sum(axis=1, dtype=np.float64)
         swing_db = _db(float(np.percentile(heart, 95)) / max(float(np.percentile(heart, 20)), 1e-30))
         judged.append((_ramp(swing_db, 5.0, 12.0), "too noisy"))
