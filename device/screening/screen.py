@@ -58,7 +58,7 @@ class Screener:
         self._view = features.View.of(entry.meta)
         self._quality_judge = quality.QualityJudge.of(entry.arrays)
         self.contact = functools.partial(quality.assess, judge=self._quality_judge)
-        """How good a piece of 1 s or more is, for the hand that holds the stethoscope: as `quality.assess`."""
+        """How good a piece of 1 s or more is, for the hand that holds the stethoscope."""
         self.every = 1
         """Judge only every n-th window: for a machine that is late."""
         self._reset()

@@ -17,7 +17,7 @@ from device.contract.codec import encode
 from device.contract.exam import Delay, Exam
 from device.contract.topics import Address, parse_topic
 from device.errors import StethopiError
-from device.exam import examiner
+from device.exam import judging
 from device.exam.examiner import Examiner
 from device.exam.identity import Identity
 from device.exam.plan import Phase, Plan
@@ -156,7 +156,7 @@ def test_the_same_sound_gives_the_same_exam_whoever_is_late(
 
     with pytest.MonkeyPatch.context() as patch:
         # however late: leaving windows out is another test
-        patch.setattr(examiner, "_MOST_LAG_S", 1e9)
+        patch.setattr(judging, "MOST_LAG_S", 1e9)
         assert run(blocks, rounds) == run([500], [2])
 
 
@@ -346,7 +346,7 @@ def test_a_full_disk_is_told_and_the_exam_is_put_when_there_is_room(
     assert r.examiner.busy and r.put == []
     assert sum("free space" in record.getMessage() for record in caplog.records) == 1
     full.clear()
-    r.examiner._retry_s = 0.0
+    r.examiner._handover._retry_at_s = 0.0
     r.run(2)
     assert len(r.put) == 1 and not r.examiner.busy
     assert r.outbox.backlog().exams == 1
