@@ -15,7 +15,7 @@ from device.errors import StethopiError
 from device.exam.identity import LiveSink
 from device.exam.plan import Phase
 from device.exam.underway import Running, Underway
-from device.rates import HOP, WORKING_RATE_HZ
+from device.rates import HOP, HOP_S, WORKING_RATE_HZ
 from device.storage.recorder import Recorder
 from device.stream.ring import Ring
 from device.timing import StageTimer
@@ -35,7 +35,7 @@ class Recording:
         self, now: Underway, ring: Ring, folder: Path, clock: Clock, live: LiveSink, fast: bool
     ) -> None:
         """folder: where recordings lie. fast: the source waits for the judge."""
-        self.times = StageTimer("record", 0.002)
+        self.times = StageTimer("record", HOP_S / 4)
         self.lead: Track | None = None
         self._now = now
         self._ring = ring

@@ -96,10 +96,7 @@ def mel_filters() -> np.ndarray:
 
 
 class ScreeningFrames(mel.MelFrames):
-    """The spectrum of one stream, from which classifier, quality and heart rate take their frames.
-
-    Frame k, row k of `power`, covers the samples from 40 k to 40 k + 120 since the start.
-    """
+    """The one spectrum of a stream, whose frame k covers the samples 40 k to 40 k + 120 since the start."""
 
     def __init__(self) -> None:
         super().__init__(GRID)

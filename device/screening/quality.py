@@ -45,8 +45,10 @@ SILENCE_PEAK = 1e-4
 QUIET_PEAK = 2e-3
 """Peak below which 16 bits no longer carry a murmur beside the beats."""
 
-_GAP_SHARE = 0.02
-_CLIPPED_SHARE = 0.005
+_GAP_SHARES = (0.02, 0.25)
+_CLIPPED_SHARES = (0.005, 0.05)
+"""Share of the samples from which it tells, and from which nothing is left of the score."""
+
 _CLIPPED_RUN = 3
 CAUSES = ("voices", "rubbing or knocks", "breath", "noise around", "mains hum", "hiss")
 """What the learned judge tells apart, in the order of its outputs after the first."""
@@ -199,9 +201,9 @@ def assess(
 
     judged: list[tuple[float, str]] = [(_ramp(peak, 0.5 * QUIET_PEAK, 1.5 * QUIET_PEAK), "too quiet")]
     missing = _missing(gaps, len(x)) / len(x)
-    judged.append((1.0 - _ramp(missing, _GAP_SHARE, 0.25), "gaps"))
+    judged.append((1.0 - _ramp(missing, *_GAP_SHARES), "gaps"))
     clipped = clipped_samples(x) / len(x)
-    judged.append((1.0 - _ramp(clipped, _CLIPPED_SHARE, 0.05), "clipped"))
+    judged.append((1.0 - _ramp(clipped, *_CLIPPED_SHARES), "clipped"))
 
     total = power.sum(axis=1, dtype=np.float64)
     if (total < 1e-9 * total.max()).mean() > 0.1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,7 @@ from device.sources.files import read_sound
 from device.sources.synthetic import synthesise
 from device.storage.outbox import Outbox
 from device.stream.ring import Ring
+from tests.waiting import until
 
 HOUSE = str(Path(device.__file__).parent)
 RATE = WORKING_RATE_HZ
@@ -156,6 +158,14 @@ def test_an_exam_says_to_the_bit_what_its_recording_does(
     assert site.heart_rate_bpm == rhythm.heart_rate(heart[:samples]) is not None
 
 
+def test_the_heart_rate_is_that_of_the_site_where_more_was_heard(bench: Bench, heart: np.ndarray) -> None:
+    bench.examiner.start(Plan(("AV",), 6, 60, 3))
+    bench.hear(heart[: 9 * RATE], judge=False)
+    (site,) = bench.finish().sites
+    assert site.samples < 9 * RATE and site.ended == "enough good windows"
+    assert site.heart_rate_bpm == rhythm.heart_rate(heart[: site.samples])
+
+
 def test_a_site_of_which_windows_were_left_out_has_its_heart_rate_all_the_same(
     bench: Bench, heart: np.ndarray
 ) -> None:
@@ -191,12 +201,32 @@ def test_the_contact_is_that_of_the_newest_three_seconds(bench: Bench, heart: np
     assert told[10].quality >= quality.GOOD and "too quiet" in told[-1].reasons
 
 
+def test_what_was_not_heard_makes_the_contact_bad(bench: Bench, heart: np.ndarray) -> None:
+    bench.hear(heart[: 7 * RATE])
+    bench.examiner.start(Plan(("AV",), 60, 60, 99))
+    bench.hear(heart[: 4 * RATE])
+    bench.ring.mark_gap(bench.ring.end - 1500, bench.ring.end)
+    bench.hear(heart[4 * RATE : 9 * RATE])
+    gaps = ["gaps" in message.reasons for message in bench.told(LiveQuality)]
+    assert gaps == [False] * 3 + [True] * 3 + [False] * 2
+
+
 def test_a_window_is_told_with_the_sound_that_completes_it(bench: Bench, heart: np.ndarray) -> None:
     bench.examiner.start(Plan(("AV",), 60, 60, 99))
     bench.hear(heart[: 5 * RATE + 40])
     assert bench.told(LiveWindow) == []
     bench.hear(heart[5 * RATE + 40 : 5 * RATE + 80])
     assert [w.start for w in bench.told(LiveWindow)] == [0]
+
+
+def test_the_sound_wakes_the_judge(bench: Bench, heart: np.ndarray) -> None:
+    bench.examiner.start(Plan(("AV",), 60, 60, 99))
+    judge = threading.Thread(target=lambda: bench.examiner.judge(200.0))
+    judge.start()
+    until(lambda: len(bench.examiner._now.changed._waiters) > 0)  # type: ignore[attr-defined]
+    bench.hear(heart[: RATE + 80], judge=False)
+    judge.join(20)
+    assert not judge.is_alive()
 
 
 def test_windows_are_left_out_only_by_a_judge_that_is_far_behind(bench: Bench, heart: np.ndarray) -> None:
