@@ -110,7 +110,7 @@ def measure(seconds: float = 30.0, rate_hz: int = 48000, bundle: Path | None = N
     from device.rates import HOP, HOP_S, WINDOW_EVERY, WORKING_RATE_HZ
     from device.screening import features, quality
     from device.screening.rhythm import heart_rate
-    from device.screening.screen import Screener
+    from device.screening.screen import WINDOW_BUDGET_S, Screener
     from device.settings.specs import HeartSettings
     from device.sources.synthetic import synthesise
     from device.timing import StageTimer
@@ -127,7 +127,7 @@ def measure(seconds: float = 30.0, rate_hz: int = 48000, bundle: Path | None = N
     decimate = StageTimer("decimate", HOP_S / 4)
     second_s = WINDOW_EVERY / WORKING_RATE_HZ
     classify, rhythm, contact = (
-        StageTimer(name, 0.25 * second_s) for name in ("classify", "rhythm", "quality")
+        StageTimer(name, WINDOW_BUDGET_S) for name in ("classify", "rhythm", "quality")
     )
     last = np.zeros(3 * WORKING_RATE_HZ, np.float32)
     block = max(round(_BLOCK_S * rate_hz), 1)

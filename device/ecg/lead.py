@@ -14,7 +14,16 @@ import numpy as np
 
 from device.errors import BadInput
 
-__all__ = ["FLAT_S", "LONGEST_DOUBT_S", "SHORTEST_S", "STUCK_S", "Mark", "Watch", "believed", "not_cleaned"]
+__all__ = [
+    "FLAT_S",
+    "LONGEST_DOUBT_S",
+    "SHORTEST_ECG_S",
+    "STUCK_S",
+    "Mark",
+    "Watch",
+    "believed",
+    "not_cleaned",
+]
 
 OFF, FLAT, NO_NUMBER, LOST = "lead off", "flat line", "no numbers", "samples lost"
 
@@ -30,7 +39,7 @@ SETTLE_S = 0.2
 LONGEST_DOUBT_S = FLAT_S + 0.1
 """A sample this old is either marked or believed."""
 
-SHORTEST_S = 2.0
+SHORTEST_ECG_S = 2.0
 """Less of it that can be believed is no ECG."""
 
 _SAME_MV = 1e-6
@@ -172,7 +181,7 @@ def believed(
     for mark in marks:
         bad[mark.start : mark.end] = True
     left = int((~bad).sum())
-    if left < min(SHORTEST_S * rate_hz, 0.5 * len(x)) or not left:
+    if left < min(SHORTEST_ECG_S * rate_hz, 0.5 * len(x)) or not left:
         reasons = {why: sum(m.end - m.start for m in marks if m.why == why) for why in {m.why for m in marks}}
         main = max(reasons, key=lambda why: reasons[why])
         says = {

@@ -61,7 +61,7 @@ def is_whole(text: str) -> bool:
 
 
 class SubjectList:
-    """A list of codes, one a line, and the place in it, which is kept through power cuts.
+    """A list of codes, one a line, with a place in it that is kept through power cuts.
 
     A code is used up before its exam begins: a cut at a bad moment skips one, and never gives two people the
     same. memory: the file that keeps the place.

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from device.errors import StethopiError
+from device.inference.bundle import ModelEntry
 from device.inference.stderr_filter import quiet_about
 
-__all__ = ["Interpreter", "Tensor", "dequantise", "quantise", "runtime_name"]
+__all__ = ["Int8Network", "Interpreter", "Tensor", "dequantise", "quantise", "runtime_name"]
 
 _RUNTIMES = {"tflite-runtime": "tflite_runtime.interpreter", "ai-edge-litert": "ai_edge_litert.interpreter"}
 _KERNELS = ("fast", "reference")
@@ -159,3 +160,22 @@ class Interpreter:
     def get(self, position: int) -> np.ndarray:
         """A copy of the output at `position`."""
         return self._interpreter.get_tensor(self.outputs[position].index)
+
+
+class Int8Network:
+    """A bundle's model with one input and one output, in real values. Not thread safe: one per thread."""
+
+    def __init__(self, entry: ModelEntry) -> None:
+        self._interpreter = Interpreter(entry.tflite)
+        self._input = int(entry.meta["inputs"][0]["position"])
+        self._output = int(entry.meta["outputs"][0]["position"])
+        self._in, self._out = self._interpreter.inputs[self._input], self._interpreter.outputs[self._output]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self._interpreter.set(
+            self._input, quantise(x, self._in.scale, self._in.zero_point).reshape(self._in.shape)
+        )
+        self._interpreter.invoke()
+        return dequantise(self._interpreter.get(self._output), self._out.scale, self._out.zero_point).reshape(
+            -1
+        )

@@ -6,6 +6,7 @@ import numpy as np
 
 from device.errors import SourceGone
 from device.rates import HOP, HOP_S, WINDOW, WINDOW_EVERY
+from device.screening.features import ScreeningFrames
 from device.screening.verdict import Window
 from device.sources.alsa import HwParams
 from device.sources.base import Block
@@ -56,6 +57,7 @@ class FakeJudge:
         self.probability = probability
         self.streams: list[np.ndarray] = []
         self.gaps: list[tuple[int, int]] = []
+        self.spectrum = ScreeningFrames()
         self._sound = np.zeros(0, np.float32)
         self._next = 0
 
@@ -64,6 +66,7 @@ class FakeJudge:
 
     def process(self, x: np.ndarray) -> list[Window]:
         self._sound = np.concatenate([self._sound, x])
+        self.spectrum.process(x)
         windows = []
         while self._next * WINDOW_EVERY + WINDOW <= len(self._sound):
             start = self._next * WINDOW_EVERY
@@ -73,6 +76,8 @@ class FakeJudge:
         return windows
 
     def flush(self) -> list[Window]:
+        self.spectrum.flush()
+        self.spectrum = ScreeningFrames()
         sound, self._sound, self._next = self._sound, np.zeros(0, np.float32), 0
         if len(sound):
             self.streams.append(sound)
