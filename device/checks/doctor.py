@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from device.errors import StethopiError
 
 if TYPE_CHECKING:
+    from device.arrays import Samples
     from device.settings.settings import Settings
 
 __all__ = ["BAD", "GOOD", "NOTE", "Check", "checks", "model_checks", "run", "show"]
@@ -140,7 +141,7 @@ def _microphone(source: Any, settings: Settings) -> Iterator[Check]:
     from device.sources import alsa
     from device.sources.capture import CHANNELS
 
-    frames: list[np.ndarray] = []
+    frames: list[Samples] = []
     source.on_frames = frames.append
     lost = heard = 0
     first_s: float | None = None
