@@ -42,14 +42,21 @@ class FrontEnd(Protocol):
     level: float
     passed: Samples
 
-    def reset(self) -> None: ...
+    def reset(self) -> None:
+        """As before the first sample."""
+
     def fill(self, x: Samples) -> Samples:
         """The samples with something harmless where they are not finite."""
         ...
 
-    def step(self, hop: Samples) -> dict[str, Samples]: ...
-    def snapshot(self) -> dict[str, Any]: ...
-    def restore(self, kept: Mapping[str, Any]) -> None: ...
+    def step(self, hop: Samples) -> dict[str, Samples]:
+        """The newest hop, float32 (hop,) → the net's inputs by name, valid until the next step."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
 
 
 def front_end_of(meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> FrontEnd:
@@ -74,6 +81,7 @@ class SpectrumFrontEnd:
         self.reset()
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._tracker = Level()
         self._history = np.zeros(SPECTRUM_WINDOW, dtype=np.float32)
         self._edge = np.zeros(HOP + 2, dtype=np.float32)
@@ -81,9 +89,11 @@ class SpectrumFrontEnd:
         self.passed = np.zeros(HOP, dtype=np.float32)
 
     def fill(self, x: Samples) -> Samples:
+        """Silence where a sample is not finite."""
         return np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "level": (self._tracker.value, self._tracker.hops),
             "history": self._history.copy(),
@@ -91,11 +101,13 @@ class SpectrumFrontEnd:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._tracker = Level()
         self._tracker.value, self._tracker.hops = kept["level"]
         self._history, self._edge = kept["history"].copy(), kept["edge"].copy()
 
     def step(self, hop: Samples) -> dict[str, Samples]:
+        """float32 (16,) → `wave` and `spectrum`."""
         edge = self._edge
         edge[2:] = hop
         passed = self._high_pass @ edge
@@ -177,6 +189,7 @@ class LeadFrontEnd:
         return Level(self._hop / self._rate_hz, float(self._front["time_constant_s"]), FLAT_MV)
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._tracker = self._level()
         self._edges = np.zeros((2, self._hop + 2), dtype=np.float32)
         self._begun = False
@@ -196,6 +209,7 @@ class LeadFrontEnd:
         return y[at]
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "level": (self._tracker.value, self._tracker.hops),
             "edges": self._edges.copy(),
@@ -203,12 +217,14 @@ class LeadFrontEnd:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._tracker = self._level()
         self._tracker.value, self._tracker.hops = kept["level"]
         self._edges = kept["edges"].copy()
         self._begun, self._last = kept["begun"]
 
     def step(self, hop: Samples) -> dict[str, Samples]:
+        """float32 (hop,) → `wave`."""
         slow, fast = self._edges
         if not self._begun:
             slow[1] = hop[0]

@@ -28,13 +28,18 @@ class Mask(Protocol):
 
     outputs: tuple[str, ...]
 
-    def reset(self) -> None: ...
+    def reset(self) -> None:
+        """As before the first sample."""
+
     def step(self, hop: Samples, heard: FrontEnd, answers: Mapping[str, Samples]) -> tuple[Samples, Samples]:
         """The newest hop and the net's answers (float32, flat) → the finished hop as it came, and cleaned."""
         ...
 
-    def snapshot(self) -> dict[str, Any]: ...
-    def restore(self, kept: Mapping[str, Any]) -> None: ...
+    def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
 
 
 def mask_of(meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Mask:
@@ -49,7 +54,8 @@ def mask_of(meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Mask:
 
 def widen(shares: Any) -> Any:
     """The net's answer in 0 … 1 slightly widened, so that both ends (keep all, remove all) are exactly
-    reached."""
+    reached.
+    """
     return (shares * 1.04 - 0.02).clip(0.0, 1.0)
 
 
@@ -60,7 +66,8 @@ def _shift(history: Samples, hop: Samples) -> None:
 
 class Shares:
     """frame that ends here ── analysis ── times shares of the bands ── synthesis ── taken from the sound;
-    finished hop ── less the share in time."""
+    finished hop ── less the share in time.
+    """
 
     outputs: tuple[str, ...] = ("shares",)
 
@@ -75,11 +82,13 @@ class Shares:
         self.reset()
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._sound = np.zeros(self._analysis.shape[1], dtype=np.float32)
         self._removed = np.zeros(self._synthesis.shape[0], dtype=np.float32)
         self._last_point = np.float32(0.0)
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "sound": self._sound.copy(),
             "removed": self._removed.copy(),
@@ -87,10 +96,12 @@ class Shares:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._sound, self._removed = kept["sound"].copy(), kept["removed"].copy()
         self._last_point = kept["last_point"]
 
     def step(self, hop: Samples, heard: FrontEnd, answers: Mapping[str, Samples]) -> tuple[Samples, Samples]:
+        """The newest hop and `shares` → the finished hop as it came, and cleaned."""
         shares = widen(answers["shares"])
         sound = self._sound
         _shift(sound, hop)
@@ -125,12 +136,14 @@ class MaskBlend:
         self.reset()
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._sound = np.zeros(self._look_ahead + self._hop, dtype=np.float32)
         self._passed = np.zeros(self._look_ahead + self._hop, dtype=np.float32)
         self._shares = np.zeros(self._of_share.shape[1], dtype=np.float32)
         self._baselines = np.zeros(self._of_baseline.shape[1], dtype=np.float32)
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "sound": self._sound.copy(),
             "passed": self._passed.copy(),
@@ -139,10 +152,12 @@ class MaskBlend:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._sound, self._passed = kept["sound"].copy(), kept["passed"].copy()
         self._shares, self._baselines = kept["shares"].copy(), kept["baselines"].copy()
 
     def step(self, hop: Samples, heard: FrontEnd, answers: Mapping[str, Samples]) -> tuple[Samples, Samples]:
+        """The newest hop and `estimate`, `share`, `baseline` → the finished hop as it came, and cleaned."""
         _shift(self._sound, hop)
         _shift(self._passed, heard.passed)
         level = np.float32(heard.level)

@@ -83,6 +83,7 @@ class Denoiser:
 
     @property
     def strength(self) -> float:
+        """0: the signal as it came, delayed; 1: all of the cleaning."""
         return float(self._strength)
 
     @strength.setter
@@ -118,6 +119,7 @@ class Denoiser:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self.state = [s.copy() for s in kept["state"]]
         self._hearing.restore(kept["hearing"])
         self._removal.restore(kept["removal"])
@@ -148,7 +150,8 @@ class Denoiser:
 
     def flush(self) -> Samples:
         """The rest of the signal: as much as was put in minus what has come out. Afterwards a new one may
-        begin."""
+        begin.
+        """
         total = self._hops * self.hop + len(self._pending)
         given = max(0, self._hops * self.hop - self.look_ahead)
         padding = -len(self._pending) % self.hop + self.look_ahead
