@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AnyArray", "Flags", "Indices", "Int8Array", "Real", "Samples", "Spectrum"]
+__all__ = ["AnyArray", "Flags", "Floats", "Indices", "Int8Array", "Reals", "Samples", "Spectrum"]
 
 Samples = NDArray[np.float32]
-"""Sound in ±1 full scale or an ECG in mV, and what networks hear and say of it."""
+"""Sound in ±1 full scale, an ECG in mV, and what networks hear and say of them."""
 
-Real = NDArray[np.float64]
+Reals = NDArray[np.float64]
 """Coefficients, statistics, curves: what is computed once, or must be exact."""
 
-Spectrum = NDArray[np.complexfloating[Any, Any]]
+Floats = NDArray[np.floating[Any]]
+"""Either of the two, where a computation takes both."""
+
+Spectrum = NDArray[np.complex128]
 """A Fourier transform, or the response of a filter."""
 
 Int8Array = NDArray[np.int8]
@@ -28,4 +31,4 @@ Flags = NDArray[np.bool_]
 """Yes or no for each sample, window or band."""
 
 AnyArray = NDArray[Any]
-"""Any elements: a network's state, raw bytes of a file, input that will be converted."""
+"""Any elements: a network's state, the arrays of a file."""

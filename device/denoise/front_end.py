@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from device.arrays import AnyArray, Indices, Samples
 from device.dsp.level import SILENCE, Level, hop_high_pass, levels
 from device.errors import StethopiError
 from device.rates import HOP
@@ -39,19 +40,26 @@ class FrontEnd(Protocol):
 
     inputs: tuple[str, ...]
     level: float
-    passed: np.ndarray
+    passed: Samples
 
-    def reset(self) -> None: ...
-    def fill(self, x: np.ndarray) -> np.ndarray:
+    def reset(self) -> None:
+        """As before the first sample."""
+
+    def fill(self, x: Samples) -> Samples:
         """The samples with something harmless where they are not finite."""
         ...
 
-    def step(self, hop: np.ndarray) -> dict[str, np.ndarray]: ...
-    def snapshot(self) -> dict[str, Any]: ...
-    def restore(self, kept: Mapping[str, Any]) -> None: ...
+    def step(self, hop: Samples) -> dict[str, Samples]:
+        """The newest hop, float32 (hop,) → the net's inputs by name, valid until the next step."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
 
 
-def front_end_of(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> FrontEnd:
+def front_end_of(meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> FrontEnd:
     """The front end that a model's entry in the bundle names; the heart sound's where it names none."""
     front = meta.get("front", {"kind": "spectrum"})
     if front["kind"] == "spectrum":
@@ -66,23 +74,26 @@ class SpectrumFrontEnd:
 
     inputs: tuple[str, ...] = ("wave", "spectrum")
 
-    def __init__(self, window: np.ndarray) -> None:
+    def __init__(self, window: Samples) -> None:
         self._window = np.ascontiguousarray(window, dtype=np.float32)
         self._high_pass = hop_high_pass()
         self._wave = np.empty((1, 1, HOP, 2), dtype=np.float32)
         self.reset()
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._tracker = Level()
         self._history = np.zeros(SPECTRUM_WINDOW, dtype=np.float32)
         self._edge = np.zeros(HOP + 2, dtype=np.float32)
         self.level = 0.0
         self.passed = np.zeros(HOP, dtype=np.float32)
 
-    def fill(self, x: np.ndarray) -> np.ndarray:
+    def fill(self, x: Samples) -> Samples:
+        """Silence where a sample is not finite."""
         return np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "level": (self._tracker.value, self._tracker.hops),
             "history": self._history.copy(),
@@ -90,11 +101,13 @@ class SpectrumFrontEnd:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._tracker = Level()
         self._tracker.value, self._tracker.hops = kept["level"]
         self._history, self._edge = kept["history"].copy(), kept["edge"].copy()
 
-    def step(self, hop: np.ndarray) -> dict[str, np.ndarray]:
+    def step(self, hop: Samples) -> dict[str, Samples]:
+        """float32 (16,) → `wave` and `spectrum`."""
         edge = self._edge
         edge[2:] = hop
         passed = self._high_pass @ edge
@@ -118,11 +131,11 @@ class SpectrumFrontEnd:
         return {"wave": wave, "spectrum": spectrum.reshape(1, 1, 1, -1)}
 
 
-def analyse(x: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def analyse(x: Samples, window: Samples) -> tuple[Samples, Samples]:
     """What the net hears of many sounds at once, in float: for training and calibration.
 
     x: (batch, n), n a multiple of 16, each from its start. window: (128,) of the spectrum.
-    Returns wave (batch, 2, n) and spectrum (batch, 64, n / 16), float32. `SpectrumHearing` computes the same
+    Returns wave (batch, 2, n) and spectrum (batch, 64, n / 16), float32. `SpectrumFrontEnd` computes the same
     hop by hop.
     """
     batch, n = x.shape
@@ -176,6 +189,7 @@ class LeadFrontEnd:
         return Level(self._hop / self._rate_hz, float(self._front["time_constant_s"]), FLAT_MV)
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._tracker = self._level()
         self._edges = np.zeros((2, self._hop + 2), dtype=np.float32)
         self._begun = False
@@ -183,7 +197,7 @@ class LeadFrontEnd:
         self.level = 0.0
         self.passed = np.zeros(self._hop, dtype=np.float32)
 
-    def fill(self, x: np.ndarray) -> np.ndarray:
+    def fill(self, x: Samples) -> Samples:
         """Hold the last known sample (0 before the first)."""
         y = x.copy()
         known = np.flatnonzero(np.isfinite(y))
@@ -191,10 +205,11 @@ class LeadFrontEnd:
             y[:] = self._last
             return y
         y[: known[0]] = self._last if self._begun else y[known[0]]
-        at = np.maximum.accumulate(np.where(np.isfinite(y), np.arange(len(y)), 0))
+        at: Indices = np.maximum.accumulate(np.where(np.isfinite(y), np.arange(len(y)), 0))
         return y[at]
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "level": (self._tracker.value, self._tracker.hops),
             "edges": self._edges.copy(),
@@ -202,12 +217,14 @@ class LeadFrontEnd:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._tracker = self._level()
         self._tracker.value, self._tracker.hops = kept["level"]
         self._edges = kept["edges"].copy()
         self._begun, self._last = kept["begun"]
 
-    def step(self, hop: np.ndarray) -> dict[str, np.ndarray]:
+    def step(self, hop: Samples) -> dict[str, Samples]:
+        """float32 (hop,) → `wave`."""
         slow, fast = self._edges
         if not self._begun:
             slow[1] = hop[0]
@@ -232,9 +249,9 @@ class LeadFrontEnd:
 
 
 def analyse_lead(
-    x: np.ndarray, hop: int, rate_hz: int, front: Mapping[str, Any]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `LeadHearing` hears of many leads at once: (batch, n), n a multiple of the hop, each from its
+    x: Samples, hop: int, rate_hz: int, front: Mapping[str, Any]
+) -> tuple[Samples, Samples, Samples]:
+    """What `LeadFrontEnd` hears of many leads at once: (batch, n), n a multiple of the hop, each from its
     start.
 
     Returns wave (batch, 3, n), the slow high pass of x (batch, n), and the level of each hop (batch, hops).
