@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import socket
     import threading
 
+    from device.delivery.link import Broker
     from host.dashboard.live import Hub
-    from host.ingest.address import BrokerAddress
     from host.ingest.embedded_broker import EmbeddedBroker
     from host.ingest.ingest import Ingest
     from host.store.store import Store
@@ -80,7 +80,7 @@ class Host:
         self,
         store: Path,
         *,
-        broker: BrokerAddress | None = None,
+        broker: Broker | None = None,
         embedded: EmbeddedBroker | None = None,
         http_host: str = "127.0.0.1",
         http_port: int = DEFAULT_HTTP_PORT,
@@ -109,11 +109,11 @@ class Host:
         return f"http://[{host}]:{self.http_port}" if ":" in host else f"http://{host}:{self.http_port}"
 
     @property
-    def broker_address(self) -> BrokerAddress:
-        from host.ingest.address import BrokerAddress
+    def broker_address(self) -> Broker:
+        from device.delivery.link import Broker
 
         if self._embedded is not None:
-            return BrokerAddress(self._embedded.connect_host, self._embedded.port)
+            return Broker(self._embedded.connect_host, self._embedded.port)
         assert self._broker is not None
         return self._broker
 
@@ -138,9 +138,7 @@ class Host:
         if self._embedded is not None:
             self._embedded.start()
         self.hub = Hub()
-        self.ingest = Ingest(
-            self.store, self.broker_address, tell=self.hub.tell, mqtt5=self._embedded is None
-        )
+        self.ingest = Ingest(self.store, self.broker_address, tell=self.hub.tell)
         app = create_app(
             self.store, self.hub, hosts=self._allow_hosts, bundle=self._bundle, send=self.ingest.send
         )
@@ -265,7 +263,7 @@ class Ending:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from host.ingest.address import BrokerAddress
+    from host.ingest.address import broker_at
     from host.ingest.embedded_broker import DEFAULT_PORT, EmbeddedBroker
 
     start_logging()
@@ -280,9 +278,7 @@ def _run(arguments: argparse.Namespace) -> int:
         at, port = parse_listen(arguments.embedded_broker or str(DEFAULT_PORT), "--embedded-broker")
         embedded = EmbeddedBroker(port, at, exact=exact)
     else:
-        broker = BrokerAddress.parse(
-            arguments.broker or f"mqtt://127.0.0.1:{DEFAULT_PORT}", arguments.password_file
-        )
+        broker = broker_at(arguments.broker or f"mqtt://127.0.0.1:{DEFAULT_PORT}", arguments.password_file)
     host = Host(
         arguments.store or default_store(),
         broker=broker,
