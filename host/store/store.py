@@ -39,7 +39,7 @@ from device.contract.control import Health, State
 from device.contract.exam import Exam, SoundFile, exam_hash, files_of
 from device.contract.topics import Topic, read
 from device.contract.vocabulary import Moment, ecg_name
-from device.durable import sync_folder, write_durably
+from device.durable import write_durably
 from device.errors import BadInput, StethopiError
 from host.store.clocks import Instant, Pair, better, instant, pair_of
 from host.store.database import StoreError, first, open
@@ -547,7 +547,6 @@ class Store:
         # first the file, durably, then the row that speaks of it: a crash between leaves the chunks
         path = self._sound_file(exam.id, sound.site)
         write_durably(path, data)
-        sync_folder(path.parent.parent)
         sound.complete_s = self._now()
         session.execute(delete(ChunkRow).where(mine))
         session.flush()
