@@ -27,8 +27,10 @@ from device.contract.control import Answer, Command, Health, State
 from device.contract.topics import Address, Topic, host_filters, parse_topic, read
 from device.delivery.link import Broker, Link, LinkLost
 from device.errors import StethopiError
+from host.store.arrivals import Arrival, Arrivals
 from host.store.database import StoreError
-from host.store.store import Arrival, Store
+from host.store.presence import Presence
+from host.store.store import Store
 
 __all__ = ["SILENCE_S", "Ingest", "Notice"]
 
@@ -79,7 +81,8 @@ class Ingest:
         tell: Callable[[Notice], None] = lambda notice: None,
         silence_s: float = SILENCE_S,
     ) -> None:
-        self.store = store
+        self._store = store
+        self._arrivals, self._presence = Arrivals(store), Presence(store)
         self.connected = threading.Event()
         self.bad_messages = 0
         self._tell = tell
@@ -100,11 +103,12 @@ class Ingest:
 
     def start(self) -> None:
         """Connect, now and whenever the broker comes back. Returns at once."""
+        self._arrivals.tidy()
         now = time.monotonic()
-        for row in self.store.partial():
+        for row in self._store.partial():
             topic = Topic(row.fleet, row.device, "result", exam=row.id)
             self._silent[row.id] = _Silence(topic, now, self._silence_s)
-        self.store.forget_online()
+        self._presence.forget_online()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._thread.start()
 
@@ -156,7 +160,7 @@ class Ingest:
         """The broker is away: nothing is known of any device until it is back."""
         self._tell({"type": "broker", "connected": False})
         try:
-            self.store.forget_online()
+            self._presence.forget_online()
         except StoreError as error:
             self._disk_failed(error)
 
@@ -194,17 +198,17 @@ class Ingest:
     def _take(self, topic: Topic, payload: bytes) -> None:
         name = f"{topic.fleet}/{topic.device}"
         if topic.kind == "result":
-            self._settle(topic, self.store.put_result(topic, payload))
+            self._settle(topic, self._arrivals.put_result(topic, payload))
         elif topic.kind == "sound":
-            self._settle(topic, self.store.put_chunk(topic, payload))
+            self._settle(topic, self._arrivals.put_chunk(topic, payload))
         elif topic.kind == "state":
             if payload:  # an empty one clears a retained message
                 state = read(State, payload)
-                self.store.put_state(topic, state)
+                self._presence.put_state(topic, state)
                 self._tell({"type": "device", "device": name, "online": state.online})
         elif topic.kind == "health":
             read(Health, payload)
-            self.store.put_health(topic, payload)
+            self._presence.put_health(topic, payload)
             self._tell({"type": "device", "device": name})
         elif topic.kind == "answer":
             answer = read(Answer, payload)
@@ -234,7 +238,7 @@ class Ingest:
             )
 
     def _answer(self, topic: Topic, receipt: Receipt) -> None:
-        self.store.note_receipt(receipt)
+        self._arrivals.note_receipt(receipt)
         self._link.publish(topic.address.receipt, encode(receipt))
 
     def _ask_again(self) -> None:
@@ -242,7 +246,7 @@ class Ingest:
         for exam, silent in list(self._silent.items()):
             if now - silent.since < silent.wait_s:
                 continue
-            arrival = self.store.look_again(exam)
+            arrival = self._arrivals.look_again(exam)
             if arrival.receipt is None or arrival.complete:
                 self._silent.pop(exam)
             else:

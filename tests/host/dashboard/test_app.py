@@ -32,6 +32,7 @@ from device.screening import quality
 from host.dashboard.app import create_app
 from host.dashboard.live import Hub, page_message
 from host.playback.sounds import Sounds, spectrogram
+from host.store.presence import Presence
 from host.store.store import Store
 from tests.host.arrivals import beats, flac, put
 from tests.wire_schemas import validator
@@ -341,10 +342,10 @@ def test_the_list_is_paged(client: TestClient, store: Store) -> None:
 
 def test_devices_as_json(client: TestClient, store: Store) -> None:
     where = Topic("village", "stetho-1", "state")
-    store.put_state(where, State(True, "0.1.0", "7", "running", "boot", "synthetic"))
+    Presence(store).put_state(where, State(True, "0.1.0", "7", "running", "boot", "synthetic"))
     (device,) = client.get("/api/devices").json()["devices"]
     assert (device["id"], device["online"], device["bundle"]) == ("village/stetho-1", True, "7")
-    store.forget_online()
+    Presence(store).forget_online()
     assert client.get("/api/devices").json()["devices"][0]["online"] is None
 
 
@@ -361,7 +362,7 @@ def test_the_live_page_is_handed_the_limits_of_each_devices_bundle(
         ("stetho-3", None),
     ):
         where = Topic("village", name, "state")
-        store.put_state(where, State(True, "0.1.0", version, "running", "boot", "synthetic"))
+        Presence(store).put_state(where, State(True, "0.1.0", version, "running", "boot", "synthetic"))
     answer = client.get("/api/devices").json()
     for each in (answer, *answer["devices"]):
         assert {name: each[name] for name in wanted} == wanted
@@ -378,7 +379,7 @@ def test_limits_come_from_the_devices_own_bundle_where_it_is_here(
     (own / "bundle.json").write_text(json.dumps(meta))
     for name, version in (("stetho-1", "0.2.9-own"), ("stetho-2", released.version)):
         where = Topic("village", name, "state")
-        store.put_state(where, State(True, "0.1.0", version, "running", "boot", "synthetic"))
+        Presence(store).put_state(where, State(True, "0.1.0", version, "running", "boot", "synthetic"))
     with TestClient(create_app(store, Hub(), bundle=own), base_url="http://127.0.0.1:8080") as client:
         found = {each["device"]: each["threshold"] for each in client.get("/api/devices").json()["devices"]}
     assert found == {"stetho-1": 0.7, "stetho-2": released.model("classifier").meta["threshold"]}
@@ -386,7 +387,7 @@ def test_limits_come_from_the_devices_own_bundle_where_it_is_here(
 
 def test_what_another_version_wrote_is_no_crash(client: TestClient, store: Store) -> None:
     where = Topic("village", "stetho-1", "health")
-    store.put_health(where, b'{"schema": 1, "uptime": "long"}')
+    Presence(store).put_health(where, b'{"schema": 1, "uptime": "long"}')
     (device,) = client.get("/api/devices").json()["devices"]
     assert "backlog" not in device and device["last_seen"]
     exam = put(store, {"AV": flac(beats())})

@@ -29,7 +29,9 @@ from device.errors import BadInput
 from host.ingest.address import broker_at
 from host.ingest.embedded_broker import EmbeddedBroker
 from host.ingest.ingest import Ingest
+from host.store.arrivals import Arrivals
 from host.store.database import StoreError
+from host.store.presence import Presence
 from host.store.store import Store
 from tests.brokers import Mosquitto
 from tests.device.exams import make_exam
@@ -192,7 +194,7 @@ def test_a_broker_that_is_away_is_tried_ever_more_rarely(
 
 def test_a_partial_exam_is_asked_for_after_a_restart(store: Store, mosquitto: Mosquitto) -> None:
     with device(mosquitto.host, mosquitto.port) as one:
-        store.put_result(Topic("village", "stetho-1", "result", exam=one.exam.id), one.payload)
+        Arrivals(store).put_result(Topic("village", "stetho-1", "result", exam=one.exam.id), one.payload)
         with running(store, mosquitto.host, mosquitto.port, silence_s=0.1):
             assert one.receipt().status == "missing"
 
@@ -248,7 +250,7 @@ def test_a_broker_that_goes_away_is_told_once_and_found_again(
     at = (mosquitto.host, mosquitto.port)
     notices: queue.Queue = queue.Queue()
     with caplog.at_level(logging.INFO, "mqtt"), running(store, *at, tell=notices.put) as ingest:
-        store.put_state(Topic("f", "d", "state"), State(True, "1", None, "running", "b"))
+        Presence(store).put_state(Topic("f", "d", "state"), State(True, "1", None, "running", "b"))
         assert notices.get(timeout=WAIT_S)["connected"] is True
         mosquitto.kill()
         assert notices.get(timeout=WAIT_S) == {"type": "broker", "connected": False}
@@ -297,15 +299,15 @@ def test_a_disk_that_fails_gives_no_receipt_and_is_told_once(
     full = threading.Event()
     full.set()
     tried = threading.Semaphore(0)
-    honest = store.put_result
+    honest = Arrivals.put_result
 
-    def put_result(topic: Topic, payload: bytes) -> Any:
+    def put_result(arrivals: Arrivals, topic: Topic, payload: bytes) -> Any:
         tried.release()
         if full.is_set():
             raise StoreError("store: cannot write (disk full)")
-        return honest(topic, payload)
+        return honest(arrivals, topic, payload)
 
-    monkeypatch.setattr(store, "put_result", put_result)
+    monkeypatch.setattr(Arrivals, "put_result", put_result)
     with running(store, *at), device(*at) as one:
         one.result()
         one.result()
@@ -329,7 +331,7 @@ def test_a_message_that_nobody_foresaw_stops_nothing(
     def put_state(*_: Any) -> None:
         raise KeyError("unforeseen")
 
-    monkeypatch.setattr(store, "put_state", put_state)
+    monkeypatch.setattr(Presence, "put_state", put_state)
     with running(store, *at) as ingest, device(*at) as one:
         one.send(one.address.state, encode(State(True, "0.1.0", None, "running", "b")))
         one.result()
