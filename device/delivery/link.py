@@ -40,7 +40,7 @@ _SILENT = "no answer to the connection"
 
 @dataclass(frozen=True)
 class Broker:
-    """Where the broker is and how to be let in."""
+    """A broker's address, with what it takes to be let in."""
 
     host: str
     port: int = 1883

@@ -68,7 +68,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Host:
-    """Broker (embedded or another's), store, ingest and dashboard, running in threads of this process.
+    """A whole host in threads of this process: broker (embedded or another's), store, ingest, dashboard.
 
     `start` returns when the page can be loaded; `url` says where. Parts end in the reverse order by `stop`,
     which is safe to call twice; also a context manager.
@@ -234,8 +234,8 @@ def start_logging() -> None:
 
 
 class Ending:
-    """SIGTERM and Ctrl-C as something to wait for, until the end of the `with`: neither starting nor tidying
-    up is torn apart by a signal."""
+    """SIGTERM or Ctrl-C as something to wait for, so that it tears neither starting nor tidying up apart; until
+    the end of the `with`."""
 
     def __init__(self) -> None:
         import threading

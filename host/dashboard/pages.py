@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 
 class Pages:
-    """Answers with HTML; with JSON where a script asked and there is only an error to tell."""
+    """Answers with HTML; with JSON to a script for which there is only an error."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

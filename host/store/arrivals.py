@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from device.contract.chunks import Receipt, check_chunk
 from device.contract.codec import BadMessage
-from device.contract.exam import Exam, SoundFile, exam_hash, files_of
+from device.contract.exam import Exam, Site, SoundFile, exam_hash, files_of
 from device.contract.topics import Topic, read
 from device.contract.vocabulary import ecg_name
 from device.durable import write_durably
@@ -181,48 +181,8 @@ class Arrivals:
         )
         session.add(row)
         session.flush()
-        files = files_of(exam)
         for position, site in enumerate(exam.sites):
-            session.add(
-                SiteRow(
-                    exam=exam.id,
-                    position=position,
-                    site=site.site,
-                    seconds=site.seconds,
-                    heart_rate_bpm=site.heart_rate_bpm,
-                    good_windows=site.good_windows,
-                )
-            )
-            for name in (site.site, ecg_name(site.site)):
-                if name not in files:
-                    continue
-                sound = files[name]
-                session.add(
-                    SoundRow(
-                        exam=exam.id,
-                        site=name,
-                        position=position,
-                        file=sound.file,
-                        size=sound.size,
-                        sha256=sound.sha256,
-                        chunk_size=sound.chunk_size,
-                        chunks=sound.chunks,
-                        complete_s=None,
-                        spoilt=0,
-                    )
-                )
-            session.add_all(
-                WindowEntry(
-                    exam=exam.id,
-                    position=position,
-                    number=number,
-                    start=window.start,
-                    probability=window.probability,
-                    quality=window.quality,
-                    reasons=json.dumps(window.reasons),
-                )
-                for number, window in enumerate(site.windows)
-            )
+            _add_site(session, exam, position, site)
         start = exam.started
         session.add(StartRow(exam=exam.id, boot_id=start.boot_id, monotonic_s=start.monotonic_s))
         for moment in (exam.started, exam.finished):
@@ -359,4 +319,49 @@ def _as_message(sound: SoundRow) -> SoundFile:
         sha256=sound.sha256,
         chunk_size=sound.chunk_size,
         chunks=sound.chunks,
+    )
+
+
+def _add_site(session: Session, exam: Exam, position: int, site: Site) -> None:
+    """The rows of one site: itself, what its sound and its ECG will be, its windows."""
+    files = files_of(exam)
+    session.add(
+        SiteRow(
+            exam=exam.id,
+            position=position,
+            site=site.site,
+            seconds=site.seconds,
+            heart_rate_bpm=site.heart_rate_bpm,
+            good_windows=site.good_windows,
+        )
+    )
+    for name in (site.site, ecg_name(site.site)):
+        if name not in files:
+            continue
+        sound = files[name]
+        session.add(
+            SoundRow(
+                exam=exam.id,
+                site=name,
+                position=position,
+                file=sound.file,
+                size=sound.size,
+                sha256=sound.sha256,
+                chunk_size=sound.chunk_size,
+                chunks=sound.chunks,
+                complete_s=None,
+                spoilt=0,
+            )
+        )
+    session.add_all(
+        WindowEntry(
+            exam=exam.id,
+            position=position,
+            number=number,
+            start=window.start,
+            probability=window.probability,
+            quality=window.quality,
+            reasons=json.dumps(window.reasons),
+        )
+        for number, window in enumerate(site.windows)
     )

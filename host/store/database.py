@@ -23,7 +23,7 @@ VERSION = 1
 
 
 class StoreError(StethopiError):
-    """The store cannot be read or written (disk full, broken file); the text says which and what to do."""
+    """The disk or the file fails the store; the text tells which, with the remedy."""
 
 
 def _first(error: BaseException) -> str:
