@@ -234,8 +234,8 @@ def start_logging() -> None:
 
 
 class Ending:
-    """SIGTERM or Ctrl-C as something to wait for, so that it tears neither starting nor tidying up apart; until
-    the end of the `with`."""
+    """SIGTERM or Ctrl-C as something to wait for until the end of the `with`; neither starting nor tidying up
+    is torn apart by it."""
 
     def __init__(self) -> None:
         import threading
