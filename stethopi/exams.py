@@ -62,7 +62,7 @@ class ExamStore:
         from sqlalchemy.exc import DatabaseError
 
         from device.errors import BadInput, StethopiError
-        from host.store.database import VERSION, first
+        from host.store.database import VERSION, first_line
 
         self.folder = folder
         file = folder / "exams.sqlite"
@@ -74,7 +74,7 @@ class ExamStore:
                 version = int(connection.exec_driver_sql("PRAGMA user_version").scalar() or 0)
         except DatabaseError as error:
             self.close()
-            raise StethopiError(f"{file}: cannot be read ({first(error)}); give another store") from None
+            raise StethopiError(f"{file}: cannot be read ({first_line(error)}); give another store") from None
         if version != VERSION:
             self.close()
             raise StethopiError(
@@ -120,13 +120,13 @@ class ExamStore:
         from sqlalchemy.orm import Session
 
         from device.errors import StethopiError
-        from host.store.database import first
+        from host.store.database import first_line
 
         try:
             with Session(self._engine) as session:
                 yield session
         except DatabaseError as error:
-            raise StethopiError(f"{self.folder}: cannot read the store ({first(error)})") from error
+            raise StethopiError(f"{self.folder}: cannot read the store ({first_line(error)})") from error
 
     def _stored(self, session: Session, row: ExamRow) -> StoredExam:
         from sqlalchemy import select

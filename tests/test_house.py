@@ -131,3 +131,20 @@ def test_a_room_says_what_stands_in_it(room: Path) -> None:
     said = ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8")))
     first = (said or "").split("\n\n")[0].replace("\n", " ")
     assert first.endswith(".") and first.count(". ") == 0, f"{room}: one sentence, not {first!r}"
+
+
+def rooms_with_modules() -> list[Path]:
+    """`device/ecg`, `host/store`, …: packages of depth 2 that hold more than their sentence."""
+    return [
+        package
+        for package in packages()
+        if package.parent.parent == ROOT
+        and package.parent.name in ("device", "host", "training")
+        and any(path.name != "__init__.py" for path in package.glob("*.py"))
+    ]
+
+
+@pytest.mark.parametrize("room", rooms_with_modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_room_has_its_tests_where_one_looks_for_them(room: Path) -> None:
+    tests = ROOT / "tests" / room.relative_to(ROOT)
+    assert list(tests.glob("test_*.py")), f"{tests.relative_to(ROOT)} holds no tests of {room.name}"

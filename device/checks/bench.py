@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from device.durable import replacing
 from device.errors import BadInput, StethopiError
 
 __all__ = ["MOST_MAC_PER_S", "MOST_MEMORY_MB", "daemon_figures", "measure", "run", "table", "write"]
@@ -253,10 +254,9 @@ def write(found: dict[str, Any], path: Path) -> None:
     # what another version of the same interpreter once needed is of no use any more
     stale = [key for key in figures if key != found["where"] and _kind(key) == _kind(found["where"])]
     whole["figures"] = {key: value for key, value in sorted(figures.items()) if key not in stale}
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
     except OSError as error:
         raise BadInput(f"{path}: cannot be written ({error.strerror}); name another file") from error
 

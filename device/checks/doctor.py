@@ -343,7 +343,7 @@ def _outbox(settings: Settings) -> Iterator[Check]:
         finally:
             db.close()
     except sqlite3.Error as error:
-        yield Check("outbox", BAD, f"{path}: {error}", "start the daemon: it sets a damaged one aside")
+        yield Check("outbox", BAD, f"{path}: {error}", "start the daemon: it keeps a damaged one apart")
         return
     counts = {state: count for state, count, _ in rows}
     waiting, delivered = counts.get("waiting", 0), counts.get("delivered", 0)

@@ -103,7 +103,7 @@ class MelFrames:
         ready[:] = self.grid.power(padded)[: len(ready)]
         return ready
 
-    def _room(self, frames: int) -> np.ndarray:
+    def _room(self, frames: int) -> Samples:
         """The rows that so many more frames go into."""
         m = len(self.power)
         if m + frames > len(self._held):

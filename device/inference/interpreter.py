@@ -176,6 +176,7 @@ class Int8Network:
         self._in, self._out = self._interpreter.inputs[self._input], self._interpreter.outputs[self._output]
 
     def __call__(self, x: Floats) -> Samples:
+        """What the network says of x, float32 (outputs,); x has as many values as its input."""
         self._interpreter.set(
             self._input, quantise(x, self._in.scale, self._in.zero_point).reshape(self._in.shape)
         )

@@ -29,6 +29,7 @@ from device.settings.settings import Settings
 from device.sources.files import read_sound, write_sound
 from host.commands.demo import Stethoscope
 from host.commands.serve import Host
+from host.store.arrivals import Arrivals
 from tests.browser.pages import (
     WAIT_MS,
     changes,
@@ -281,7 +282,7 @@ def test_what_is_not_known_or_not_here_is_said(host: Host, chromium: Any) -> Non
     for n in range(exam.sites[1].sound.chunks):
         first, past = chunk_span(n, exam.sites[1].sound.size, exam.sites[1].sound.chunk_size)
         where = Topic(exam.fleet, exam.device, "sound", exam=exam.id, site="MV", chunk=n)
-        host.store.put_chunk(where, sounds["MV"][first:past])
+        Arrivals(host.store).put_chunk(where, sounds["MV"][first:past])
     host.hub.tell({"type": "stored", "exam": exam.id, "device": "village/stetho-1", "complete": True})
     page.get_by_text("complete, every sha256 fits").wait_for()
     page.locator("[data-site=MV] .transport").wait_for()

@@ -4,6 +4,7 @@ nothing is left behind. Hours of it in seconds, on a clock that the source itsel
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -113,6 +114,7 @@ class Counted:
 def began(
     folder: Path, monkeypatch: pytest.MonkeyPatch, source: Hasty, clock: Driven, panel: FakePanel
 ) -> tuple[Daemon, Settings]:
+    gc.collect()  # what earlier tests left is not this daemon's
     monkeypatch.setattr(daemon_module, "RETRY_S", (0.0, 0.0))
     monkeypatch.setattr(daemon_module, "WATCH_S", 0.001)
     settings = settings_in(folder, source={"pace": "real"}, exam={"autostart": False, "exams": 0})
