@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from device.denoise.front_end import FrontEnd
+from device.denoise.front_end import Heard
 from device.errors import StethopiError
 from device.rates import HOP
 
@@ -28,10 +28,9 @@ class Mask(Protocol):
     outputs: tuple[str, ...]
 
     def reset(self) -> None: ...
-    def step(
-        self, hop: np.ndarray, heard: FrontEnd, answers: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The newest hop and the net's answers (float32, flat) → the finished hop as it came, and cleaned."""
+    def process(self, heard: Heard, answers: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The newest k hops and the net's answers to them, float32 (k, n) → the finished hops, float32
+        (k, hop), as they came, and cleaned."""
         ...
 
     def snapshot(self) -> dict[str, Any]: ...
@@ -91,23 +90,20 @@ class Shares:
         self._sound, self._removed = kept["sound"].copy(), kept["removed"].copy()
         self._last_point = kept["last_point"]
 
-    def step(
-        self, hop: np.ndarray, heard: FrontEnd, answers: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        shares = widen(answers["shares"])
-        sound = self._sound
-        _shift(sound, hop)
-        found = (self._analysis @ sound) * (self._spread @ shares[: self._bands])
-        removed = self._removed
-        removed[:-HOP] = removed[HOP:]
-        removed[-HOP:] = 0.0
-        removed += self._synthesis @ found
-        points = self._points
-        points[0] = self._last_point
-        points[1:] = shares[self._bands :]
-        self._last_point = points[-1]
-        raw = sound[-self._look_ahead - HOP : -self._look_ahead]
-        clean = (raw - removed[:HOP]) * (np.float32(1.0) - self._interpolation @ points)
+    def process(self, heard: Heard, answers: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        raw, clean = np.empty_like(heard.hops), np.empty_like(heard.hops)
+        sound, removed, points = self._sound, self._removed, self._points
+        for k, shares in enumerate(widen(answers["shares"])):
+            _shift(sound, heard.hops[k])
+            found = (self._analysis @ sound) * (self._spread @ shares[: self._bands])
+            removed[:-HOP] = removed[HOP:]
+            removed[-HOP:] = 0.0
+            removed += self._synthesis @ found
+            points[0] = self._last_point
+            points[1:] = shares[self._bands :]
+            self._last_point = points[-1]
+            raw[k] = sound[-self._look_ahead - HOP : -self._look_ahead]
+            clean[k] = (raw[k] - removed[:HOP]) * (np.float32(1.0) - self._interpolation @ points)
         return raw, clean
 
 
@@ -145,18 +141,20 @@ class MaskBlend:
         self._sound, self._passed = kept["sound"].copy(), kept["passed"].copy()
         self._shares, self._baselines = kept["shares"].copy(), kept["baselines"].copy()
 
-    def step(
-        self, hop: np.ndarray, heard: FrontEnd, answers: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        _shift(self._sound, hop)
-        _shift(self._passed, heard.passed)
-        level = np.float32(heard.level)
+    def process(self, heard: Heard, answers: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        raw, clean = np.empty_like(heard.hops), np.empty_like(heard.hops)
         shares, baselines = self._shares, self._baselines
-        shares[0] = shares[-1]
-        shares[1:] = widen(answers["share"])
-        baselines[0] = baselines[-1]
-        baselines[1:] = answers["baseline"] * level
-        kept = self._passed[: self._hop] - self._of_baseline @ baselines
-        share = self._of_share @ shares
-        clean: np.ndarray = kept + share * (answers["estimate"] * level - kept)
-        return self._sound[: self._hop].copy(), clean
+        new_shares = widen(answers["share"])
+        for k, hop in enumerate(heard.hops):
+            _shift(self._sound, hop)
+            _shift(self._passed, heard.passed[k])
+            level = np.float32(heard.levels[k])
+            shares[0] = shares[-1]
+            shares[1:] = new_shares[k]
+            baselines[0] = baselines[-1]
+            baselines[1:] = answers["baseline"][k] * level
+            kept = self._passed[: self._hop] - self._of_baseline @ baselines
+            share = self._of_share @ shares
+            raw[k] = self._sound[: self._hop]
+            clean[k] = kept + share * (answers["estimate"][k] * level - kept)
+        return raw, clean

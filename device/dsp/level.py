@@ -12,6 +12,8 @@ piece must not deafen the net for seconds). No absolute threshold: `k * x` has e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from device.rates import HOP, HOP_S, WORKING_RATE_HZ
@@ -79,6 +81,10 @@ class Level:
                 self.value += share * (min(hop_rms, LOUDEST * self.value) - self.value)
             self.hops += 1
         return self.value
+
+    def steps(self, hop_rms: Iterable[float]) -> list[float]:
+        """The same for hops in a row: the level after each."""
+        return [self.step(rms) for rms in hop_rms]
 
 
 def levels(

@@ -1,10 +1,4 @@
-"""What is for the ear and the eye of the moment: raw and clean side by side, the waveform, and what to
-shed.
-
-    Twin      raw → (raw, clean), aligned sample by sample, through the denoiser or past it
-    Display   (raw, clean) → live/wave messages of 100 ms at 250 values a second
-    Shedder   how late are we → what is left out: waveform, classification, denoising; never the recording
-"""
+"""Raw and clean sound side by side, aligned sample by sample, through the denoiser or past it."""
 
 from __future__ import annotations
 
@@ -17,9 +11,8 @@ from device.timing import StageTimer
 
 __all__ = ["Cleaner", "AlignedStream"]
 
-EVERY = 8
-WAVE = WORKING_RATE_HZ // 10
 MOST_AT_ONCE = 2 * WORKING_RATE_HZ
+"""More samples than these in one piece are a hole, not worth being denoised or shown."""
 
 
 class Cleaner(Protocol):
