@@ -58,7 +58,6 @@ from device.settings.specs import is_live
 from device.sources import open_source
 from device.sources.base import Source
 from device.storage.outbox import Outbox
-from device.stream.aligned import AlignedStream
 from device.stream.chain import ChainTimes, Hearer, SoundChain
 from device.stream.intake import Intake
 from device.stream.ring import Ring
@@ -323,7 +322,7 @@ class Daemon:
         parts.chain = SoundChain(
             intake,
             examiner.feed,
-            AlignedStream(models.denoiser),
+            models.denoiser,
             hearers[parts.listening.now.output],
             LiveWaves(lambda: examiner.exam_id, lambda wave: self._live("wave", wave)),
             times,

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from device.denoise.front_end import Heard, analyse, front_end_of
+from device.denoise.front_end import analyse, front_end_of
 from device.denoise.mask import mask_of, widen
 from device.errors import StethopiError
 from device.inference.bundle import Bundle, ModelEntry
@@ -72,9 +72,11 @@ class Denoiser:
         inputs_at = {t["name"]: t["position"] for t in inputs}
         answers_at = {t["name"]: t["position"] for t in outputs}
         self._heard_in = [self._heard_by(entry, inputs_at[name]) for name in self._front_end.inputs]
-        self._answers_out = [
-            (name, net.getter(answers_at[name]), net.outputs[answers_at[name]]) for name in self._mask.outputs
-        ]
+        self._answers_out = []
+        for name in self._mask.outputs:
+            get, tensor = net.getter(answers_at[name]), net.outputs[answers_at[name]]
+            scale, zero_point = np.float32(tensor.scale), np.float32(tensor.zero_point)
+            self._answers_out.append((name, get, int(np.prod(tensor.shape)), scale, zero_point))
         states_in = [inputs[s["input"]]["position"] for s in meta["states"]]
         states_out = [outputs[s["output"]]["position"] for s in meta["states"]]
         self._states = [net.inputs[position] for position in states_in]
@@ -150,10 +152,7 @@ class Denoiser:
         out = np.empty((whole, hop), dtype=np.float32)
         before = min(max(self.look_ahead // hop - self._hops, 0), whole)  # the first sample of the signal
         for at in range(0, whole, _TOGETHER):
-            few = hops[at : at + _TOGETHER]
-            began = time.perf_counter()
-            out[at : at + len(few)] = self._steps(few)
-            self.step_times.add((time.perf_counter() - began) / len(few), len(few))
+            out[at : at + _TOGETHER] = self._steps(hops[at : at + _TOGETHER])
         return out[before:].reshape(-1)
 
     def flush(self) -> np.ndarray:
@@ -169,8 +168,25 @@ class Denoiser:
 
     def _steps(self, hops: np.ndarray) -> np.ndarray:
         """Hops in, float32 (k, hop); those that begin the look-ahead earlier out."""
+        began_s = time.perf_counter()
         heard = self._front_end.process(hops)
-        raw, clean = self._mask.process(heard, self._answers(heard))
+        inputs = []
+        for x, (put, inverse_scale, zero_point) in zip(heard.inputs, self._heard_in, strict=True):
+            inputs.append((put, np.clip(np.rint(x * inverse_scale + zero_point), -128, 127).astype(np.int8)))
+        answers = {}
+        for name, _, n, _, _ in self._answers_out:
+            answers[name] = np.empty((len(hops), n), np.float32)
+        for k in range(len(hops)):
+            for put, x in inputs:
+                put(x[k])
+            for put, state in zip(self._set_states, self.state, strict=True):
+                put(state)
+            self._net.invoke()
+            for n, get in enumerate(self._get_states):
+                self.state[n] = get()
+            for name, get, _, scale, zero_point in self._answers_out:
+                answers[name][k] = (get().reshape(-1).astype(np.float32) - zero_point) * scale
+        raw, clean = self._mask.process(heard, answers)
         for k in range(len(hops)):
             strength: Any = self._strength
             if strength != self._mixed:
@@ -180,29 +196,8 @@ class Denoiser:
                 strength = np.linspace(before, strength, self.hop + 1, dtype=np.float32)[1:]
             raw[k] -= strength * (raw[k] - clean[k])
             self._hops += 1
+        self.step_times.add((time.perf_counter() - began_s) / len(hops), len(hops))
         return raw
-
-    def _answers(self, heard: Heard) -> dict[str, np.ndarray]:
-        """What the net answers to each hop, by the mask's names, float32 (k, n)."""
-        inputs = [
-            (put, np.clip(np.rint(x * inverse_scale + zero_point), -128, 127).astype(np.int8))
-            for x, (put, inverse_scale, zero_point) in zip(heard.inputs, self._heard_in, strict=True)
-        ]
-        given: list[list[np.ndarray]] = [[] for _ in self._answers_out]
-        for k in range(len(heard.hops)):
-            for put, x in inputs:
-                put(x[k])
-            for put, state in zip(self._set_states, self.state, strict=True):
-                put(state)
-            self._net.invoke()
-            self.state = [get() for get in self._get_states]
-            for answers, (_, get, _) in zip(given, self._answers_out, strict=True):
-                answers.append(get().reshape(-1))
-        return {
-            name: (np.stack(answers).astype(np.float32) - np.float32(tensor.zero_point))
-            * np.float32(tensor.scale)
-            for answers, (name, _, tensor) in zip(given, self._answers_out, strict=True)
-        }
 
 
 def denoise(entry: ModelEntry, x: np.ndarray, strength: float = 1.0) -> np.ndarray:

@@ -382,24 +382,26 @@ class Examiner:
         recorder, state = running.recorder, running.state
         if recorder is None or state.phase is not Phase.RECORDING:
             return
-        start = state.current.start
+        site = state.sites[-1]
+        start = site.start
         if running.fed < self._ring.oldest:
             # more was lost at once than the ring holds
             state.stop(running.fed, "source gone")
             self._bell.notify_all()
             return
-        end = min(self._ring.end, start + state.current.limit)
+        end = min(self._ring.end, start + site.limit)
         if end > running.fed:
             began = time.perf_counter()
             try:
-                recorder.append(self._ring.read(running.fed, end - running.fed))
+                piece = self._ring.take(running.fed, end)
+                recorder.append(piece.sound)
             except StethopiError as error:
                 self._fail(running, error)
                 return
             # what was not heard, or stuck at full scale, in samples of this site
-            for gap in self._ring.gaps(running.fed, end):
+            for gap in piece.gaps:
                 recorder.mark_gap(gap.start - start, gap.end - start)
-            for span in self._ring.clipped(running.fed, end):
+            for span in piece.clipped:
                 recorder.mark_clipped(span.start - start, span.end - start)
             hops = (end - running.fed) / 16
             running.fed = end

@@ -2,8 +2,8 @@
 
     block ── intake ──▶ ring ── recording
                 │
-                └── aligned stream ──▶ (raw, clean) ──┬── those who hear
-                                                      └── waveform
+                └── denoiser ──▶ (raw, clean), aligned ──┬── those who hear
+                                                         └── waveform
 
 A stage does not know the next one; `SoundChain.process` is the list of them. What is left out of a block when
 the machine is late is for the caller to say.
@@ -20,7 +20,7 @@ import numpy as np
 
 from device.rates import HOP, HOP_S
 from device.sources.base import Block
-from device.stream.aligned import AlignedStream
+from device.stream.aligned import MOST_AT_ONCE, AlignedStream, Cleaner
 from device.stream.intake import Intake
 from device.stream.shedding import Shed
 from device.stream.waveform import LiveWaves
@@ -57,7 +57,7 @@ class SoundChain:
         self,
         intake: Intake,
         record: Callable[[], None],
-        aligned: AlignedStream,
+        cleaner: Cleaner,
         hearers: Sequence[Hearer],
         waves: LiveWaves,
         times: ChainTimes | None = None,
@@ -65,7 +65,8 @@ class SoundChain:
         self.times = times or ChainTimes()
         self._intake = intake
         self._record = record
-        self._aligned = aligned
+        self._cleaner = cleaner
+        self._aligned = AlignedStream(cleaner)
         self._hearers = hearers
         self._waves = waves
 
@@ -89,7 +90,10 @@ class SoundChain:
         if (skipped := self._intake.skipped - already_skipped) > 0:
             for hearer in (*self._hearers, self._waves):
                 hearer.skip(skipped)
-        raw, clean = self._aligned.process(sound, shed >= Shed.DENOISING)
+        if shed >= Shed.DENOISING or len(sound) > MOST_AT_ONCE:
+            raw, clean = self._aligned.past(sound)
+        else:
+            raw, clean = self._aligned.pair(sound, self._cleaner.process(sound))
         aligned_s = time.perf_counter()
         if len(raw):
             for hearer in self._hearers:
