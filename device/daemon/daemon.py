@@ -31,20 +31,15 @@ from device.contract.topics import Address
 from device.daemon.commands import Commands
 from device.daemon.from_settings import broker_of, plan_of
 from device.daemon.health import DiskWatch, HealthReport, HealthSender, ServiceSigns, SilenceWatch
-from device.daemon.judge_thread import JudgeThread
 from device.daemon.machine import switch_off
 from device.daemon.models import Models, load_models
 from device.daemon.panel_thread import PanelThread
 from device.daemon.parts import Parts
-from device.daemon.sound_thread import SoundThread
 from device.daemon.source_thread import Blocks, SourceThread
+from device.daemon.wiring import SoundWiring
 from device.delivery.uplink import Pace, Uplink
-from device.ecg.run import LeadRun
-from device.ecg.sources import open_ecg
 from device.errors import StethopiError
-from device.exam.examiner import Examiner, ring_seconds
-from device.exam.identity import Identity
-from device.exam.result import delay_of
+from device.exam.examiner import Examiner
 from device.exam.subjects import SubjectList, Subjects
 from device.listening.control import ListeningControl
 from device.listening.feedback_guard import FeedbackGuard
@@ -58,11 +53,6 @@ from device.settings.specs import is_live
 from device.sources import open_source
 from device.sources.base import Source
 from device.storage.outbox import Outbox
-from device.stream.chain import ChainTimes, Hearer, SoundChain
-from device.stream.intake import Intake
-from device.stream.ring import Ring
-from device.stream.timeline import Nominal, Timeline
-from device.stream.waveform import LiveWaves
 
 if TYPE_CHECKING:
     from device.settings.settings import Settings
@@ -144,7 +134,7 @@ class Daemon:
                 or open_source(chosen.spec, pace=chosen.pace, rate_hz=chosen.rate_hz, channel=chosen.channel)
             ),
             self._blocks,
-            begin=self._hear,
+            begin=self._wire,
             stop=self._stop,
             sound_over=self._sound_over,
             clock=clock,
@@ -291,115 +281,17 @@ class Daemon:
             outbox.close()
         self._systemd.close()
 
-    # ---- wiring, by the source's thread, once the source's rate is known
-
-    def _hear(self, source: Source) -> None:
-        settings, parts, models = self.settings, self.parts, self._models
-        assert models is not None
-        ring = Ring(ring_seconds(settings.exam.max_s))
-        intake, times = Intake(source.rate_hz, ring), ChainTimes()
-        lead_times = [models.lead.step_times] if models.lead is not None else []
-        examiner = self._examiner(source, models, ring, intake, times)
-        parts.timers = [
-            *(times.decimate, times.listen, models.denoiser.step_times, *lead_times),
-            *(examiner.recording_times, examiner.judging_times),
-        ]
-        for note in getattr(source, "notes", []):
-            log.warning("%s", note)
-        log.info(
-            "listening to %s at %d Hz, bundle %s, %.1f ms from sample to clean sound",
-            *(source.name, source.rate_hz, models.version, examiner.identity.delay.total_ms),
-        )
-        parts.lamp.show(Light.READY)
-        listener = parts.listening.open(models.denoiser, source.rate_hz)
-        if not self._fast:
-            parts.source.tap = listener.tap
-        hearers: dict[str, list[Hearer]] = {
-            "none": [],
-            "file": [listener],
-            "device": [listener, parts.feedback],
-        }
-        parts.chain = SoundChain(
-            intake,
-            examiner.feed,
-            models.denoiser,
-            hearers[parts.listening.now.output],
-            LiveWaves(lambda: examiner.exam_id, lambda wave: self._live("wave", wave)),
-            times,
-        )
-        parts.source.times = Nominal(source.rate_hz) if self._fast else Timeline(source.rate_hz)
-        self._open_lead(parts.source.times, models, examiner, ring)
-        sound = SoundThread(
-            *(self._blocks, parts.chain, examiner, listener),
-            rate_hz=source.rate_hz,
-            shedder=parts.shedder,
-            source=parts.source,
+    def _wire(self, source: Source) -> None:
+        assert self._models is not None
+        SoundWiring(
+            *(self.settings, self._models, self.parts, self._blocks),
+            fast=self._fast,
             stop=self._stop,
             over=self._sound_over,
-            fast=self._fast,
-        )
-        parts.judge = JudgeThread(examiner, models.judge, parts.shedder)
-        parts.controls.examiner = parts.examiner = examiner
-        self._spawn("sound", sound.run)
-        self._spawn("judge", parts.judge.run)
-
-    def _examiner(
-        self, source: Source, models: Models, ring: Ring, intake: Intake, times: ChainTimes
-    ) -> Examiner:
-        settings, parts, denoiser = self.settings, self.parts, models.denoiser
-        assert parts.outbox is not None
-        examiner = Examiner(
-            Identity(
-                fleet=settings.device.fleet,
-                device=settings.device.id,
-                software=__version__,
-                bundle=models.version,
-                source=source.name[:200],
-                source_rate_hz=source.rate_hz,
-                delay=delay_of(intake.decimator.delay_s, denoiser.hop_s, denoiser.look_ahead_s),
-            ),
-            ring,
-            models.judge,
-            models.meta,
-            parts.outbox,
-            parts.clock,
-            timers=[
-                times.decimate,
-                denoiser.step_times,
-                times.listen,
-                *([models.lead.step_times] if models.lead is not None else []),
-            ],
-            dropped=lambda: parts.dropped,
+            spawn=self._spawn,
             live=self._live,
             put=self._on_put,
-            contact=models.contact,
-            fast=self._fast,
-        )
-        if settings.exam.autostart:
-            examiner.autostart = plan_of(settings)
-            examiner.autostart_left = settings.exam.exams or -1
-        return examiner
-
-    def _open_lead(self, times: Timeline | Nominal, models: Models, examiner: Examiner, ring: Ring) -> None:
-        """The ECG beside the sound, where one is asked for."""
-        settings, shedder = self.settings, self.parts.shedder
-        found = open_ecg(settings.ecg, pace="fast" if self._fast else "real")
-        if found is None:
-            return
-        lead = self.parts.lead = LeadRun(
-            found,
-            settings.ecg,
-            times,
-            ring,
-            seconds=ring_seconds(settings.exam.max_s),
-            cleaner=models.lead,
-            exam=lambda: examiner.exam_id,
-            tell=lambda message: self._live("ecg", message),
-            shed=lambda: shedder.now,
-        )
-        examiner.lead = lead.track
-        log.info("ECG from %s at %d Hz", found.name, found.rate_hz)
-        self._spawn("ecg", lead.run)
+        ).connect(source)
 
     # ---- what the parts tell
 

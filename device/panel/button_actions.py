@@ -57,7 +57,7 @@ class Actions(Protocol):
 
 
 class Guide:
-    """From presses and words to actions and lights."""
+    """What a press or a typed word means now."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ __all__ = ["ExamControls"]
 
 
 class ExamControls:
-    """The actions behind button, keypad and commands.
+    """Exams in the hands of a person.
 
     plan: of an exam for which no other is given. subjects: whose turn it is. louder, shut_down: what is not
     an exam's.

@@ -18,7 +18,7 @@ import pytest
 from device.clock import FakeClock
 from device.contract.control import Health
 from device.daemon import daemon as daemon_module
-from device.daemon import source_thread
+from device.daemon import source_thread, wiring
 from device.daemon.daemon import Daemon
 from device.daemon.health import SilenceWatch
 from device.daemon.machine import resident_bytes
@@ -146,7 +146,7 @@ def test_five_hundred_losses_in_a_row_leave_nothing_behind_and_every_gap_is_mark
     heart = HeartSettings(gone_after_s=0.2, gone_for_s=0.05, gone_times=500, level=0.0, noise_db=float("inf"))
     source = Hasty(heart, clock)
     rings: list[Ring] = []
-    monkeypatch.setattr(daemon_module, "Ring", lambda seconds: rings.append(Ring(seconds)) or rings[0])
+    monkeypatch.setattr(wiring, "Ring", lambda seconds: rings.append(Ring(seconds)) or rings[0])
     daemon, _ = began(tmp_path, monkeypatch, source, clock, panel)
     with running(daemon):
         until(lambda: source.starts > 50)
