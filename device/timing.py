@@ -85,16 +85,17 @@ class StageTimer:
         )
         return rest
 
-    def add(self, seconds: float) -> None:
-        """Count one step that took `seconds`."""
+    def add(self, seconds: float, steps: int = 1) -> None:
+        """Count one step, or several alike, that took `seconds` each."""
         if seconds > _SHORTEST_S:
             position = min(_BINS - 1, int(math.log(seconds / _SHORTEST_S) / _STEP))
         else:
             position = 0
-        self._bins[position] += 1
-        self.count += 1
-        self.total_s += seconds
-        self.missed += seconds > self.budget_s
+        self._bins[position] += steps
+        self.count += steps
+        self.total_s += seconds * steps
+        if seconds > self.budget_s:
+            self.missed += steps
         if seconds > self.worst_s:
             self.worst_s = seconds
 

@@ -103,7 +103,7 @@ def measure(seconds: float = 30.0, rate_hz: int = 48000, bundle: Path | None = N
     import numpy as np
 
     from device.checks.instruction_count import where
-    from device.daemon.health import resident_bytes
+    from device.daemon.machine import resident_bytes
     from device.denoise.stream import Denoiser
     from device.dsp.resample import Decimator
     from device.inference import bundle as bundles

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from device.arrays import AnyArray, Samples
-from device.denoise.front_end import FrontEnd
+from device.denoise.front_end import Heard
 from device.errors import StethopiError
 from device.rates import HOP
 
@@ -31,12 +31,15 @@ class Mask(Protocol):
     def reset(self) -> None:
         """As before the first sample."""
 
-    def step(self, hop: Samples, heard: FrontEnd, answers: Mapping[str, Samples]) -> tuple[Samples, Samples]:
-        """The newest hop and the net's answers (float32, flat) → the finished hop as it came, and cleaned."""
+    def process(self, heard: Heard, answers: Mapping[str, AnyArray]) -> tuple[Samples, Samples]:
+        """The newest k hops and the net's answers to them, float32 (k, n) → the finished hops, float32
+        (k, hop), as they came, and cleaned.
+        """
         ...
 
     def snapshot(self) -> dict[str, Any]:
         """All that the next hop depends on, copied."""
+        ...
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Go on from a snapshot."""
@@ -100,22 +103,21 @@ class Shares:
         self._sound, self._removed = kept["sound"].copy(), kept["removed"].copy()
         self._last_point = kept["last_point"]
 
-    def step(self, hop: Samples, heard: FrontEnd, answers: Mapping[str, Samples]) -> tuple[Samples, Samples]:
-        """The newest hop and `shares` → the finished hop as it came, and cleaned."""
-        shares = widen(answers["shares"])
-        sound = self._sound
-        _shift(sound, hop)
-        found = (self._analysis @ sound) * (self._spread @ shares[: self._bands])
-        removed = self._removed
-        removed[:-HOP] = removed[HOP:]
-        removed[-HOP:] = 0.0
-        removed += self._synthesis @ found
-        points = self._points
-        points[0] = self._last_point
-        points[1:] = shares[self._bands :]
-        self._last_point = points[-1]
-        raw = sound[-self._look_ahead - HOP : -self._look_ahead]
-        clean = (raw - removed[:HOP]) * (np.float32(1.0) - self._interpolation @ points)
+    def process(self, heard: Heard, answers: Mapping[str, AnyArray]) -> tuple[Samples, Samples]:
+        """What is finished with these hops: raw and clean, float32 (k, hop) each."""
+        raw, clean = np.empty_like(heard.hops), np.empty_like(heard.hops)
+        sound, removed, points = self._sound, self._removed, self._points
+        for k, shares in enumerate(widen(answers["shares"])):
+            _shift(sound, heard.hops[k])
+            found = (self._analysis @ sound) * (self._spread @ shares[: self._bands])
+            removed[:-HOP] = removed[HOP:]
+            removed[-HOP:] = 0.0
+            removed += self._synthesis @ found
+            points[0] = self._last_point
+            points[1:] = shares[self._bands :]
+            self._last_point = points[-1]
+            raw[k] = sound[-self._look_ahead - HOP : -self._look_ahead]
+            clean[k] = (raw[k] - removed[:HOP]) * (np.float32(1.0) - self._interpolation @ points)
         return raw, clean
 
 
@@ -156,17 +158,21 @@ class MaskBlend:
         self._sound, self._passed = kept["sound"].copy(), kept["passed"].copy()
         self._shares, self._baselines = kept["shares"].copy(), kept["baselines"].copy()
 
-    def step(self, hop: Samples, heard: FrontEnd, answers: Mapping[str, Samples]) -> tuple[Samples, Samples]:
-        """The newest hop and `estimate`, `share`, `baseline` → the finished hop as it came, and cleaned."""
-        _shift(self._sound, hop)
-        _shift(self._passed, heard.passed)
-        level = np.float32(heard.level)
+    def process(self, heard: Heard, answers: Mapping[str, AnyArray]) -> tuple[Samples, Samples]:
+        """What is finished with these hops: raw and clean, float32 (k, hop) each."""
+        raw, clean = np.empty_like(heard.hops), np.empty_like(heard.hops)
         shares, baselines = self._shares, self._baselines
-        shares[0] = shares[-1]
-        shares[1:] = widen(answers["share"])
-        baselines[0] = baselines[-1]
-        baselines[1:] = answers["baseline"] * level
-        kept: Samples = self._passed[: self._hop] - self._of_baseline @ baselines
-        share: Samples = self._of_share @ shares
-        clean: Samples = kept + share * (answers["estimate"] * level - kept)
-        return self._sound[: self._hop].copy(), clean
+        new_shares = widen(answers["share"])
+        for k, hop in enumerate(heard.hops):
+            _shift(self._sound, hop)
+            _shift(self._passed, heard.passed[k])
+            level = np.float32(heard.levels[k])
+            shares[0] = shares[-1]
+            shares[1:] = new_shares[k]
+            baselines[0] = baselines[-1]
+            baselines[1:] = answers["baseline"][k] * level
+            kept = self._passed[: self._hop] - self._of_baseline @ baselines
+            share = self._of_share @ shares
+            raw[k] = self._sound[: self._hop]
+            clean[k] = kept + share * (answers["estimate"][k] * level - kept)
+        return raw, clean

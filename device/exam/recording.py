@@ -118,14 +118,15 @@ class Recording:
         if end > running.fed:
             began = time.perf_counter()
             try:
-                recorder.append(ring.read(running.fed, end - running.fed))
+                piece = ring.take(running.fed, end)
+                recorder.append(piece.sound)
             except StethopiError as error:
                 self.fail(running, error)
                 return
             # what was not heard, or stuck at full scale, in samples of this site
-            for gap in ring.gaps(running.fed, end):
+            for gap in piece.gaps:
                 recorder.mark_gap(gap.start - site.start, gap.end - site.start)
-            for span in ring.clipped(running.fed, end):
+            for span in piece.clipped:
                 recorder.mark_clipped(span.start - site.start, span.end - site.start)
             hops = (end - running.fed) / HOP
             running.fed = end

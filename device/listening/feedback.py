@@ -39,6 +39,8 @@ _CALM_STEPS = 16
 
 
 class _Look(NamedTuple):
+    """The strongest line of one step."""
+
     hz: float
     db: float
     share: float
@@ -47,7 +49,7 @@ class _Look(NamedTuple):
 
 
 class FeedbackWatch:
-    """`process` takes what was heard and what was played, side by side; `found` is the tone in Hz."""
+    """Looks for a tone that comes back: `found`, in Hz."""
 
     def __init__(self) -> None:
         self.found: float | None = None

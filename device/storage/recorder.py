@@ -21,7 +21,7 @@ from device.durable import fsync_file, fsync_folder, make_folder, move_into, rep
 from device.errors import BadInput, StethopiError
 from device.rates import HIGHEST_RATE_HZ, HOP, WORKING_RATE_HZ
 from device.sources.files import read_sound, soundfile, wav_header
-from device.spans import Gap, clipped_spans, merged
+from device.spans import CLIPPED_AT, Gap, clipped_spans, merged
 
 __all__ = ["MOST_SPANS", "Partial", "Recorder", "RecordingFile", "rescue", "write_recording"]
 
@@ -132,13 +132,8 @@ class Recorder:
         x = np.asarray(x, dtype=np.float32)
         if not len(x):
             return
-        # two samples make a clipped stretch, and they may come in two pieces
-        before = len(self._last)
-        at = self._samples - before
-        found = clipped_spans(np.concatenate([self._last, x]))
-        self._clipped += [Gap(at + start, at + end) for start, end in found]
-        if len(self._clipped) > 2 * MOST_SPANS:
-            self._clipped = merged(self._clipped, HOP)
+        if (np.abs(x) >= CLIPPED_AT).any():
+            self._list_clipped(x)
         self._last = x[-1:].copy()
         steps = np.clip(np.rint(x.astype(np.float64) * _FULL), -_FULL, _FULL - 1).astype("<i4")
         self._waiting.append(steps)
@@ -146,6 +141,14 @@ class Recorder:
         self._samples += len(steps)
         if self._waiting_samples >= _SPOOL_EVERY:
             self._write()
+
+    def _list_clipped(self, x: np.ndarray) -> None:
+        # two samples make a clipped stretch, and they may come in two pieces
+        at = self._samples - len(self._last)
+        found = clipped_spans(np.concatenate([self._last, x]))
+        self._clipped += [Gap(at + start, at + end) for start, end in found]
+        if len(self._clipped) > 2 * MOST_SPANS:
+            self._clipped = merged(self._clipped, HOP)
 
     def mark_gap(self, start: int, end: int) -> None:
         """Say that samples [start, end) were not heard."""

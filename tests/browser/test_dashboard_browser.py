@@ -353,7 +353,7 @@ def test_what_is_heard_at_a_stethoscope_can_be_chosen(host: Host, chromium: Any)
             page.keyboard.press("ArrowLeft")
         said.get_by_text("raw, bell, strength 0.8, gain 0 dB", exact=True).wait_for()
         assert ear.locator(".num").inner_text() == "80 %"
-        assert daemon._listening.strength == 0.8
+        assert daemon.parts.listening.now.strength == 0.8
 
         # whose the next exam is
         field = page.get_by_label("Subject code of the next exam", exact=True)
@@ -365,7 +365,7 @@ def test_what_is_heard_at_a_stethoscope_can_be_chosen(host: Host, chromium: Any)
         field.fill("V3-0042-9")
         page.locator(".subject button").click()
         told.get_by_text("the next exam is V3-0042-9", exact=True).wait_for()
-        assert field.input_value() == "" and daemon._subjects.next == "V3-0042-9"
+        assert field.input_value() == "" and daemon.parts.controls.subjects.next == "V3-0042-9"
         assert unnamed(page) == [] and fits(page)
 
         # another page sees the same, from what the device tells of itself
