@@ -389,6 +389,7 @@ def test_feedback_is_told_by_light_status_and_health(tmp_path: Path) -> None:
     quiet = synthetic(seed=1).heart.render(0, 10_000)
     daemon.parts.feedback.hear(quiet, quiet)
     assert panel.light is not Light.FEEDBACK and "feedback" not in daemon.report.words()
+    daemon.parts.outbox.close()
 
 
 def test_raw_sound_is_tapped_before_it_is_decimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,12 +86,13 @@ def test_a_block_changes_file_at_most_twenty_times(tmp_path: Path) -> None:
     blocks = [block for _ in range(200) if (block := source.read()) is not None]
     assert {len(block.samples) for block in blocks} == {40}
     ring, way, told = Ring(60), _Way(), list[LiveWave]()
+    outbox = Outbox(tmp_path / "outbox")
     examiner = Examiner(
         Identity("f", "s-1", "0", "b", "heart", 2000, Delay(0.0, 8.0, 16.0, 24.0)),
         ring,
         models.judge,
         models.meta,
-        Outbox(tmp_path / "outbox"),
+        outbox,
         FakeClock(),
     )
     chain = SoundChain(
@@ -121,6 +122,8 @@ def test_a_block_changes_file_at_most_twenty_times(tmp_path: Path) -> None:
         sound.run()
     finally:
         sys.setprofile(before)
+        examiner.abandon()
+        outbox.close()
     steady = [files for files, message in blocks_in_time.ways[51:] if not message]
     assert len(told) == 40 and examiner.heard == 8000 and len(steady) == 120
     longest = max(steady, key=len)
