@@ -10,6 +10,9 @@ import pytest
 
 from device.errors import BadInput, StethopiError
 from training import cli
+from training.commands.recipes import RunRecipes
+from training.commands.steps import Steps
+from training.core.recipe import merged
 
 
 def test_importing_the_commands_brings_nothing_heavy() -> None:
@@ -45,23 +48,23 @@ def test_a_release_without_exports_says_what_to_do(
 
 def test_recipes_are_merged_deeply() -> None:
     base = {"net": {"front": 32, "head": 96}, "seed": 1}
-    assert cli._merged(base, {"net": {"head": 8}}) == {"net": {"front": 32, "head": 8}, "seed": 1}
+    assert merged(base, {"net": {"head": 8}}) == {"net": {"front": 32, "head": 8}, "seed": 1}
     assert base["net"] == {"front": 32, "head": 96}
 
 
-def test_a_rivals_recipe_is_the_shipped_one_with_the_changes_of_a_whole_run(tmp_path: Path) -> None:
-    shipped = cli._Recipes(None, "unet-classic").rival("unet-classic")
-    smoke = cli._Recipes("smoke").rival("unet-classic")
+def test_a_baselines_recipe_is_the_shipped_one_with_the_changes_of_a_whole_run(tmp_path: Path) -> None:
+    shipped = RunRecipes(None, "unet-classic").baseline("unet-classic")
+    smoke = RunRecipes("smoke").baseline("unet-classic")
     assert smoke["train"]["steps"] < 10 < shipped["train"]["steps"]
     assert (smoke["seed"], smoke["train"]["rate"]) == (shipped["seed"], shipped["train"]["rate"])
-    assert cli._Recipes("all").rival("lu-net")["train"]["steps"] > 100
+    assert RunRecipes("all").baseline("lu-net")["train"]["steps"] > 100
     (tmp_path / "own.toml").write_text("seed = 1\n[mix]\nbatch = 1\n")
     with pytest.raises(BadInput, match=r"own.toml: train is missing; begin with a copy of .*lu-net.toml"):
-        cli._Recipes(str(tmp_path / "own.toml")).rival("lu-net")
+        RunRecipes(str(tmp_path / "own.toml")).baseline("lu-net")
 
 
 def test_a_step_is_skipped_only_while_nothing_that_decides_it_has_changed(tmp_path: Path) -> None:
-    steps, output, runs = cli._Steps(tmp_path), tmp_path / "result", []
+    steps, output, runs = Steps(tmp_path), tmp_path / "result", []
 
     def work() -> None:
         runs.append(1)
@@ -77,14 +80,14 @@ def test_a_step_is_skipped_only_while_nothing_that_decides_it_has_changed(tmp_pa
 
 def test_a_step_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StethopiError, match="ended without"):
-        cli._Steps(tmp_path).run("a", 1, tmp_path / "none", lambda: None)
+        Steps(tmp_path).run("a", 1, tmp_path / "none", lambda: None)
 
 
 def test_a_broken_recipe_is_told(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text("[classifier\n")
     with pytest.raises(BadInput, match="r.toml: not TOML"):
-        cli._Recipes(str(path))
+        RunRecipes(str(path))
 
 
 @pytest.mark.train

@@ -32,13 +32,12 @@ from device.errors import BadInput, StethopiError
 from device.rates import ECG_RATE_HZ, WORKING_RATE_HZ
 from device.sources.files import read_sound, soundfile
 from device.stream.timeline import Timeline
-from training.core.provenance import commit_id
+from training.core.provenance import RESULTS, commit_id
 from training.core.results import write_json
 from training.data.recordings import data_hashes, states
 
 __all__ = ["main", "measure", "simulated"]
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 ECG_HZ = 500
 _LONGEST_S = 0.25
 _CLOCKS_PPM = ((0.0, 0.0), (200.0, -200.0), (-200.0, 200.0))

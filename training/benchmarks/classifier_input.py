@@ -25,6 +25,7 @@ from device.inference import bundle as bundles
 from device.inference.bundle import Bundle
 from device.screening.screen import Int8Network, screen_recording
 from training.benchmarks.denoise_material import HEARD, suited_to_judge
+from training.core.provenance import RESULTS
 from training.core.results import write_json
 from training.data import recordings as data_room
 from training.data.mixing import NoisePool
@@ -34,7 +35,6 @@ from training.reports.classifier_input import WAYS, table
 
 __all__ = ["compare", "hear_each_way", "main"]
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 
 Said = tuple[float, float]
 """Probability of abnormal, of a murmur."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -40,6 +39,7 @@ from device.screening.verdict import Findings, Label
 from training.benchmarks.screening_comparison import assemble, run_unit
 from training.benchmarks.screening_noise import NoisyRecordings, noise_figures
 from training.core.provenance import RESULTS, commit_id
+from training.core.results import write_json
 from training.data import recordings as training_data
 from training.data.recordings import DATABASES, Recording
 from training.metrics.classification import RESAMPLES, calibrated, macc, referrals_of, scores
@@ -234,10 +234,7 @@ def _qualities(heard: HeardWindows, everything: Sequence[Recording]) -> dict[str
 
 
 def _write(target: Path, result: dict[str, Any]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    os.replace(temporary, target)
+    write_json(target, result)
 
 
 def _of_this_bundle(target: Path, entry: ModelEntry, hashes: dict[str, str], seed: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Measure the released denoiser on fold 0 and noise it never heard, beside everything else, in one run.
 
-    stethopi benchmark denoise --out runs --rivals rivals    writes docs/results/denoise.json
+    stethopi benchmark denoise --out runs --baselines DIR    writes docs/results/denoise.json
     stethopi benchmark denoise --limit 2                     a first look, in minutes
 
 References, noise and each figure are told in the result file itself (`how`) and in docs/denoiser.md. Each
@@ -8,7 +8,8 @@ kind of noise meets each SNR (25 to 400 Hz) with `--limit` references (default 1
 turn.
 
 Rows: those of training.denoise.classical; unet-classic (float, int8) and lu-net from the checkpoints in
---rivals; `float` and `pruned`, ours, from the checkpoints in --out; `int8`, the bundle as the device runs it.
+--baselines; `float` and `pruned`, ours, from the checkpoints in --out; `int8`, the bundle as the device runs
+it.
 A row whose file is missing is left out, and the result says so.
 
 The work is cut into pieces that are kept in --cache until data, networks, settings or these programs
@@ -54,6 +55,7 @@ from training.benchmarks.denoise_material import (
 )
 from training.benchmarks.denoise_measure import MEASURES, Item, collect, jobs_of, measure, rows_of, say
 from training.core.provenance import RESULTS
+from training.core.results import write_text
 from training.data import mixing
 from training.data import recordings as data_room
 from training.data.mixing import hum, taps
@@ -331,7 +333,7 @@ def benchmark(
     *,
     bundle: Path | None = None,
     checkpoints: Path | None = None,
-    rivals: Path | None = None,
+    baselines: Path | None = None,
     results: Path | None = None,
     each: int = 10,
     seed: int = 1,
@@ -347,7 +349,7 @@ def benchmark(
     released = bundles.load(bundle)
     entry = released.model("denoiser")
     checkpoints = checkpoints or Path("runs")
-    rows, left_out = rows_of(released.folder, checkpoints, rivals or checkpoints)
+    rows, left_out = rows_of(released.folder, checkpoints, baselines or checkpoints)
     for name, why in left_out.items():
         say(f"{name}: row left out, {why}")
     hashes = data_room.data_hashes(data)
@@ -425,10 +427,7 @@ def benchmark(
         }
     )
     results = results or RESULTS
-    results.mkdir(parents=True, exist_ok=True)
-    temporary = results / "denoise.json.tmp"
-    temporary.write_text(_compact(result) + "\n", "utf-8")
-    os.replace(temporary, results / "denoise.json")
+    write_text(results / "denoise.json", _compact(result) + "\n")
     denoise_tables.draw(result, results / denoise_tables.PICTURE)
     return result
 
@@ -449,7 +448,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), help="run folder with our checkpoints, for their rows"
     )
-    parser.add_argument("--rivals", type=Path, help="folder of the rivals' checkpoints (default: --out)")
+    parser.add_argument(
+        "--baselines", type=Path, help="folder of the baselines' checkpoints (default: --out)"
+    )
     parser.add_argument("--results", type=Path, help="folder for denoise.json (default docs/results)")
     parser.add_argument("--limit", type=int, default=10, help="references a kind and SNR (default 10)")
     parser.add_argument("--seed", type=int, default=1)
@@ -467,7 +468,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.cache.expanduser(),
             bundle=options.bundle,
             checkpoints=options.out,
-            rivals=options.rivals,
+            baselines=options.baselines,
             results=results,
             each=options.limit,
             seed=options.seed,

@@ -50,7 +50,8 @@ from training.benchmarks.denoise_designs import (
     found_by,
     subjects,
 )
-from training.core.provenance import commit_id
+from training.core import checkpoint
+from training.core.provenance import RESULTS, commit_id
 from training.core.recipe import read, settings, shipped
 from training.core.results import write_json
 from training.data import recordings as data_room
@@ -60,7 +61,7 @@ from training.denoise.apply import MaskLayer, denoise_whole, load_net, shape_of,
 from training.denoise.int8 import for_int8, sounds_for_ranges
 from training.denoise.loss import Loss
 from training.denoise.prune import STAGES_FROM, prune_denoiser
-from training.denoise.train import cause_of, fit_denoiser, kept_checkpoint
+from training.denoise.train import cause_of, fit_denoiser, said
 from training.denoise.validation import Validation
 from training.export.export import count_macs
 from training.export.fake_int8 import FakeInt8
@@ -81,7 +82,6 @@ __all__ = [
 ]
 
 TRIALS = shipped("denoiser-trials")
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 STAGES = (
     ("full", "full"),
     ("shipped", "pruned-first"),
@@ -278,7 +278,7 @@ def run_trial(
         if table.get("before"):
             first = {**recipe["train"], "steps": int(table["before"])}
             here = folder / f"{name}-before.pt"
-            kept = kept_checkpoint(here, cause_of(recipe, first)) if resume else None
+            kept = checkpoint.of_recipe(here, cause_of(recipe, first), said) if resume else None
             if not (kept and kept["step"] >= first["steps"]):
                 fit_denoiser(net, recipe, first, data, cache, here, resume, 0, {"kind": "scratch"})
             net, offset = load_net(here)[0], STAGES_FROM[0]

@@ -42,6 +42,7 @@ from device.denoise.stream import denoise
 from device.errors import BadInput
 from device.inference import bundle as bundles
 from device.inference.interpreter import runtime_name
+from training.core.provenance import RESULTS
 from training.core.results import write_json
 from training.data import ecg as ecg_data
 from training.data.ecg import RATE_HZ, NoiseTracks, Piece
@@ -56,9 +57,8 @@ MEASURES_VERSION = 1
 is then measured anew. Other words for the same are no reason."""
 
 SYSTEMS_VERSION = 1
-"""The same for how a checkpoint's system computes: models.ecg, models.ecg_rivals, training.ecg.train."""
+"""The same for how a checkpoint's system computes: models.ecg, models.ecg_baselines, training.ecg.systems."""
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 LEVELS_DB = (-6.0, 0.0, 6.0, 12.0, 18.0)
 HEADLINE_DB = (-6.0, 0.0, 6.0, 12.0)
 LEAD_IN, MEASURED = 4 * RATE_HZ, 10 * RATE_HZ
@@ -450,9 +450,9 @@ def _rows(
     """Row → how it cleans, what is said about it, and what decides it."""
     found: dict[str, tuple[LeadDenoiser, dict[str, Any], str]] = {k: (f, {}, k) for k, f in CLASSICAL.items()}
     if checkpoints:
-        from training.ecg.train import MODELS, checkpoint_path, load_system
+        from training.ecg.systems import ECG_MODELS, checkpoint_path, load_system
 
-        paths = {name: checkpoint_path(checkpoints, name) for name in MODELS}
+        paths = {name: checkpoint_path(checkpoints, name) for name in ECG_MODELS}
         for name, path in paths.items():
             if not path.is_file():
                 continue
@@ -480,11 +480,6 @@ def _digest(items: Sequence[EcgItem], beats: Sequence[EcgItem], leads: Sequence[
     for one in everything:
         digest.update(one.clean.tobytes() + one.noisy.tobytes())
     return digest.hexdigest()
-
-
-def _whole(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
 
 
 def benchmark(
@@ -530,7 +525,7 @@ def benchmark(
             row = json.loads(kept.read_text("utf-8"))
         else:
             row = _measure(clean_up, items, beats, leads)
-            _whole(kept, row)
+            write_json(kept, row)
         raw[name] = row
         found[name] = {**about, **_summary(row, items, beats, leads, clean_f1, seed)}
         mixed = found[name]["kinds"]["mixed"]
@@ -577,5 +572,5 @@ def benchmark(
             "ours_above": against,
         }
     )
-    _whole((results or RESULTS) / "ecg.json", result)
+    write_json((results or RESULTS) / "ecg.json", result)
     return result

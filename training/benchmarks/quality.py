@@ -14,8 +14,6 @@ docs/results/quality.json.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from device.inference.bundle import ModelEntry
 from device.rates import WINDOW, WORKING_RATE_HZ
 from device.screening import features, quality, screen
 from training.core.provenance import RESULTS, commit_id
+from training.core.results import write_json
 from training.data import recordings as training_data
 from training.data.mixing import NoisePool
 from training.data.recordings import Recording
@@ -188,8 +187,7 @@ def _rows_of_folds(data: Path, cache: Path, entry: ModelEntry, say: Callable[[st
     its subject, at that unit's own operating point (threshold moved to 0.5).
     """
     from training.benchmarks.screening_comparison import unit_point
-    from training.screening import candidates as contenders
-    from training.screening import protocols
+    from training.screening import candidates, protocols
     from training.screening.corpus import Corpus
     from training.screening.scores import read_unit, unit_folder
     from training.screening.window_quality import HeardWindows
@@ -206,7 +204,7 @@ def _rows_of_folds(data: Path, cache: Path, entry: ModelEntry, say: Callable[[st
     rows = []
     for unit, one in scored:
         say(f"windows of {unit.name}")
-        small = contenders.kept_int8(unit_folder(cache, unit), entry)
+        small = candidates.kept_int8(unit_folder(cache, unit), entry)
         network, point = screen.Int8Network(small), unit_point(one, recordings, "int8")
         meta = {**small.meta, **point}
         at = float(np.log(point["threshold"] / (1.0 - point["threshold"])))
@@ -425,8 +423,5 @@ def benchmark_quality(
     result["contact_told_within_3_s"] = _contact(scorer, pieces, draws, seed)
     result["minutes"] = round((time.monotonic() - began) / 60, 1)
     folder = results or RESULTS
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "quality.json.tmp"
-    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    os.replace(temporary, folder / "quality.json")
+    write_json(folder / "quality.json", result)
     return result

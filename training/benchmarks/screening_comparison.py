@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 
 from training.benchmarks.screening_noise import NoisyRecordings, noise_figures
 from training.core.provenance import commit_id
+from training.core.results import write_arrays, write_json, write_text
 from training.data.recordings import DATABASES, Recording, loudest_positions
 from training.metrics.classification import (
     MURMUR_WEIGHTS,
@@ -87,7 +87,7 @@ def run_unit(
     if not (folder / "key").is_file() or (folder / "key").read_text("utf-8") != key:
         for stale in folder.glob("*"):
             stale.unlink()
-        (folder / "key").write_text(key, "utf-8")
+        write_text(folder / "key", key)
     say(f"{unit.name}: training")
     started = time.monotonic()
     shown = protocols.presented(unit, recordings, seed)
@@ -119,11 +119,8 @@ def run_unit(
         "training_minutes": round((trained - started) / 60, 1),
         "minutes": round((time.monotonic() - started) / 60, 1),
     }
-    temporary = folder / "scores.tmp.npz"
-    np.savez_compressed(temporary, **arrays)
-    os.replace(temporary, folder / "scores.npz")
-    (folder / "unit.json.tmp").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
-    os.replace(folder / "unit.json.tmp", folder / "unit.json")
+    write_arrays(folder / "scores.npz", arrays)
+    write_json(folder / "unit.json", meta)
     found = read_unit(cache, unit)
     assert found is not None
     return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from device.denoise.stream import denoise
 from device.inference.bundle import ModelEntry
 from device.rates import WORKING_RATE_HZ
 from device.screening.baseline_features import band_pass
+from training.core.results import write_text
 from training.data import recordings as training_data
 from training.data.mixing import NoisePool
 from training.data.recordings import DATABASES, Recording
@@ -93,8 +93,7 @@ class NoisyRecordings:
         for (level, clean), parts in sounds.items():
             np.save(self._folder / f"{level}-{int(clean)}.npy", np.concatenate(parts))
         np.save(self._folder / "starts.npy", np.array(starts))
-        (self._folder / "done.tmp").write_text("complete\n", "utf-8")
-        os.replace(self._folder / "done.tmp", self._folder / "done")
+        write_text(self._folder / "done", "complete\n")
 
     def logits(self, of_sound: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
         """`level/way` → logits (recordings, 2) by a network's face for sound."""

@@ -381,6 +381,8 @@ class Mixtures:
         self, pieces: Sequence[Piece], noises: NoiseTracks, settings: EcgMixSettings, seed: int
     ) -> None:
         self.pieces, self.noises, self.settings, self.seed = pieces, noises, settings, seed
+        self.drawn: list[str] = []
+        """Records of the last batch."""
         need = -(-int(settings.samples * (1 + settings.speed) * (1 + settings.warp)) // RATE_HZ)
         self.starts = []
         for p in pieces:
@@ -399,6 +401,7 @@ class Mixtures:
         """One reference: a patient, a lead, a place; any amplitude and polarity."""
         members = self.patients[int(rng.integers(len(self.patients)))]
         k = members[int(rng.integers(len(members)))]
+        self.drawn.append(self.pieces[k].record)
         n = self.settings.samples
         faster = 1.0 + rng.uniform(-1, 1) * self.settings.speed if self.settings.speed else 1.0
         pace = faster * (1 + self._swaying(rng, n)) if self.settings.warp else None
@@ -442,6 +445,7 @@ class Mixtures:
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self.seed, step])
         s = self.settings
+        self.drawn = []
         clean = np.empty((s.batch, s.samples), dtype=np.float32)
         noisy = np.empty_like(clean)
         t = np.arange(s.samples) / RATE_HZ

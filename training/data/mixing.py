@@ -20,7 +20,6 @@ half the draws, coloured as by a chest piece, louder and softer over time.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ import numpy as np
 from scipy import fft as sfft
 from scipy.signal import butter, sosfiltfilt
 
+from device.durable import whole_file
 from device.errors import BadInput, StethopiError
 from device.rates import WORKING_RATE_HZ as RATE
 from training.data import recordings as data_room
@@ -128,11 +128,8 @@ def contrasts(data: Path, cache: Path) -> dict[str, tuple[float, float, float, f
         d, s = _contrast(data_room.load(recording), inside)
         if np.isfinite(d) and np.isfinite(s):
             found[recording.record] = (start, end, d, s)
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows([k, *(round(v, 4) for v in row)] for k, row in found.items())
-    os.replace(temporary, path)
     return found
 
 
@@ -505,6 +502,8 @@ class Mixer:
 
     def __init__(self, refs: Sequence[Reference], noise: NoisePool, settings: MixSettings, seed: int) -> None:
         self.settings, self.seed, self.noise = settings, seed, noise
+        self.drawn: list[str] = []
+        """Records of the last batch."""
         n = int(settings.samples * 1.2) + 8
         self.pools: dict[str, list[Reference]] = {}
         for r in refs:
@@ -549,6 +548,7 @@ class Mixer:
         else:
             pool = self.pools[self.databases[int(rng.choice(len(self.databases), p=self.weights))]]
         r = pool[int(rng.integers(len(pool)))]
+        self.drawn.append(r.record)
         factor = float(rng.uniform(0.85, 1.18)) if rng.random() < 0.5 else 1.0
         start = int(rng.integers(len(r.sound) - int(n * factor) - 2))
         if factor == 1.0:
@@ -607,6 +607,7 @@ class Mixer:
         """Clean and noisy of this step, (batch, samples) each."""
         s = self.settings
         rng = np.random.default_rng([self.seed, step])
+        self.drawn = []
         clean = np.stack([self._clean(rng) for _ in range(s.batch)])
         colour = np.stack(
             [

@@ -15,7 +15,7 @@ from device.denoise.stream import LOOK_AHEAD
 from device.errors import BadInput
 from device.rates import HOP
 from models.denoiser import SYNTHESIS, TIMES, DenoiserNet, Shape, tables
-from training.core import loop
+from training.core import checkpoint
 from training.core.recipe import settings
 from training.export.fake_int8 import FakeInt8
 
@@ -100,7 +100,7 @@ def load_net(path: Path) -> tuple[DenoiserNet, dict[str, Any]]:
     none."""
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint; run: stethopi train denoiser --out {path.parent}")
-    kept = loop.load(path)
+    kept = checkpoint.load(path)
     net = DenoiserNet.from_layout(kept["layout"])
     net.load_state_dict(kept["average"])
     return net.eval(), kept

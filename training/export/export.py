@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from device.durable import whole_file
 from device.errors import StethopiError
 
 __all__ = [
@@ -397,9 +398,8 @@ def export(
 
         kept = out / f"{name}.float.tflite", out / f"{name}.tflite"
         for made, path in zip((float_file, int8_file), kept, strict=True):
-            temporary = path.with_name(path.name + ".tmp")
-            shutil.copyfile(made, temporary)
-            os.replace(temporary, path)
+            with whole_file(path) as temporary:
+                shutil.copyfile(made, temporary)
 
     report = {
         "float_error": float_error,

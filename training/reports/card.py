@@ -10,12 +10,12 @@ hand, and a test compares.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from training.core.provenance import RESULTS, ROOT
+from training.core.results import write_text
 from training.reports import classify as classify_tables
 from training.reports import ecg as ecg_tables
 from training.reports import field as field_tables
@@ -415,9 +415,7 @@ def refresh(check: bool = False) -> list[str]:
             continue
         stale.append(path.relative_to(ROOT).as_posix())
         if not check:
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_text(text, "utf-8")
-            os.replace(temporary, path)
+            write_text(path, text)
     return stale
 
 

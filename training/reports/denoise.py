@@ -8,12 +8,13 @@ Needs nothing but the standard library; the picture needs matplotlib.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from device.durable import whole_file
 from training.core.provenance import RESULTS
+from training.core.results import write_text
 from training.reports import denoiser_note
 
 __all__ = ["PICTURE", "brief", "draw", "goals", "goals_table", "note", "renew", "table", "written"]
@@ -579,10 +580,7 @@ def write_note(path: Path, results: Path) -> str:
 
 def renew(path: Path, results: Path) -> None:
     """Write the lab note's tables and the picture anew."""
-    text = write_note(path, results)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    write_text(path, write_note(path, results))
     found = results / "denoise.json"
     result = json.loads(found.read_text("utf-8")) if found.is_file() else None
     if result and not _older(result):
@@ -636,10 +634,9 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         axes[0].set_ylabel("SNR improvement, dB")
         axes[1].legend(fontsize=8, loc="lower left")
         figure.tight_layout()
-        temporary = path.with_name(path.name + ".tmp")
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
         pyplot.close(figure)
-    os.replace(temporary, path)
 
 
 def _plain(name: str) -> str:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from device.durable import whole_file
+from training.core.provenance import RESULTS
+
 __all__ = ["beside_scratch", "parts", "plot"]
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 PLOT = RESULTS.parent / "denoiser-pruning.svg"
 
 _NAMES = {
@@ -230,10 +231,9 @@ def plot(results: Path, target: Path) -> None:
             axis.set_ylabel("dB")
             axis.grid(alpha=0.3)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
-        temporary = target.with_name(target.name + ".tmp")
-        figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+        with whole_file(target) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
         plt.close(figure)
-    os.replace(temporary, target)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

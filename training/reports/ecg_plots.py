@@ -6,8 +6,6 @@ python -m training.reports.ecg_plots --out runs --to docs   → docs/ecg-curves.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from device.errors import BadInput, StethopiError
+from training.core.results import write_json
 
 __all__ = ["before_after", "curves", "main", "trials"]
 
 
 def _trained(out: Path, models: Sequence[str] | None = None) -> dict[str, tuple[Any, dict[str, Any]]]:
-    from training.ecg.train import MODELS, checkpoint_path, load_system
+    from training.ecg.systems import ECG_MODELS, checkpoint_path, load_system
 
     found = {}
-    for name in models or MODELS:
+    for name in models or ECG_MODELS:
         path = checkpoint_path(out, name)
         if path.is_file() or models:
             found[name] = load_system(path)
@@ -68,7 +67,7 @@ def before_after(out: Path, data: Path, to: Path, models: Sequence[str] | None =
     from scipy import signal
 
     from training.data.ecg import RATE_HZ
-    from training.ecg.train import LEAD_IN_S, EcgValidation
+    from training.ecg.validation import LEAD_IN_S, EcgValidation
 
     trained = _trained(out, models)
     validation = EcgValidation(data, 1)
@@ -99,7 +98,7 @@ def before_after(out: Path, data: Path, to: Path, models: Sequence[str] | None =
 def trials(folder: Path, to: Path) -> Path:
     """What trainings in the subfolders of `folder` had shown when the dev part was last asked, by the
     subfolder's name, as JSON."""
-    from training.ecg.train import load_system
+    from training.ecg.systems import load_system
 
     rows = []
     for path in sorted(folder.glob("*/ecg-*.pt")):
@@ -118,9 +117,7 @@ def trials(folder: Path, to: Path) -> Path:
     if not rows:
         raise BadInput(f"{folder}: no folder with an ecg-….pt in it; run: stethopi train ecg-denoiser")
     content = {"what": "short trials of the ECG's network; dev decides", "rows": rows}
-    temporary = to.with_name(to.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    os.replace(temporary, to)
+    write_json(to, content)
     return to
 
 

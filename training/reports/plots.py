@@ -2,7 +2,7 @@
 looked.
 
     stethopi plot classify --out plots      curves.png, roc.png, confusion.png, reliability.png
-    stethopi plot looked --model melcnn-attention --recording 68379_MV --out looked.png
+    stethopi plot saliency --model melcnn-attention --recording 68379_MV --out saliency.png
     stethopi plot positions --recording 68379 --out positions.png     a CirCor patient's four positions
 
 ROC curves and training curves come from the scores and checkpoints that `stethopi benchmark classify` keeps
@@ -376,16 +376,17 @@ def _hearing(
         highest = _hertz((features.LOWEST_HZ, features.HIGHEST_HZ), net.view.bands / features.BANDS)
         return net, hear, every, centres, (features.LOWEST_HZ, highest)
     from device.screening.baseline_features import BAND_HZ, FRONT_ENDS, Mel
-    from training.screening.baselines import front_end_name, load_screener_net
+    from training.screening.baseline_recipe import front_end_name
+    from training.screening.baselines import load_screening_baseline_net
 
     front = FRONT_ENDS[front_end_name(model)]
     width = front.shape[1]
     every = front.every / WORKING_RATE_HZ
     if isinstance(front, Mel):
         centres = (front.grid.frame / 2 + front.grid.hop * np.arange(width)) / WORKING_RATE_HZ
-        return load_screener_net(checkpoint), front.windows, every, centres, BAND_HZ
+        return load_screening_baseline_net(checkpoint), front.windows, every, centres, BAND_HZ
     centres = np.arange(width) * front.length / width / WORKING_RATE_HZ
-    return load_screener_net(checkpoint), front.windows, every, centres, None
+    return load_screening_baseline_net(checkpoint), front.windows, every, centres, None
 
 
 def draw_saliency(

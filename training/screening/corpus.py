@@ -12,6 +12,7 @@ import numpy as np
 from device.rates import WORKING_RATE_HZ
 from device.screening import features
 from models.classifier import STATES
+from training.core.results import write_text
 from training.data import recordings as training_data
 from training.data.recordings import Recording
 from training.screening.recipe import Recipe
@@ -86,7 +87,7 @@ class Corpus:
         np.save(folder / "starts.npy", np.array(starts))
         np.save(folder / "noise_power.npy", np.concatenate([empty, *noise]))
         np.save(folder / "noise_starts.npy", np.array(noise_starts))
-        (folder / "done").write_text("complete\n")
+        write_text(folder / "done", "complete\n")
 
     def into_memory(self) -> None:
         """Read all band powers into memory (0.4 GB for both corpora), for training."""

@@ -27,14 +27,25 @@ from torch import nn
 from device.errors import BadInput
 from device.screening import features
 from models.classifier import Classifier
+from training.core import checkpoint as checkpoints
 from training.core import loop
 from training.core.results import write_json
+from training.core.schedules import Schedule, adamw, one_cycle
 from training.screening.augment import Drawer
 from training.screening.corpus import UNKNOWN, Corpus
 from training.screening.evaluate import describe, evaluate
 from training.screening.recipe import Recipe, load_recipe
 
-__all__ = ["finetune", "load_checkpoint", "prune_classifier", "save_curve", "train"]
+__all__ = [
+    "CLIP",
+    "curve_points",
+    "finetune",
+    "load_checkpoint",
+    "prune_classifier",
+    "save_curve",
+    "screening_cycle",
+    "train",
+]
 
 
 def _loss(
@@ -58,6 +69,22 @@ def _loss(
                 states.transpose(1, 2)[known], state[known]
             )
     return total
+
+
+CLIP = 2.0
+"""Longest gradient of a screening network's training."""
+
+
+def screening_cycle(highest: float, steps: int) -> Schedule:
+    """The schedule of all screening networks, ours and the baselines."""
+    steps = max(5, steps)
+    return one_cycle(highest, steps, rising=max(0.1, 2.5 / steps), below_first=10, below_last=100)
+
+
+def curve_points(done: loop.Progress) -> list[dict[str, float]]:
+    """The curve with what was validated at its points: step, loss, and the validation's figures."""
+    found = dict(done.validations)
+    return [{"step": step, "loss": loss, **found.get(step, {})} for step, loss in done.curve]
 
 
 def save_curve(path: Path, curve: Sequence[Mapping[str, float]]) -> None:
@@ -87,8 +114,8 @@ def _run(
     net = net.to(memory_format=layout)  # type: ignore[call-overload]
     bias = nn.Parameter(torch.zeros(len(drawer.databases), 2))
 
-    def loss_of(step: int) -> torch.Tensor:
-        x, labels, database, state = map(torch.from_numpy, drawer.batch(step))
+    def loss_of(batch: tuple[np.ndarray, ...], step: int) -> torch.Tensor:
+        x, labels, database, state = map(torch.from_numpy, batch)
         x = x.contiguous(memory_format=layout)
         states = None
         if net.state_head is not None:
@@ -97,12 +124,35 @@ def _run(
             logits = net(x)
         return _loss(logits + bias[database], states, labels, state, recipe)
 
-    plan = loop.TrainingPlan(
-        steps, learning_rate, recipe.weight_decay, recipe.seed, every, first_draw, recipe.average
+    def take_up(kept: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            bias.copy_(kept["bias"])
+
+    done = loop.learn(
+        net,
+        drawer.batch,
+        loss_of,
+        adamw(net, learning_rate, recipe.weight_decay, [bias]),
+        screening_cycle(learning_rate, steps),
+        loop.TrainingPlan(
+            steps,
+            recipe.seed,
+            every,
+            first_draw=first_draw,
+            clip=CLIP,
+            average=recipe.average,
+            interpolated=False,
+        ),
+        checkpoint=loop.Checkpoint(
+            checkpoint, key, more=lambda progress: {"bias": bias.detach().clone()}, take_up=take_up
+        )
+        if checkpoint
+        else None,
+        files=lambda: drawer.drawn,
+        say=say,
     )
-    curve = loop.learn(net, loss_of, plan, beside=[bias], checkpoint=checkpoint, key=key, say=say)
     if curve_file is not None:
-        save_curve(curve_file, curve)
+        save_curve(curve_file, curve_points(done))
     return net
 
 
@@ -192,7 +242,7 @@ def _channels_of(net: Classifier) -> list[int]:
 
 def save_checkpoint(path: Path, net: Classifier, recipe: Recipe, corpus: Corpus) -> None:
     """Weights with what is needed to build the net and to know where it came from."""
-    loop.save(
+    checkpoints.save(
         path,
         {
             "channels": _channels_of(net),
@@ -213,7 +263,7 @@ def load_checkpoint(path: Path) -> tuple[Classifier, dict[str, Any]]:
     none.
     """
     try:
-        kept = loop.load(path)
+        kept = checkpoints.load(path)
     except FileNotFoundError:
         raise BadInput(f"{path}: not there; run `stethopi train classifier` first") from None
     net = Classifier(kept["channels"], kept["dropout"], features.View.of(kept))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch import nn
 
 from device.inference.bundle import ModelEntry
 from device.screening import features, quality, screen
+from training.core.results import write_arrays
 from training.data import recordings as training_data
 from training.data.recordings import Recording
 from training.screening.corpus import Corpus
@@ -68,12 +68,9 @@ class HeardWindows:
                     starts.append(window.start // features.FRAME_HOP)
                     scores.append(window.quality)
             ends.append(len(starts))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.stem}.{os.getpid()}.tmp.npz")
-        np.savez_compressed(
-            temporary, ends=np.array(ends), starts=np.array(starts, np.int32), scores=np.array(scores)
+        write_arrays(
+            file, {"ends": np.array(ends), "starts": np.array(starts, np.int32), "scores": np.array(scores)}
         )
-        os.replace(temporary, file)
 
     def windows(self, record: str) -> tuple[np.ndarray, np.ndarray]:
         """(first frame, quality) of each window of a recording that is not silent."""

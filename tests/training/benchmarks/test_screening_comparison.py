@@ -177,8 +177,8 @@ def test_networks_learn_a_unit_and_are_scored(tmp_path: Path) -> None:
     from device.inference import bundle
     from training.benchmarks.screening_comparison import assemble, run_unit
     from training.data.recordings import recordings as read
-    from training.screening import baselines as screeners
-    from training.screening.candidates import Another, Ours
+    from training.screening.baseline_recipe import load_baseline_recipe
+    from training.screening.candidates import Baseline, Ours
     from training.screening.protocols import Unit
     from training.screening.recipe import load_recipe
 
@@ -186,9 +186,7 @@ def test_networks_learn_a_unit_and_are_scored(tmp_path: Path) -> None:
     small = load_recipe(None, steps=2, batch=4, channels=(8, 8, 8, 8, 8, 8, 8))
     entry = bundle.load().model("classifier")
     ours = Ours(data, tmp_path / "cache", entry, small)
-    other = Another(
-        "cnn1d", data, tmp_path / "cache", screeners.load_baseline_recipe("cnn1d", steps=2, batch=2)
-    )
+    other = Baseline("cnn1d", data, tmp_path / "cache", load_baseline_recipe("cnn1d", steps=2, batch=2))
     everything = read(data)
     kept = {"index": "hash"}
     for unit in (Unit("ours", "left-out", "f"), Unit("cnn1d", "folds", "0"), Unit("cnn1d", "leaky", "0")):

@@ -16,20 +16,21 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(
 ) -> None:
     import torch
 
+    from training.core.checkpoint import of_recipe
     from training.core.recipe import read
     from training.denoise.__main__ import RECIPE
-    from training.denoise.train import cause_of, kept_checkpoint
+    from training.denoise.train import cause_of
 
     recipe = read(RECIPE)
     because = cause_of(recipe, recipe["train"])
     path = tmp_path / "denoiser-full.pt"
-    assert kept_checkpoint(path, because) is None
+    assert of_recipe(path, because, print) is None
     torch.save({"step": 7, "because": because}, path)
-    kept = kept_checkpoint(path, because)
+    kept = of_recipe(path, because, print)
     assert kept is not None
     assert kept["step"] == 7
     recipe["mix"]["clean"] = 0.5
-    assert kept_checkpoint(path, cause_of(recipe, recipe["train"])) is None
+    assert of_recipe(path, cause_of(recipe, recipe["train"]), print) is None
     assert "of another recipe" in capsys.readouterr().out
 
 

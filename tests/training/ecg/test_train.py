@@ -4,6 +4,8 @@ would have."""
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with ours trained for four steps and exported."""
-    from training.ecg.train import checkpoint_path, export_ecg, train_ecg
+    from training.ecg.export import export_ecg
+    from training.ecg.systems import checkpoint_path
+    from training.ecg.train import train_ecg
 
     out = tmp_path_factory.mktemp("run")
     train_ecg(TINY, "ours", data, out)
@@ -59,10 +63,10 @@ def entry(run: Path) -> ModelEntry:
 
 def test_the_released_recipe_keeps_the_budget() -> None:
     from models.ecg import HOP, LOOK_AHEAD, RATE_HZ
-    from training.core.recipe import read
-    from training.ecg.train import RECIPE, _of, system
+    from training.core.recipe import read, shipped
+    from training.ecg.systems import system, tables_of_model
 
-    parameters, macs = system(_of(read(RECIPE), "ours")).parameters_and_macs()
+    parameters, macs = system(tables_of_model(read(shipped("ecg")), "ours")).parameters_and_macs()
     assert parameters <= 70_000
     assert macs <= 10e6
     assert 1000 * (HOP + LOOK_AHEAD) / RATE_HZ <= 150
@@ -90,7 +94,7 @@ def test_streaming_equals_whole() -> None:
 def test_the_front_end_hears_the_same_hop_by_hop() -> None:
     from device.denoise.front_end import LeadFrontEnd, analyse_lead
     from models.ecg import HOP, RATE_HZ
-    from training.ecg.train import DEFAULT_FRONT
+    from training.ecg.systems import DEFAULT_FRONT
 
     x = (lead(np.random.default_rng(2), 8)[0] + 1.7).astype(np.float32)[: 300 * HOP]
     wave, passed, level = analyse_lead(x[None], HOP, RATE_HZ, DEFAULT_FRONT)
@@ -122,7 +126,7 @@ def test_any_chopping_gives_the_same_bits(entry: ModelEntry, sizes: list[int]) -
 
 def test_the_stream_computes_what_was_trained(run: Path, entry: ModelEntry) -> None:
     from device.denoise.stream import Denoiser, denoise
-    from training.ecg.train import checkpoint_path, load_system
+    from training.ecg.systems import checkpoint_path, load_system
 
     made, _ = load_system(checkpoint_path(run, "ours"))
     want, found = made.whole(X), denoise(entry, X)
@@ -167,24 +171,25 @@ def test_state_can_be_taken_out_and_put_into_another(entry: ModelEntry) -> None:
 def test_a_broken_off_training_goes_on_as_it_would_have(data: Path, tmp_path: Path, model: str) -> None:
     import torch
 
-    from training.core import loop
-    from training.ecg import train as ecg
+    from training.data.ecg import Mixtures
+    from training.ecg.systems import checkpoint_path
+    from training.ecg.train import train_ecg
 
-    whole = torch.load(ecg.train_ecg(TINY, model, data, tmp_path / "a"), weights_only=True)
-    path = ecg.checkpoint_path(tmp_path / "b", model)
-    half = tmp_path / "half.pt"
-    keep = loop.save
+    whole = torch.load(train_ecg(TINY, model, data, tmp_path / "a"), weights_only=True)
+    path = checkpoint_path(tmp_path / "b", model)
+    draw = Mixtures.batch
 
-    def keep_the_second(to: Path, content: dict[str, Any]) -> None:
-        keep(half if content["step"] == 2 else to, content)
+    def ctrl_c_in_the_second(self: Mixtures, step: int) -> Any:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return draw(self, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ecg, "save", keep_the_second)
-        patch.setattr(ecg, "SAVE_EVERY_S", -1.0)
-        ecg.train_ecg(TINY, model, data, tmp_path / "b")
-    half.replace(path)
+        patch.setattr(Mixtures, "batch", ctrl_c_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            train_ecg(TINY, model, data, tmp_path / "b")
     assert torch.load(path, weights_only=True)["step"] == 2
-    ecg.train_ecg(TINY, model, data, tmp_path / "b", resume=True)
+    train_ecg(TINY, model, data, tmp_path / "b", resume=True)
     again = torch.load(path, weights_only=True)
     assert again["step"] == whole["step"] == 4
     for name, value in whole["average"].items():
@@ -194,7 +199,8 @@ def test_a_broken_off_training_goes_on_as_it_would_have(data: Path, tmp_path: Pa
 def test_the_refiner_starts_from_ours(run: Path, data: Path, tmp_path: Path) -> None:
     import torch
 
-    from training.ecg.train import load_system, train_ecg
+    from training.ecg.systems import load_system
+    from training.ecg.train import train_ecg
 
     with pytest.raises(BadInput, match="stethopi train ecg-denoiser --model ours"):
         train_ecg(TINY, "diffusion", data, tmp_path)
@@ -210,7 +216,8 @@ def test_the_refiner_starts_from_ours(run: Path, data: Path, tmp_path: Path) -> 
 
 
 def test_what_a_recipe_gets_wrong_is_named(data: Path, tmp_path: Path) -> None:
-    from training.ecg.train import export_ecg, train_ecg
+    from training.ecg.export import export_ecg
+    from training.ecg.train import train_ecg
 
     with pytest.raises(BadInput, match=r"nobody: no such model; there are ours, autoencoder"):
         train_ecg(TINY, "nobody", data, tmp_path)

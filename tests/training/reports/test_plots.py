@@ -61,8 +61,8 @@ def test_another_kind_of_picture_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["looked"], "give --recording NAME and one --model NAME"),
-        (["looked", "--recording", "x", "--model", "a", "b"], "one --model NAME"),
+        (["saliency"], "give --recording NAME and one --model NAME"),
+        (["saliency", "--recording", "x", "--model", "a", "b"], "one --model NAME"),
         (["positions"], "give --recording PATIENT"),
     ],
 )
@@ -125,25 +125,29 @@ def test_a_net_that_hears_one_place_looks_there() -> None:
 def test_a_trained_model_is_drawn_on_a_recording(
     tmp_path: Path, normal_recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from training.screening.baselines import Inputs, load_baseline_recipe, train_screener
+    from training.screening.baseline_inputs import Inputs
+    from training.screening.baseline_recipe import load_baseline_recipe
+    from training.screening.baselines import train_screening_baseline
 
     data = folders.make(tmp_path / "data", per_fold=2)
     inputs = Inputs(data, tmp_path / "cache", "segments")
     recipe = load_baseline_recipe("cnn1d", steps=2, batch=2, group=2, width=0.25)
-    train_screener(recipe, inputs, [r for r in inputs.recordings if r.fold > 1], out=tmp_path / "run")
-    where = ["--model", "cnn1d", "--data", str(data), "--out", str(tmp_path / "looked.png")]
+    train_screening_baseline(
+        recipe, inputs, [r for r in inputs.recordings if r.fold > 1], out=tmp_path / "run"
+    )
+    where = ["--model", "cnn1d", "--data", str(data), "--out", str(tmp_path / "saliency.png")]
     kept = ["--checkpoint", str(tmp_path / "run" / "cnn1d.pt")]
     for recording in ("circor00", str(normal_recording)):
-        (tmp_path / "looked.png").unlink(missing_ok=True)
-        assert cli.main(["plot", "looked", *where, *kept, "--recording", recording]) == 0
-        assert is_picture(tmp_path / "looked.png")
+        (tmp_path / "saliency.png").unlink(missing_ok=True)
+        assert cli.main(["plot", "saliency", *where, *kept, "--recording", recording]) == 0
+        assert is_picture(tmp_path / "saliency.png")
     capsys.readouterr()
     for arguments, words in (
         ([*kept, "--recording", "nobody"], "no file, and no recording below"),
         (["--checkpoint", str(tmp_path / "none.pt"), "--recording", "circor00"], "none.pt: not there; run"),
         ([*kept, "--recording", "circor00", "--model", "vgg"], "'vgg': not known"),
     ):
-        assert cli.main(["plot", "looked", *where, *arguments]) == 2
+        assert cli.main(["plot", "saliency", *where, *arguments]) == 2
         assert words in capsys.readouterr().err
 
 
