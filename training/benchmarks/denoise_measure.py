@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -30,6 +29,7 @@ from device.inference import bundle as bundles
 from device.inference.interpreter import runtime_name
 from training.benchmarks.denoise_material import CLEAN, HEARD_LEVELS, MURMUR_LEVELS, PIECE, Material
 from training.core.results import write_text
+from training.core.say import say
 from training.denoise.classical import CLASSICAL, WholeDenoiser
 from training.metrics.denoising import (
     band,
@@ -50,7 +50,7 @@ __all__ = [
     "SECTIONS",
     "collect",
     "jobs_of",
-    "measure",
+    "measure_jobs",
     "rows_of",
     "say",
 ]
@@ -401,10 +401,6 @@ def _of_bundle(path: Path, model: str) -> str:
     return json.dumps(json.loads(path.read_text("utf-8")).get("models", {}).get(model), sort_keys=True)
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def jobs_of(rows: Sequence[Row], material: Material, bundle: Path) -> list[MeasureJob]:
     """All jobs, section by section. bundle: the folder whose classifier listens."""
     common = _decided_by(material)
@@ -424,7 +420,7 @@ def jobs_of(rows: Sequence[Row], material: Material, bundle: Path) -> list[Measu
     return found
 
 
-def measure(jobs: Sequence[MeasureJob], material: Material, bundle: Path, processes: int) -> None:
+def measure_jobs(jobs: Sequence[MeasureJob], material: Material, bundle: Path, processes: int) -> None:
     """All jobs whose result is not kept yet, the long ones first."""
     # a row's own time decides: the streamed int8 step and long windows take longest
     slow = {"int8": 0, "unet-classic int8": 1, "unet-classic": 2, "lu-net": 2}

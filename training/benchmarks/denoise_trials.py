@@ -65,14 +65,14 @@ from training.denoise.train import cause_of, fit_denoiser, said
 from training.denoise.validation import Validation
 from training.export.export import count_macs
 from training.export.fake_int8 import FakeInt8
-from training.metrics.denoising import band, bootstrap, improvement
+from training.metrics.denoising import band, bootstrap_values, improvement
 from training.reports.denoiser_note import beside_scratch
 
 __all__ = [
     "Ahead",
     "Direct",
     "begin_anew",
-    "compare",
+    "compare_nets",
     "designs",
     "int8",
     "main",
@@ -93,7 +93,7 @@ STAGES = (
 """The released chain's own nets: kind of row, and which checkpoint."""
 COMPARED = 660
 """Mixtures of fold 1 that a pruned net and one from scratch are compared on: ten times a validation's."""
-KINDS = ("pruned", "scratch", "further", "design")
+TRIAL_KINDS = ("pruned", "scratch", "further", "design")
 _FITTED = ("steps", "rate", "warm_up", "optimizer")
 _KEYS = {
     "kind": "pruned, scratch, further or design",
@@ -199,8 +199,8 @@ def read_trials(path: Path | None = None) -> dict[str, dict[str, Any]]:
             model = above[table["like"]]
             nested = {k: {**model[k], **table.get(k, {})} for k in _OF_RECIPE if k in model}
             table = found[name] = {**model, **table, **nested}
-        if not isinstance(table, dict) or table.get("kind") not in KINDS:
-            raise BadInput(f"{path or TRIALS}: [{name}] kind: wanted is {', '.join(KINDS)}")
+        if not isinstance(table, dict) or table.get("kind") not in TRIAL_KINDS:
+            raise BadInput(f"{path or TRIALS}: [{name}] kind: wanted is {', '.join(TRIAL_KINDS)}")
         above[name] = table
         for key in table:
             if key not in _KEYS:
@@ -361,7 +361,7 @@ def int8(_trials: Mapping[str, Any], out: Path, data: Path, cache: Path) -> dict
     return {"what": "steps towards int8, fold 1", **_about(data), "rows": rows}
 
 
-def compare(one: Path, other: Path, data: Path, cache: Path, mixtures: int = COMPARED) -> dict[str, Any]:
+def compare_nets(one: Path, other: Path, data: Path, cache: Path, mixtures: int = COMPARED) -> dict[str, Any]:
     """What the net of checkpoint `one` gains more than that of `other` on the same mixtures of fold 1, −6…6
     dB: plain and beyond volume, with intervals over subjects."""
     nets = []
@@ -378,7 +378,7 @@ def compare(one: Path, other: Path, data: Path, cache: Path, mixtures: int = COM
             differences.append([a - b for a, b in zip(ours, theirs, strict=True)])
             groups.append(r.group)
     found = {
-        name: bootstrap([d[k] for d in differences], groups, seed=seed)
+        name: bootstrap_values([d[k] for d in differences], groups, seed=seed)
         for k, name in enumerate(("plain", "beyond_volume"))
     }
     return {k: {a: round(b, 4) for a, b in v.items()} for k, v in found.items()}
@@ -406,7 +406,7 @@ def tuned(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path, cache:
         beside["beside_scratch"] = {
             "pruned": pruned.stem,
             "scratch": scratch.stem,
-            **compare(pruned, scratch, data, cache),
+            **compare_nets(pruned, scratch, data, cache),
         }
     what = "pruned and fine-tuned equally long, and the like; fold 1"
     return {"what": what, **_about(data), **beside, "rows": rows}

@@ -35,7 +35,7 @@ from device.rates import WORKING_RATE_HZ
 from training.core.provenance import RESULTS
 from training.core.results import write_json
 from training.metrics.denoising import band, snr_db
-from training.reports.drift import table
+from training.reports.drift import drift_table
 
 __all__ = ["drift", "main", "ten_minutes"]
 
@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     path = options.results / "denoiser-drift.json"
     write_json(path, result)
-    print(table(result))
+    print(drift_table(result))
     return 0
 
 

@@ -73,9 +73,9 @@ def _shared(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _classify(options: argparse.Namespace) -> None:
-    from training.benchmarks.classify import benchmark
+    from training.benchmarks.classify import benchmark_classify
 
-    benchmark(
+    benchmark_classify(
         Path(options.data),
         Path(options.cache).expanduser(),
         checkpoints=Path(options.out),
@@ -89,11 +89,11 @@ def _classify(options: argparse.Namespace) -> None:
 
 
 def _ecg(options: argparse.Namespace) -> None:
-    from training.benchmarks.ecg import benchmark
+    from training.benchmarks.ecg import benchmark_ecg
 
     one_thread()
     cache, checkpoints = Path(options.cache).expanduser(), Path(options.out)
-    benchmark(Path(options.data), cache, checkpoints=checkpoints, **_shared(options))
+    benchmark_ecg(Path(options.data), cache, checkpoints=checkpoints, **_shared(options))
 
 
 def _quality(options: argparse.Namespace) -> None:

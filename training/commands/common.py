@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from device.errors import BadInput
+from training.core.say import say
 
 __all__ = [
     "EVERY_MODEL",
@@ -26,10 +27,6 @@ MODELS_TO_PRUNE = ("denoiser", "classifier")
 """What every bundle holds, and what is pruned."""
 EVERY_MODEL = (*MODELS_TO_PRUNE, "ecg-denoiser")
 """What `train all` trains."""
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def one_thread() -> None:
@@ -49,6 +46,9 @@ def guarded(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
     def run(options: argparse.Namespace) -> int:
         try:
             return work(options)
+        except KeyboardInterrupt:
+            say("stethopi: stopped; a command with --resume goes on from what is kept")
+            return 130
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
             if package in ("device", "host", "models", "training"):

@@ -48,7 +48,7 @@ def _plot(options: argparse.Namespace) -> int:
     if options.what == "classify":
         out = Path(options.out or "plots")
         results = Path(options.results) if options.results else RESULTS
-        for path in plots.draw(data, cache, results, out, options.model or (), say):
+        for path in plots.draw_comparison(data, cache, results, out, options.model or (), say):
             say(f"written: {path}")
         return 0
     if options.what == "positions":

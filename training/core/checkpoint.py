@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from device.durable import whole_file
 from device.errors import StethopiError
+from training.core.say import Say
 
 __all__ = ["load", "of_recipe", "save"]
 
@@ -43,7 +44,7 @@ def load(path: Path) -> dict[str, Any]:
     return kept
 
 
-def of_recipe(path: Path, because: Any, say: Callable[[str], None]) -> dict[str, Any] | None:
+def of_recipe(path: Path, because: Any, say: Say) -> dict[str, Any] | None:
     """The checkpoint at `path` if there is one of a training that had the same causes (plain values)."""
     if not path.is_file():
         return None

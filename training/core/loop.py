@@ -26,12 +26,10 @@ from torch import nn
 
 from device.errors import StethopiError
 from training.core import checkpoint as checkpoints
+from training.core.say import Say
 from training.core.schedules import Schedule
 
-__all__ = ["Checkpoint", "Progress", "Say", "TrainingPlan", "layout_for", "learn", "repeatable"]
-
-Say = Callable[[str], None]
-"""Where a line for the person at the terminal goes."""
+__all__ = ["Checkpoint", "Progress", "TrainingPlan", "layout_for", "learn", "repeatable"]
 
 Batch = TypeVar("Batch")
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from device.errors import BadInput
 
-__all__ = ["FOLDER", "Table", "find", "load", "merged", "read", "settings", "shipped"]
+__all__ = ["FOLDER", "Table", "find", "load_settings", "merged", "read", "settings", "shipped"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -84,7 +84,7 @@ def read(path: Path) -> Table:
         raise BadInput(f"{path}: not TOML ({problem}); mend it there") from None
 
 
-def load(kind: type[Kind], path: Path, table: str | None = None, /, **changes: Any) -> Kind:
+def load_settings(kind: type[Kind], path: Path, table: str | None = None, /, **changes: Any) -> Kind:
     """A frozen dataclass from a recipe file, or from one of its tables (left out: as if it were empty), with
     some keys changed. BadInput names file and key."""
     whole = read(path)

@@ -35,7 +35,7 @@ from training.data import recordings as data_room
 from training.metrics.denoising import BAND_HZ
 
 __all__ = [
-    "KINDS",
+    "NOISE_KINDS",
     "Mixer",
     "MixSettings",
     "NoisePool",
@@ -299,9 +299,9 @@ def drawn_heart(rng: np.random.Generator, n: int) -> tuple[np.ndarray, list[tupl
 
 # ── noise ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-RECORDED = ("speech_babble", "crying", "household", "environment", "breath")
+RECORDED_NOISES = ("speech_babble", "crying", "household", "environment", "breath")
 SYNTHETIC = ("coloured", "hum", "taps", "rubbing", "tones", "breathing")
-KINDS = RECORDED + SYNTHETIC
+NOISE_KINDS = RECORDED_NOISES + SYNTHETIC
 _WEIGHTS = {
     "speech_babble": 0.13,
     "crying": 0.11,
@@ -522,12 +522,12 @@ class Mixer:
             raise BadInput(f"recipe: [mix] sampling = {settings.sampling}: there are {', '.join(ways)}")
         weights = np.array(ways[settings.sampling])
         self.weights = weights / weights.sum()
-        self.kinds = [k for k in KINDS if k in _MAKERS or k in noise.segments]
+        self.kinds = [k for k in NOISE_KINDS if k in _MAKERS or k in noise.segments]
         for kind, weight in settings.kinds.items():
             if kind not in _WEIGHTS or not float(weight) >= 0:
                 raise BadInput(
                     f"recipe: [mix.kinds] {kind} = {weight}: wanted is a weight of at least 0 for one of "
-                    f"{', '.join(KINDS)}"
+                    f"{', '.join(NOISE_KINDS)}"
                 )
         w = np.array([float(settings.kinds.get(k, _WEIGHTS[k])) for k in self.kinds])
         if not w.sum() > 0:

@@ -42,7 +42,7 @@ from training.denoise.validation import Validation
 
 __all__ = [
     "DENOISING_BASELINES",
-    "Baseline",
+    "DenoisingBaseline",
     "export_classic",
     "load_baseline",
     "mac_per_s",
@@ -52,7 +52,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Baseline:
+class DenoisingBaseline:
     """How a baseline hears: rate, length of its windows, how far they overlap in use; and its loss."""
 
     make: Callable[..., nn.Module]
@@ -73,7 +73,7 @@ class Baseline:
 
 
 DENOISING_BASELINES = {
-    "unet-classic": Baseline(
+    "unet-classic": DenoisingBaseline(
         unet_classic.UNetClassic,
         CLASSIC_RATE_HZ,
         CLASSIC_WINDOW,
@@ -81,13 +81,18 @@ DENOISING_BASELINES = {
         nn.functional.l1_loss,
         True,
     ),
-    "lu-net": Baseline(
-        lu_net.LUNet, lu_net.RATE_HZ, lu_net.WINDOW, lu_net.WINDOW // 2, nn.functional.mse_loss, False
+    "lu-net": DenoisingBaseline(
+        lu_net.LUNet,
+        lu_net.LU_NET_RATE_HZ,
+        lu_net.LU_NET_WINDOW,
+        lu_net.LU_NET_WINDOW // 2,
+        nn.functional.mse_loss,
+        False,
     ),
 }
 
 
-def _named(name: str) -> Baseline:
+def _named(name: str) -> DenoisingBaseline:
     try:
         return DENOISING_BASELINES[name]
     except KeyError:
@@ -102,7 +107,9 @@ def _make(name: str, recipe: dict[str, Any]) -> nn.Module:
     return baseline.make(tuple(widths)) if widths else baseline.make()
 
 
-def windows_of(baseline: Baseline, clean: np.ndarray, noisy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def windows_of(
+    baseline: DenoisingBaseline, clean: np.ndarray, noisy: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Mixtures (B, n) at the working rate → windows (k, window) at its own, each noisy one at peak 1."""
     pairs = []
     for c, x in zip(clean, noisy, strict=True):

@@ -15,7 +15,8 @@ from torch import nn
 
 from device.denoise.front_end import analyse_lead
 from device.errors import BadInput
-from models.ecg import HOP, LOOK_AHEAD, RATE_HZ, EcgDenoiser, tables
+from device.rates import ECG_RATE_HZ
+from models.ecg import HOP, LOOK_AHEAD, EcgDenoiser, lead_tables
 from training.core.recipe import merged, settings
 from training.data.ecg import EcgMixSettings, Mixtures, NoiseTracks, Piece, ecg_hashes, load_pieces
 from training.ecg.systems import Stream, load_system
@@ -45,7 +46,7 @@ def _over_time(net: EcgDenoiser, block: nn.Module) -> list[Any]:
     return [block.time, *([again[block]] if block in again else [])]
 
 
-def equalise(made: Stream, leads: np.ndarray, power: float = 0.75) -> None:
+def equalise_lead_net(made: Stream, leads: np.ndarray, power: float = 0.75) -> None:
     """Scale the channels that the dilated blocks hand on to like ranges, in place; the net computes the same.
 
     One int8 scale serves all channels of an activation, so a single loud one would coarsen the others. After
@@ -105,8 +106,8 @@ def export_ecg(
     of = kept["of"]
     gate = recipe.get("export", {})
     leads = _real_leads(of, data, pieces)
-    equalise(made, leads, float(gate.get("equalise", 0.75)))
-    wave = torch.from_numpy(analyse_lead(leads, HOP, RATE_HZ, made.front)[0])[:, :, None]
+    equalise_lead_net(made, leads, float(gate.get("equalise", 0.75)))
+    wave = torch.from_numpy(analyse_lead(leads, HOP, ECG_RATE_HZ, made.front)[0])[:, :, None]
     states = [(f"state_{k:02d}", f"new_{k:02d}") for k in range(len(net.looking_back()))]
     exported: Exported = export(
         net,
@@ -124,14 +125,14 @@ def export_ecg(
     report["float_streamed_error"] = worst
     if not worst < 1e-3:
         raise ExportRefused(f"ecg: the float file is {worst:.2g} away from PyTorch after streaming 600 hops")
-    coefficients = tables()
+    coefficients = lead_tables()
     parameters, macs = made.parameters_and_macs()
     meta = {
-        "rate_hz": RATE_HZ,
+        "rate_hz": ECG_RATE_HZ,
         "unit": "mV",
         "hop": HOP,
         "look_ahead": LOOK_AHEAD,
-        "delay_ms": 1000 * (HOP + LOOK_AHEAD) / RATE_HZ,
+        "delay_ms": 1000 * (HOP + LOOK_AHEAD) / ECG_RATE_HZ,
         "front": made.front,
         "form": {"kind": "blend"},
         "inputs": exported.inputs,

@@ -14,7 +14,8 @@ from torch import nn
 from device.denoise.front_end import analyse_lead
 from device.denoise.mask import widen
 from device.errors import BadInput
-from models.ecg import HOP, LOOK_AHEAD, RATE_HZ, EcgDenoiser, EcgShape, tables
+from device.rates import ECG_RATE_HZ
+from models.ecg import HOP, LOOK_AHEAD, EcgDenoiser, EcgShape, lead_tables
 from training.core.checkpoint import load
 from training.core.recipe import merged, settings
 
@@ -30,7 +31,7 @@ __all__ = [
     "tables_of_model",
 ]
 
-BEHIND = LOOK_AHEAD // HOP
+LEAD_LOOK_AHEAD_HOPS = LOOK_AHEAD // HOP
 POLARITIES_AND_PLACES = 6
 """How often the offline refiner hears a lead: in both polarities, and later by 0, 3 and 6 samples."""
 ECG_MODELS = ("ours", "autoencoder", "cnn", "cnn-spectral", "diffusion", "deepfilter", "fcn-dae", "tcdae")
@@ -72,12 +73,12 @@ class Stream:
 
     def __init__(self, net: EcgDenoiser, front: Mapping[str, Any], skip_s: float = 1.5) -> None:
         self.net, self.front = net, dict(front)
-        self.skip = int(skip_s * RATE_HZ)
-        self.tables = {k: torch.from_numpy(v) for k, v in tables().items()}
+        self.skip = int(skip_s * ECG_RATE_HZ)
+        self.tables = {k: torch.from_numpy(v) for k, v in lead_tables().items()}
 
     def answer(self, x: np.ndarray) -> torch.Tensor:
         """(batch, n), n a multiple of the hop → (batch, n - look-ahead), aligned with the input's start."""
-        wave, passed, level = analyse_lead(x, HOP, RATE_HZ, self.front)
+        wave, passed, level = analyse_lead(x, HOP, ECG_RATE_HZ, self.front)
         states = self.net.initial_states(len(x))  # type: ignore[operator]
         estimate, share, baseline, *_ = self.net(torch.from_numpy(wave)[:, :, None], *states)
         return self.blend(torch.from_numpy(passed), torch.from_numpy(level), estimate, share, baseline)
@@ -98,9 +99,9 @@ class Stream:
         lines = []
         for points, table in ((shares, "of_share"), (baselines, "of_baseline")):
             before = nn.functional.pad(points[:, :-1, -1:], (0, 0, 1, 0))
-            lines.append((torch.cat([before, points], -1) @ self.tables[table].T)[:, BEHIND:])
-        kept = passed.view(batch, -1, HOP)[:, : n // HOP - BEHIND] - lines[1]
-        wanted = (estimate[:, :, 0].transpose(1, 2) * level[:, :, None])[:, BEHIND:]
+            lines.append((torch.cat([before, points], -1) @ self.tables[table].T)[:, LEAD_LOOK_AHEAD_HOPS:])
+        kept = passed.view(batch, -1, HOP)[:, : n // HOP - LEAD_LOOK_AHEAD_HOPS] - lines[1]
+        wanted = (estimate[:, :, 0].transpose(1, 2) * level[:, :, None])[:, LEAD_LOOK_AHEAD_HOPS:]
         return (kept + lines[0] * (wanted - kept)).reshape(batch, -1)
 
     def both(self, noisy: np.ndarray, clean: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,7 +110,9 @@ class Stream:
 
     def whole(self, x: np.ndarray) -> np.ndarray:
         n = len(x)
-        padded = np.full((1, (-(-n // HOP) + BEHIND) * HOP), x[-1] if n else 0.0, dtype=np.float32)
+        padded = np.full(
+            (1, (-(-n // HOP) + LEAD_LOOK_AHEAD_HOPS) * HOP), x[-1] if n else 0.0, dtype=np.float32
+        )
         padded[0, :n] = x
         with torch.no_grad():
             return self.answer(padded)[0, :n].numpy()
@@ -118,7 +121,7 @@ class Stream:
         from training.export.export import count_macs
 
         macs = count_macs(self.net, tuple(self.net.examples().values()))  # type: ignore[operator]
-        return int(sum(p.numel() for p in self.net.parameters())), macs * RATE_HZ / HOP
+        return int(sum(p.numel() for p in self.net.parameters())), macs * ECG_RATE_HZ / HOP
 
 
 class Windows:
@@ -171,7 +174,7 @@ class Windows:
         from training.export.export import count_macs
 
         macs = count_macs(self.net, (torch.zeros(1, 1, self.samples),))
-        return int(sum(p.numel() for p in self.net.parameters())), macs * RATE_HZ / self.samples * 2
+        return int(sum(p.numel() for p in self.net.parameters())), macs * ECG_RATE_HZ / self.samples * 2
 
 
 class Refined(Windows):
@@ -184,7 +187,7 @@ class Refined(Windows):
     def _answers(self, x: np.ndarray) -> torch.Tensor:
         """The streaming net's answers to (batch, n), all n of them."""
         n = x.shape[1]
-        more = (-(-n // HOP) + BEHIND) * HOP - n
+        more = (-(-n // HOP) + LEAD_LOOK_AHEAD_HOPS) * HOP - n
         with torch.no_grad():
             return self.first.answer(np.pad(x, ((0, 0), (0, more)), mode="edge"))[:, :n]
 
@@ -222,7 +225,7 @@ class Refined(Windows):
         from training.export.export import count_macs
 
         empty = torch.zeros(1, 1, self.samples)
-        macs = count_macs(self.net, (empty, empty)) * RATE_HZ / self.samples * 2
+        macs = count_macs(self.net, (empty, empty)) * ECG_RATE_HZ / self.samples * 2
         macs = POLARITIES_AND_PLACES * (macs + self.first.parameters_and_macs()[1])
         return int(sum(p.numel() for p in self.net.parameters())), macs
 
@@ -240,7 +243,7 @@ def system(tables_of: Mapping[str, Any]) -> System:
     if model == "ours":
         front = {**DEFAULT_FRONT, **tables_of["front"]}
         return Stream(EcgDenoiser(settings(EcgShape, net, "ours.net")), front)
-    return Windows(ecg_baselines.build(model, net), samples)
+    return Windows(ecg_baselines.build_ecg_baseline(model, net), samples)
 
 
 def checkpoint_path(out: Path, model: str) -> Path:

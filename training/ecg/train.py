@@ -27,7 +27,7 @@ from training.core.schedules import Schedule
 from training.data.ecg import EcgMixSettings, Mixtures, NoiseTracks, Piece, load_pieces
 from training.ecg.loss import EcgLoss
 from training.ecg.systems import checkpoint_path, load_system, system, tables_of_model
-from training.ecg.validation import EcgValidation, headline
+from training.ecg.validation import EcgValidation, ecg_headline
 
 __all__ = ["train_ecg"]
 
@@ -129,7 +129,7 @@ def _fit(
             path, json.loads(json.dumps(of)), resume, more=lambda progress: {"of": of}
         ),
         validate=validate,
-        describe=lambda found: f"dev: {headline(found)}",
+        describe=lambda found: f"dev: {ecg_headline(found)}",
         files=lambda: mixer.drawn,
         say=lambda text: print(text, flush=True),
     )

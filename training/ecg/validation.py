@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from models.ecg import RATE_HZ
+from device.rates import ECG_RATE_HZ
 from training.data.ecg import EcgMixSettings, Mixtures, NoiseTracks, load_pieces
 from training.metrics.denoising import improvement, snr_db
 from training.metrics.ecg import cosine
 
-__all__ = ["EcgValidation", "headline"]
+__all__ = ["EcgValidation", "ecg_headline"]
 
 LEAD_IN_S, MEASURED_S = 4, 10
 
@@ -24,7 +24,7 @@ class EcgValidation:
     def __init__(self, data: Path, seed: int, noisy: int = 64, quiet: int = 16) -> None:
         rng = np.random.default_rng([seed, 77])
         noises = NoiseTracks(data, "dev")
-        n = (LEAD_IN_S + MEASURED_S) * RATE_HZ
+        n = (LEAD_IN_S + MEASURED_S) * ECG_RATE_HZ
         mixer = Mixtures(load_pieces(data, ("dev",)), noises, EcgMixSettings(samples=n), seed)
         self.items: list[tuple[str, np.ndarray, np.ndarray]] = []
         for k in range(noisy + quiet):
@@ -34,12 +34,12 @@ class EcgValidation:
             if kind != "clean":
                 level = (-6.0, 0.0, 6.0, 12.0)[k % 4]
                 noise = noises.draw(rng, kind, n)
-                x = x + np.std(clean[LEAD_IN_S * RATE_HZ :]) * 10 ** (-level / 20) * noise
+                x = x + np.std(clean[LEAD_IN_S * ECG_RATE_HZ :]) * 10 ** (-level / 20) * noise
             self.items.append((kind, clean, x.astype(np.float32)))
 
     def __call__(self, clean_up: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         rows: dict[str, list[float]] = {}
-        where = slice(LEAD_IN_S * RATE_HZ, None)
+        where = slice(LEAD_IN_S * ECG_RATE_HZ, None)
         for kind, clean, noisy in self.items:
             out = clean_up(noisy)
             s, x, y = clean[where], noisy[where], out[where]
@@ -54,7 +54,7 @@ class EcgValidation:
         return {k: round(v, 4) for k, v in found.items()}
 
 
-def headline(v: Mapping[str, float]) -> str:
+def ecg_headline(v: Mapping[str, float]) -> str:
     return (
         f"mixed {v['mixed plain']:+.2f} plain, {v['mixed beyond']:+.2f} beyond, "
         f"cosine {v['mixed cosine']:.3f}; "

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from device.screening.baseline_features import FRONT_ENDS, FrontEnd
-from training.core.loop import Say
 from training.core.results import write_text
+from training.core.say import Say
 from training.data import recordings as training_data
 
 __all__ = ["Inputs"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from device.errors import BadInput
-from training.core.recipe import load, read, shipped
+from training.core.recipe import load_settings, read, shipped
 
 __all__ = [
     "SCREENING_BASELINES",
@@ -91,7 +91,7 @@ def load_baseline_recipe(model: str, path: Path | None = None, **changes: Any) -
             f"{path}: no [baseline] table, which up to 0.3.0 was called [screener]; see"
             f" training/recipes/{model}.toml"
         )
-    recipe = load(BaselineRecipe, path, "baseline", **({"model": model} | changes))
+    recipe = load_settings(BaselineRecipe, path, "baseline", **({"model": model} | changes))
     where = str(path)
     if recipe.model != model:
         raise BadInput(f"{where}: a recipe for {recipe.model}, not for {model}; give --model {recipe.model}")

@@ -55,6 +55,7 @@ from models.melcnn import MelCnn, MelCnnAttention, MelCnnLight
 from models.resnet18 import ResNet18, adapted
 from training.core import checkpoint as checkpoints
 from training.core import loop
+from training.core.say import Say
 from training.core.schedules import adamw
 from training.data.recordings import Recording
 from training.metrics.classification import auc
@@ -65,7 +66,7 @@ from training.screening.train import CLIP, curve_points, save_curve, screening_c
 
 __all__ = [
     "Trained",
-    "build",
+    "build_screening_baseline",
     "evaluate_screening_baseline",
     "load_screening_baseline",
     "load_screening_baseline_net",
@@ -81,7 +82,7 @@ _NETS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(recipe: BaselineRecipe) -> nn.Module:
+def build_screening_baseline(recipe: BaselineRecipe) -> nn.Module:
     """The untrained network of a recipe, its first weights drawn from the seed."""
     torch.manual_seed(recipe.seed)
     make = _NETS[known_baseline(recipe.model)]
@@ -339,7 +340,7 @@ def train_screening_baseline(
     windows: Mapping[str, Sequence[int]] | None = None,
     watch: Sequence[Recording] = (),
     weights: Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
     every: int = 200,
     stop_at: int | None = None,
 ) -> Trained:
@@ -365,7 +366,7 @@ def train_screening_baseline(
         if kept["key"] == key:
             say(f"{recipe.model}: trained before, nothing has changed")
             return load_screening_baseline(final, inputs)
-    net = build(recipe)
+    net = build_screening_baseline(recipe)
     if weights is not None:
         _read_weights(net, recipe, Path(weights))
         say(f"{recipe.model}: starts from {weights}")
@@ -430,7 +431,7 @@ def _read_checkpoint(path: Path) -> tuple[BaselineRecipe, nn.Module, list[dict[s
             f"{path}: not there; run `stethopi train classifier --model {Path(path).stem}` first"
         ) from None
     recipe = BaselineRecipe(**{**kept["recipe"], "folds": tuple(kept["recipe"]["folds"])})
-    net = build(recipe)
+    net = build_screening_baseline(recipe)
     net.load_state_dict(kept["net"])
     return recipe, net.eval(), kept["curve"]
 

@@ -25,6 +25,7 @@ from device.inference.bundle import ModelEntry
 from device.screening import screen
 from models.classifier import Classifier
 from training.core.results import write_json
+from training.core.say import Say
 from training.data.recordings import Recording
 from training.screening import export as screening_export
 from training.screening import operating_point
@@ -55,7 +56,6 @@ __all__ = [
     "without_late_keys",
 ]
 
-Say = Callable[[str], None]
 
 SHORT_STEPS = 1200
 """Of a training of `ours` in the protocols that no goal is asked of: leaky and shuffled."""
@@ -219,7 +219,7 @@ def _without_states(net: Classifier) -> Classifier:
     return bare.eval()
 
 
-class Baseline:
+class BaselineCandidate:
     """A network of training.screening.baselines, by its shipped recipe."""
 
     def __init__(
@@ -288,5 +288,5 @@ def candidate_of(
     if name == "ours":
         return Ours(data, cache, entry, say=say)
     if name in SCREENING_BASELINES:
-        return Baseline(name, data, cache, say=say)
+        return BaselineCandidate(name, data, cache, say=say)
     raise BadInput(f"{name}: no such model; there are {', '.join(names())}")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from device.errors import BadInput
 from device.inference.bundle import ModelEntry
 from device.rates import WINDOW, WORKING_RATE_HZ
 from device.screening import features, quality, screen
-from training.core.recipe import load, shipped
+from training.core.recipe import load_settings, shipped
+from training.core.say import Say
 from training.data import recordings as training_data
 from training.data.mixing import NoisePool
 from training.data.recordings import Recording
@@ -80,7 +81,7 @@ class QualityRecipe:
 
 def load_quality_recipe(path: Path | None = None, **changes: Any) -> QualityRecipe:
     """Read a recipe (default: the shipped one) with some keys changed. BadInput names what is wrong."""
-    return load(QualityRecipe, path or shipped("quality"), **changes)
+    return load_settings(QualityRecipe, path or shipped("quality"), **changes)
 
 
 # ── pieces ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -122,7 +123,7 @@ class Pieces:
         entry: ModelEntry,
         count: int,
         seed: int,
-        say: Callable[[str], None] = print,
+        say: Say = print,
     ) -> None:
         rng = np.random.default_rng([seed, 17])
         of_folds = [r for r in training_data.recordings(data) if r.fold in folds and r.seconds >= 5.0]
@@ -238,7 +239,7 @@ class Pieces:
         y = y[start : start + n]
         return quality.measures(y, features.screening_frames_of(y)), wanted, asked
 
-    def many(self, seed: int, count: int, say: Callable[[str], None] = print) -> Drawn:
+    def many(self, seed: int, count: int, say: Say = print) -> Drawn:
         """`count` pieces, each a function of (seed, its number)."""
         rows = []
         for k in range(count):
@@ -272,7 +273,7 @@ def _part_of_the_time(rng: np.random.Generator, n: int) -> np.ndarray:
 # ── the net ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fit(drawn: Drawn, recipe: QualityRecipe, say: Callable[[str], None] = print) -> dict[str, np.ndarray]:
+def fit(drawn: Drawn, recipe: QualityRecipe, say: Say = print) -> dict[str, np.ndarray]:
     """Weights of `device.screening.quality.QualityJudge` from pieces; the same pieces and recipe give the
     same weights.
     """
@@ -372,9 +373,7 @@ def _taught_before(
     return arrays if quality.QualityJudge.of(arrays) is not None else None
 
 
-def _taught(
-    recipe: QualityRecipe, data: Path, entry: ModelEntry, say: Callable[[str], None]
-) -> dict[str, np.ndarray]:
+def _taught(recipe: QualityRecipe, data: Path, entry: ModelEntry, say: Say) -> dict[str, np.ndarray]:
     noise = NoisePool.load(data, "train", free_only=True)
     teaching = Pieces(data, (2, 3, 4), noise, entry, recipe.recordings, recipe.seed, say)
     arrays = fit(teaching.many(recipe.seed, recipe.pieces, say), recipe, say)
@@ -384,7 +383,7 @@ def _taught(
 
 
 def train_quality(
-    recipe: QualityRecipe, data: Path, part: Path, say: Callable[[str], None] = print, *, resume: bool = False
+    recipe: QualityRecipe, data: Path, part: Path, say: Say = print, *, resume: bool = False
 ) -> dict[str, np.ndarray]:
     """Teach the judge for the exported classifier in `part` and lay it beside it, in classifier.npz.
 

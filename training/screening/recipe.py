@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from device.screening import features
-from training.core.recipe import load, shipped
+from training.core.recipe import load_settings, shipped
 
 __all__ = ["Recipe", "load_recipe"]
 
@@ -104,4 +104,4 @@ class Recipe:
 
 def load_recipe(path: Path | None = None, **changes: Any) -> Recipe:
     """The shipped recipe, or `[classifier]` of a file, with some keys changed. BadInput names wrong ones."""
-    return load(Recipe, path or shipped("classifier"), "classifier", **changes)
+    return load_settings(Recipe, path or shipped("classifier"), "classifier", **changes)

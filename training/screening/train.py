@@ -1,7 +1,7 @@
 """Train the screening network: recordings of many sources → a checkpoint.
 
     stethopi train classifier --data ../shared/data --out runs/classifier
-    python -m training.screening.train --recipe my.toml --hold-out a    how it does on a source it never heard
+    python -m training.screening.trial --recipe my.toml --hold-out a    how it does on a source it never heard
 
 A healthy run of the shipped recipe ends near a loss of 0.9, one thread, and prints fold 1 by database at
 the end; the figures to expect stand in docs/screening.md. Every draw is a function of (seed, step): a run
@@ -15,8 +15,7 @@ that "which source" says nothing about the label.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,11 @@ from models.classifier import Classifier
 from training.core import checkpoint as checkpoints
 from training.core import loop
 from training.core.results import write_json
+from training.core.say import Say
 from training.core.schedules import Schedule, adamw, one_cycle
 from training.screening.augment import Drawer
 from training.screening.corpus import UNKNOWN, Corpus
-from training.screening.evaluate import describe, evaluate
-from training.screening.recipe import Recipe, load_recipe
+from training.screening.recipe import Recipe
 
 __all__ = [
     "CLIP",
@@ -103,7 +102,7 @@ def _run(
     first_draw: int,
     checkpoint: Path | None,
     key: str,
-    say: Callable[[str], None],
+    say: Say,
     every: int = 500,
     curve_file: Path | None = None,
 ) -> Classifier:
@@ -160,7 +159,7 @@ def train(
     corpus: Corpus,
     recipe: Recipe,
     out: Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
     every: int = 500,
     taught: np.ndarray | None = None,
 ) -> Classifier:
@@ -196,7 +195,7 @@ def finetune(
     corpus: Corpus,
     recipe: Recipe,
     out: Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> Classifier:
     """Train a pruned net (without its state head) on; writes `out`/classifier-pruned.pt."""
     drawer = Drawer(corpus, recipe, recipe.folds)
@@ -222,7 +221,7 @@ def prune_classifier(
     source: Path,
     corpus: Corpus,
     out: Path | None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> Classifier:
     """Take the share `prune_ratio` of the channels of a trained net away and train on; writes
     `out`/classifier-pruned.pt.
@@ -271,59 +270,3 @@ def load_checkpoint(path: Path) -> tuple[Classifier, dict[str, Any]]:
         net.state_head = None
     net.load_state_dict(kept.pop("net"))
     return net.eval(), kept
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    import argparse
-    import sys
-
-    parser = argparse.ArgumentParser(description="Train the screening network and print fold 1 by database.")
-    parser.add_argument("--recipe", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--cache", type=Path, default=Path("~/.cache/stethopi").expanduser())
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--hold-out", nargs="*", default=[])
-    parser.add_argument(
-        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="change single keys of the recipe"
-    )
-    parser.add_argument(
-        "--trial", metavar="NAME", help="add the figures to docs/results/screening-trials.json"
-    )
-    options = parser.parse_args(argv)
-    changes: dict[str, Any] = {
-        key: json.loads(value) for key, value in (s.split("=", 1) for s in options.set)
-    }
-    if options.hold_out:
-        changes["hold_out"] = tuple(options.hold_out)
-    recipe = load_recipe(options.recipe, **changes)
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    corpus = Corpus(options.data, options.cache, say)
-    corpus.into_memory()
-    net = train(corpus, recipe, options.out, say)
-    trial: dict[str, Any] = {
-        "changes": {key: value for key, value in changes.items() if key != "hold_out"},
-        "left_out": list(recipe.hold_out),
-        "fold_1": evaluate(net, corpus, [recipe.decide]),
-    }
-    print(describe(trial["fold_1"]), flush=True)
-    if recipe.hold_out:
-        # never heard in training: all of its folds may decide, but for the one that is reported
-        trial["left_out_folds_1_to_4"] = evaluate(
-            net, corpus, range(1, 5), recipe.hold_out, 2 * features.FRAMES_EVERY
-        )
-        print("left out:\n" + describe(trial["left_out_folds_1_to_4"]), flush=True)
-    if options.trial:
-        from training.core.provenance import RESULTS, commit_id
-
-        path = RESULTS / "screening-trials.json"
-        trials = json.loads(path.read_text("utf-8")) if path.is_file() else []
-        trials.append({"name": options.trial, "commit": commit_id(), "seed": recipe.seed, **trial})
-        write_json(path, trials)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,7 +1,7 @@
 """Which windows of a recording count, found once and kept: the quality of every window of all recordings.
 
 The quality of a window does not depend on the network that screens it. So many networks can be scored on the
-same recordings (training.benchmarks.screening_comparison) without judging the sound anew for each: what they
+same recordings (training.benchmarks.screening_units) without judging the sound anew for each: what they
 give is what `training.screening.operating_point.screen_logits` gives, from the band powers that training
 keeps anyway.
 """
@@ -20,6 +20,7 @@ from torch import nn
 from device.inference.bundle import ModelEntry
 from device.screening import features, quality, screen
 from training.core.results import write_arrays
+from training.core.say import Say
 from training.data import recordings as training_data
 from training.data.recordings import Recording
 from training.screening.corpus import Corpus
@@ -37,9 +38,7 @@ class HeardWindows:
     `starts`, `scores`: of a recording's windows that are not silent, the first frame and the quality.
     """
 
-    def __init__(
-        self, data: Path, cache: Path, entry: ModelEntry, say: Callable[[str], None] = lambda text: None
-    ) -> None:
+    def __init__(self, data: Path, cache: Path, entry: ModelEntry, say: Say = lambda text: None) -> None:
         recordings = training_data.recordings(data)
         hashes = training_data.data_hashes(data)
         said = hashlib.sha256(json.dumps([str(Path(data).resolve()), hashes]).encode())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from device.errors import BadInput
-from training.core.recipe import FOLDER, find, load, merged, read, settings, shipped
+from training.core.recipe import FOLDER, find, load_settings, merged, read, settings, shipped
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def test_an_error_names_file_and_key(text: str, words: str, tmp_path: Path) -> N
     path = tmp_path / "own.toml"
     path.write_text(text)
     with pytest.raises(BadInput) as told:
-        load(Sizes, path, "sizes")
+        load_settings(Sizes, path, "sizes")
     assert str(told.value) == f"{tmp_path}/{words}"
 
 
@@ -82,4 +82,4 @@ def test_an_error_in_what_a_recipe_changes_names_that_recipe(tmp_path: Path) -> 
 def test_a_table_left_out_is_an_empty_one_and_keys_can_be_changed(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text("[other]\na = 1")
-    assert load(Sizes, path, "sizes", steps=[4]) == Sizes(3, (4,))
+    assert load_settings(Sizes, path, "sizes", steps=[4]) == Sizes(3, (4,))

@@ -62,14 +62,14 @@ def entry(run: Path) -> ModelEntry:
 
 
 def test_the_released_recipe_keeps_the_budget() -> None:
-    from models.ecg import HOP, LOOK_AHEAD, RATE_HZ
+    from models.ecg import ECG_RATE_HZ, HOP, LOOK_AHEAD
     from training.core.recipe import read, shipped
     from training.ecg.systems import system, tables_of_model
 
     parameters, macs = system(tables_of_model(read(shipped("ecg")), "ours")).parameters_and_macs()
     assert parameters <= 70_000
     assert macs <= 10e6
-    assert 1000 * (HOP + LOOK_AHEAD) / RATE_HZ <= 150
+    assert 1000 * (HOP + LOOK_AHEAD) / ECG_RATE_HZ <= 150
 
 
 def test_streaming_equals_whole() -> None:
@@ -93,12 +93,12 @@ def test_streaming_equals_whole() -> None:
 
 def test_the_front_end_hears_the_same_hop_by_hop() -> None:
     from device.denoise.front_end import LeadFrontEnd, analyse_lead
-    from models.ecg import HOP, RATE_HZ
+    from models.ecg import ECG_RATE_HZ, HOP
     from training.ecg.systems import DEFAULT_FRONT
 
     x = (lead(np.random.default_rng(2), 8)[0] + 1.7).astype(np.float32)[: 300 * HOP]
-    wave, passed, level = analyse_lead(x[None], HOP, RATE_HZ, DEFAULT_FRONT)
-    stage = LeadFrontEnd(HOP, RATE_HZ, DEFAULT_FRONT)
+    wave, passed, level = analyse_lead(x[None], HOP, ECG_RATE_HZ, DEFAULT_FRONT)
+    stage = LeadFrontEnd(HOP, ECG_RATE_HZ, DEFAULT_FRONT)
     for t in range(len(x) // HOP):
         heard = stage.step(x[t * HOP : (t + 1) * HOP])["wave"][0, 0]
         here = slice(t * HOP, (t + 1) * HOP)
@@ -231,12 +231,14 @@ def test_what_a_recipe_gets_wrong_is_named(data: Path, tmp_path: Path) -> None:
 def test_benchmark_writes_figures_and_goes_on_where_it_was(
     run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.benchmarks import ecg as benchmark_ecg
-    from training.benchmarks.ecg import benchmark
-    from training.reports.ecg import tables
+    from training.benchmarks import ecg as benchmark
+    from training.benchmarks.ecg import benchmark_ecg
+    from training.reports.ecg import ecg_tables
 
     said: list[str] = []
-    found = benchmark(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
+    found = benchmark_ecg(
+        data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append
+    )
     assert json.loads((tmp_path / "results" / "ecg.json").read_text()) == found
     nothing = found["rows"]["nothing"]
     assert nothing["kinds"]["mixed"]["plain"]["value"] == 0.0
@@ -244,15 +246,17 @@ def test_benchmark_writes_figures_and_goes_on_where_it_was(
     assert found["rows"]["float"]["parameters"] > 0
     kept = sorted((tmp_path / "ecg-benchmark").iterdir())
     times = [p.stat().st_mtime_ns for p in kept]
-    again = benchmark(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
+    again = benchmark_ecg(
+        data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append
+    )
     assert again["rows"] == found["rows"]
     assert [p.stat().st_mtime_ns for p in sorted((tmp_path / "ecg-benchmark").iterdir())] == times
     # a rename costs nothing; systems that compute otherwise are measured anew, and they alone
     rewrite(monkeypatch, tmp_path)
-    benchmark(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
+    benchmark_ecg(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
     assert sorted((tmp_path / "ecg-benchmark").iterdir()) == kept
-    monkeypatch.setattr(benchmark_ecg, "SYSTEMS_VERSION", benchmark_ecg.SYSTEMS_VERSION + 1)
-    benchmark(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
+    monkeypatch.setattr(benchmark, "SYSTEMS_VERSION", benchmark.SYSTEMS_VERSION + 1)
+    benchmark_ecg(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
     systems = [name for name in found["rows"] if "steps" in found["rows"][name]]
     assert len(list((tmp_path / "ecg-benchmark").iterdir())) == len(kept) + len(systems)
-    assert "ours, float" in tables(found)["ecg"]
+    assert "ours, float" in ecg_tables(found)["ecg"]

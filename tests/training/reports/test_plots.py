@@ -43,7 +43,7 @@ def test_every_picture_is_written_whole(tmp_path: Path) -> None:
     score, positive = scored()
     probability = 1 / (1 + np.exp(-score))
     curve = [{"step": 1.0, "loss": 1.2, "watched_loss": 1.3}, {"step": 2.0, "loss": 0.9, "watched_loss": 1.1}]
-    plots.curves(tmp_path / "curves.png", {"one": curve, "two": curve[:1]}, "t")
+    plots.draw_curves(tmp_path / "curves.png", {"one": curve, "two": curve[:1]}, "t")
     plots.roc(tmp_path / "roc.png", {"a": {"one": (score, positive)}, "circor": {"two": scored(1)}}, "t")
     counts = confusion(probability, positive, 0.5)
     plots.draw_confusion(tmp_path / "confusion.png", {"one": {"a": counts}, "two": {"f": counts}}, "t")
@@ -55,7 +55,7 @@ def test_every_picture_is_written_whole(tmp_path: Path) -> None:
 
 def test_another_kind_of_picture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"ends in .png"):
-        plots.curves(tmp_path / "curves.jpg", {"one": [{"step": 1.0, "loss": 1.0}]}, "t")
+        plots.draw_curves(tmp_path / "curves.jpg", {"one": [{"step": 1.0, "loss": 1.0}]}, "t")
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_what_is_to_be_drawn_must_be_said(
 @pytest.mark.parametrize("model", ["cnn1d", "melcnn", "melcnn-light", "melcnn-attention", "resnet18"])
 def test_where_a_model_looked_covers_its_input(model: str) -> None:
     from device.screening.baseline_features import FRONT_ENDS
-    from training.screening.baselines import BaselineRecipe, build, front_end_name
+    from training.screening.baselines import BaselineRecipe, build_screening_baseline, front_end_name
 
-    net = build(BaselineRecipe(model=model, width=0.25))
+    net = build_screening_baseline(BaselineRecipe(model=model, width=0.25))
     shape = FRONT_ENDS[front_end_name(model)].shape
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     map_, how = plots.saliency_of(net, x)

@@ -211,7 +211,7 @@ def test_imagenet_weights_are_loaded_from_a_file(hearing: dict[str, Inputs], tmp
     import torch
 
     from models.resnet18 import ResNet18
-    from training.screening.baselines import build, train_screening_baseline
+    from training.screening.baselines import build_screening_baseline, train_screening_baseline
 
     inputs = hearing["mel"]
     torch.manual_seed(5)
@@ -227,7 +227,7 @@ def test_imagenet_weights_are_loaded_from_a_file(hearing: dict[str, Inputs], tmp
     assert torch.allclose(first, published["conv1.weight"].sum(1, keepdim=True), atol=1e-6)  # type: ignore[arg-type]
     scratch = train_screening_baseline(recipe, inputs, chosen(inputs), say=said.append)
     assert any("from scratch" in line for line in said)
-    assert torch.allclose(scratch.net.conv1.weight, build(recipe).conv1.weight, atol=1e-6)  # type: ignore[union-attr,arg-type]
+    assert torch.allclose(scratch.net.conv1.weight, build_screening_baseline(recipe).conv1.weight, atol=1e-6)  # type: ignore[union-attr,arg-type]
 
 
 def test_a_weights_file_that_does_not_fit_is_told(hearing: dict[str, Inputs], tmp_path: Path) -> None:
