@@ -83,6 +83,32 @@ def test_a_step_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
         Steps(tmp_path).run("a", 1, tmp_path / "none", lambda: None)
 
 
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.commands.train.RunRecipes", interrupted)
+    assert cli.main(["train", "classifier"]) == 130
+    assert capsys.readouterr().err == "stethopi: stopped; a command with --resume goes on from what is kept\n"
+
+
+@pytest.mark.parametrize("option", ["--baselines", "--rivals"])
+def test_checkpoints_of_baselines_are_found_under_both_words(
+    option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from training.benchmarks import denoise
+
+    asked: list[object] = []
+
+    def benchmark(*_arguments: object, baselines: Path, **_more: object) -> None:
+        asked.append(baselines)
+        raise StethopiError("enough")
+
+    monkeypatch.setattr(denoise, "benchmark_denoise", benchmark)
+    assert cli.main(["benchmark", "denoise", option, str(tmp_path)]) == 1
+    assert asked == [tmp_path]
+
+
 def test_a_broken_recipe_is_told(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text("[classifier\n")

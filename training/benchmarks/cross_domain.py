@@ -31,7 +31,7 @@ from device.inference import bundle as bundles
 from models.classifier import STATES
 from training.benchmarks.screening_units import run_unit
 from training.core.provenance import RESULTS, commit_id
-from training.core.recipe import read, shipped
+from training.core.recipe import Table, read, settings, shipped
 from training.core.results import write_json
 from training.core.say import Say, say
 from training.data import recordings as training_data
@@ -91,10 +91,12 @@ class Variant:
 def variants(path: Path = VARIANTS) -> dict[str, Variant]:
     """The variants of recipes/cross-domain.toml, by name."""
     found = {}
+    defaults = read(shipped("classifier"))["classifier"]
     for name, table in read(path).items():
         own = ("about", "without_circor", "taught")
         changes = {key: value for key, value in table.items() if key not in own}
-        recipe = without_late_keys(screening_recipe.load_recipe(None, **changes))
+        whole = settings(screening_recipe.Recipe, defaults | Table.of(changes, path), name)
+        recipe = without_late_keys(whole)
         taught = table.get("taught", False)
         found[name] = Variant(name, table["about"], recipe, table.get("without_circor"), taught)
     return found

@@ -52,7 +52,7 @@ from training.benchmarks.denoise_designs import (
 )
 from training.core import checkpoint
 from training.core.provenance import RESULTS, commit_id
-from training.core.recipe import read, settings, shipped
+from training.core.recipe import known_keys, read, settings, shipped
 from training.core.results import write_json
 from training.data import recordings as data_room
 from training.data.mixing import MixSettings
@@ -202,12 +202,12 @@ def read_trials(path: Path | None = None) -> dict[str, dict[str, Any]]:
         if not isinstance(table, dict) or table.get("kind") not in TRIAL_KINDS:
             raise BadInput(f"{path or TRIALS}: [{name}] kind: wanted is {', '.join(TRIAL_KINDS)}")
         above[name] = table
-        for key in table:
-            if key not in _KEYS:
-                raise BadInput(f"{path or TRIALS}: [{name}] {key}: no such key; there are {', '.join(_KEYS)}")
-        settings(Shape, {k: v for k, v in table.get("net", {}).items() if k != "frame"}, f"{name}.net")
-        settings(MixSettings, table.get("mix", {}), f"{name}.mix")
-        Loss(256, table.get("loss", {}), f"{name}.loss")
+        source = path or TRIALS
+        known_keys(table, _KEYS, name, source)
+        net = {k: v for k, v in table.get("net", {}).items() if k != "frame"}
+        settings(Shape, net, f"{name}.net", source)
+        settings(MixSettings, table.get("mix", {}), f"{name}.mix", source)
+        Loss(256, table.get("loss", {}), f"{name}.loss", source)
         for key in ("steps", "rate", *(["ratio"] if table["kind"] == "pruned" else [])):
             if not isinstance(table.get(key), (int, float)) or table[key] <= 0:
                 raise BadInput(f"{path or TRIALS}: [{name}] {key}: wanted is a number above 0")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from device.errors import BadInput
 
-__all__ = ["FOLDER", "Table", "find", "load_settings", "merged", "read", "settings", "shipped"]
+__all__ = ["FOLDER", "Table", "find", "known_keys", "load_settings", "merged", "read", "settings", "shipped"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -102,17 +102,28 @@ def settings(
     where: what the table is called in the file; source: the file, where the table does not know. BadInput
     names an unknown key with the nearest known one, and a value of another type than the default's.
     """
-    at = f"{source or getattr(table, 'source', Table.source)}: {f'[{where}] ' if where else ''}"
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    at = known_keys(table, known, where, source)
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.0)
-            raise BadInput(f'{at}{key}: no such key. Did you mean "{near[0]}"?')
         made = known[key]
         like = made.default_factory() if made.default_factory is not MISSING else made.default
         values[key] = value if like is MISSING or like is None else _as(value, like, f"{at}{key}")
     return kind(**values)
+
+
+def known_keys(
+    table: Mapping[str, Any], known: Iterable[str], where: str | None = None, source: object = None
+) -> str:
+    """BadInput names a key that is not `known` with the nearest that is, as `settings` does. Gives what such
+    an error begins with: file and table."""
+    at = f"{source or getattr(table, 'source', Table.source)}: {f'[{where}] ' if where else ''}"
+    known = list(known)
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.0)
+            raise BadInput(f'{at}{key}: no such key. Did you mean "{near[0]}"?')
+    return at
 
 
 def _as(value: Any, like: Any, at: str) -> Any:

@@ -36,7 +36,7 @@ def tables_of(recipe: dict[str, Any]) -> dict[str, np.ndarray]:
 def shape_of(recipe: dict[str, Any]) -> Shape:
     net = {k: v for k, v in recipe["net"].items() if k != "frame"}
     net["shares"] = tables_of(recipe)["spread"].shape[1] + TIMES
-    return settings(Shape, net, "net")
+    return settings(Shape, net, "net", getattr(recipe["net"], "source", None))
 
 
 class MaskLayer(nn.Module):

@@ -31,7 +31,7 @@ from device.errors import BadInput, StethopiError
 from device.rates import WORKING_RATE_HZ
 from models import lu_net, unet_classic
 from training.core import checkpoint, loop
-from training.core.recipe import settings
+from training.core.recipe import known_keys, settings
 from training.core.results import write_json
 from training.core.schedules import warm_cosine
 from training.data import recordings as data_room
@@ -148,6 +148,7 @@ def train_baseline(
     mixer = Mixer(refs, NoisePool.load(data, "train", free_only=True, every=HELD_BACK), mixed, seed)
     net = _make(name, recipe)
     table = recipe["train"]
+    known_keys(table, ("steps", "rate", "warm_up", "keep_every", "bfloat16"), "train")
     steps, rate = int(table["steps"]), float(table["rate"])
     half = bool(table.get("bfloat16", False))
 

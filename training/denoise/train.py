@@ -29,7 +29,7 @@ from device.rates import WORKING_RATE_HZ
 from models.denoiser import DenoiserNet
 from training.core import loop
 from training.core.muon import Muon
-from training.core.recipe import settings
+from training.core.recipe import known_keys, settings
 from training.core.schedules import warm_cosine
 from training.data.mixing import Mixer, MixSettings, NoisePool, references
 from training.denoise.apply import HELD_BACK, MaskLayer, denoise_whole, inputs_of, shape_of, tables_of
@@ -39,6 +39,15 @@ from training.denoise.validation import Validation, headline
 from training.export.fake_int8 import FakeInt8
 
 __all__ = ["cause_of", "fit_denoiser", "said", "train_denoiser"]
+
+
+TRAIN_KEYS = (
+    *("steps", "rate", "warm_up", "validate_every", "optimizer", "clip"),
+    *("weight_decay", "average", "bfloat16"),
+)
+"""Of `[train]`: what holds for all rounds, and the first of them."""
+FIT_KEYS = (*TRAIN_KEYS, "mix", "loss", "rounded_from", "ratio", "most")
+"""Of a round's own table, as `[prune]` and `[polish]`."""
 
 
 def cause_of(recipe: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,6 +118,8 @@ def fit_denoiser(
     the net's answer, instead of `MaskLayer`. int8: from the table's step `rounded_from` on the net is trained
     as int8 computes it."""
     loop.repeatable()
+    known_keys(recipe["train"], TRAIN_KEYS, "train")
+    known_keys(table, FIT_KEYS, source=getattr(table, "source", getattr(recipe, "source", None)))
     torch.manual_seed(recipe["seed"])
     seed, general = int(recipe["seed"]), recipe["train"]
     mixed = settings(MixSettings, recipe["mix"] | table.get("mix", {}), "mix")

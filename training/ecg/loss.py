@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.core.recipe import known_keys
+
 __all__ = ["EcgLoss"]
 
 
@@ -18,7 +20,9 @@ class EcgLoss(nn.Module):
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         super().__init__()
-        self.w = {"kind": "db", "time": 1.0, "fast": 0.4, "spectral": 0.3, "cap_db": 28.0, **table}
+        usual = {"kind": "db", "time": 1.0, "fast": 0.4, "spectral": 0.3, "cap_db": 28.0}
+        known_keys(table, usual, "loss")
+        self.w: dict[str, Any] = {**usual, **table}
         self.cap = 10 ** (-self.w["cap_db"] / 10)
 
     def forward(self, y: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

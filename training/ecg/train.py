@@ -22,7 +22,7 @@ import torch
 
 from training.core import loop
 from training.core.muon import Muon
-from training.core.recipe import merged, settings
+from training.core.recipe import known_keys, merged, settings
 from training.core.schedules import Schedule
 from training.data.ecg import EcgMixSettings, Mixtures, NoiseTracks, Piece, load_pieces
 from training.ecg.loss import EcgLoss
@@ -30,6 +30,11 @@ from training.ecg.systems import checkpoint_path, load_system, system, tables_of
 from training.ecg.validation import EcgValidation, ecg_headline
 
 __all__ = ["train_ecg"]
+
+ECG_TRAIN_KEYS = (
+    *("steps", "rate", "warm_up", "validate_every", "validate_on", "optimizer", "factor", "weight_decay"),
+    *("average", "bfloat16", "clip"),
+)
 
 
 def train_ecg(
@@ -75,6 +80,7 @@ def _fit(
     """One training by the tables of a model, kept in `path`."""
     loop.repeatable()
     table, seed = of["train"], of["seed"]
+    known_keys(table, ECG_TRAIN_KEYS, "train")
     first = load_system(checkpoint_path(path.parent, "ours")) if of["model"] == "diffusion" else None
     if first:
         of["first"] = first[1]["of"]

@@ -282,7 +282,7 @@ def test_draws_of_noise_are_averaged_within_the_bootstrap_over_subjects(tmp_path
 
 
 def test_rows_whose_file_is_missing_are_told(tmp_path: Path) -> None:
-    rows, left_out = denoise_measure.rows_of(_bundle(tmp_path), tmp_path / "runs", tmp_path / "rivals")
+    rows, left_out = denoise_measure.rows_of(_bundle(tmp_path), tmp_path / "runs", tmp_path / "baselines")
     assert {"nothing", "oracle", "int8"} <= {r.name for r in rows}
     assert "stethopi train denoiser --model lu-net" in left_out["lu-net"]
     assert "--out" in left_out["float"]

@@ -62,6 +62,7 @@ def test_another_kind_of_picture_is_refused(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["saliency"], "give --recording NAME and one --model NAME"),
+        (["looked"], "plot saliency: which one? give --recording NAME"),  # its name up to 0.3.0
         (["saliency", "--recording", "x", "--model", "a", "b"], "one --model NAME"),
         (["positions"], "give --recording PATIENT"),
     ],
