@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from device.arrays import Samples
+from device.rates import ECG_RATE_HZ
 from models.streaming import LookBack, ResidualBlock
 
-__all__ = ["HOP", "LOOK_AHEAD", "RATE_HZ", "EcgDenoiser", "EcgShape", "tables"]
+__all__ = ["HOP", "LOOK_AHEAD", "ECG_RATE_HZ", "EcgDenoiser", "EcgShape", "lead_tables"]
 
-RATE_HZ = 360
 HOP = 9
 LOOK_AHEAD = 45
 SHARES = 3
@@ -126,7 +126,7 @@ class EcgDenoiser(nn.Module):
         return cls(EcgShape(**shape))
 
 
-def tables() -> dict[str, Samples]:
+def lead_tables() -> dict[str, Samples]:
     """The float coefficients around the net: straight lines between points, (9, points + 1), from the last
     point of the hop before.
     """

@@ -80,7 +80,7 @@ def classic_file(model: str) -> Path:
     name, _, path = model.partition(":")
     if name != "unet-classic":
         raise BadInput(f"--model {name}: no such network; there is unet-classic, or leave it out for ours")
-    return Path(path) if path else MODELS / "rivals" / "unet-classic.tflite"
+    return Path(path) if path else MODELS / "baselines" / "unet-classic.tflite"
 
 
 class WindowedFile:
