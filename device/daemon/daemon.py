@@ -149,10 +149,12 @@ class Daemon:
 
     @property
     def outbox(self) -> Outbox | None:
+        """Where exams wait for the host; None before `run`."""
         return self.parts.outbox
 
     @property
     def uplink(self) -> Uplink | None:
+        """The way to the broker; None where no broker is set, or before `run`."""
         return self.parts.uplink
 
     @property

@@ -63,6 +63,7 @@ class SilenceWatch:
         self._tell = tell
 
     def look(self) -> None:
+        """When the source has given nothing for `SILENT_AFTER_S`, have it started again."""
         silent_s = self._source.silent_s
         if silent_s is None or silent_s <= SILENT_AFTER_S:
             return
@@ -191,4 +192,5 @@ class ServiceSigns:
         self._notifier.say(STOPPING=1)
 
     def close(self) -> None:
+        """Let go of the socket to systemd. Safe twice."""
         self._notifier.close()

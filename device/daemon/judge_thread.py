@@ -27,6 +27,7 @@ class JudgeThread:
         self._may_go = threading.Event()
 
     def run(self) -> None:
+        """Judge until `stop`; of a late machine only every third window."""
         while not self._may_go.is_set():
             self.looped_s = time.monotonic()
             self._judge.every = _SHED_EVERY if self._shedder.now >= Shed.CLASSIFICATION else 1

@@ -22,6 +22,7 @@ def resident_bytes() -> int | None:
 
 
 def temperature_c() -> float | None:
+    """Of the processor, in °C; None where it cannot be told."""
     try:
         return int(Path("/sys/class/thermal/thermal_zone0/temp").read_text("ascii")) / 1000.0
     except (OSError, ValueError):

@@ -35,6 +35,7 @@ class PanelThread:
             self._keypad = Keypad(keyboard, lambda word: self._say(guide.typed, word))
 
     def run(self) -> None:
+        """Hand on what is pressed and typed until `stop`; what cannot be done is logged and shown."""
         if self._keypad is not None:
             self._keypad.start()
         try:

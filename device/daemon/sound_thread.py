@@ -62,6 +62,7 @@ class SoundThread:
         self._ended_for_s: float | None = None
 
     def run(self) -> None:
+        """Take blocks until the sound has ended, finish what they began, and end the listening."""
         try:
             while True:
                 try:

@@ -81,7 +81,8 @@ class SourceThread:
     @property
     def silent_s(self) -> float | None:
         """How long it has given nothing although it is read, be it from its start on; None while that says
-        nothing of the source."""
+        nothing of the source.
+        """
         began_s = self._reading_since_s
         if began_s is None or self._starts_again or self._blocks.full():
             return None
@@ -99,6 +100,10 @@ class SourceThread:
     # ---- its thread
 
     def run(self) -> None:
+        """Read the source to its end, or until the daemon ends; one that goes away is started again.
+
+        StethopiError when it cannot be opened, or started, and the daemon is not to wait for it.
+        """
         source = self._open()
         if source is None:
             return

@@ -69,7 +69,8 @@ class SoundWiring:
 
     def connect(self, source: Source) -> None:
         """Everything behind the source, which is open; then the threads begin. StethopiError when the ear's
-        output or the ECG cannot be opened."""
+        output or the ECG cannot be opened.
+        """
         settings, parts, models = self._settings, self._parts, self._models
         ring = Ring(ring_seconds(settings.exam.max_s))
         intake, times = Intake(source.rate_hz, ring), ChainTimes()

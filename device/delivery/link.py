@@ -122,6 +122,7 @@ class Link:
 
     @property
     def stopping(self) -> bool:
+        """`stop` has been called."""
         return self._stop.is_set()
 
     def stop(self) -> None:
@@ -206,7 +207,7 @@ class Link:
         if version == 5:
             how["clean_start"] = not self._session_s
             if self._session_s:
-                how["properties"] = Properties(PacketTypes.CONNECT)
+                how["properties"] = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
                 how["properties"].SessionExpiryInterval = self._session_s
         self._connack = self._lost_why = None
         self._client = client = self._make_client(version)

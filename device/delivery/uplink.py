@@ -127,6 +127,7 @@ class Uplink:
         return self._link.turned_s
 
     def start(self) -> None:
+        """Begin to connect and to deliver, by a thread of its own. Returns at once."""
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:

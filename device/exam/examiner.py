@@ -99,10 +99,12 @@ class Examiner:
 
     @property
     def recording_times(self) -> StageTimer:
+        """How long a hop of sound takes to be recorded."""
         return self._recording.times
 
     @property
     def judging_times(self) -> StageTimer:
+        """How long a window takes to be classified."""
         return self._judging.times
 
     @property
@@ -166,6 +168,7 @@ class Examiner:
 
     @property
     def phase(self) -> Phase:
+        """Of the exam that is under way; IDLE when none is."""
         with self._now.changed:
             return self._running.state.phase if self._running else Phase.IDLE
 

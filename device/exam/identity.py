@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
+from device.arrays import Samples
 from device.contract.exam import Delay
 from device.screening.features import ScreeningFrames
 from device.screening.quality import Quality
@@ -23,14 +22,17 @@ class WindowJudge(Protocol):
     spectrum: ScreeningFrames
     """Of the stream that it hears; `flush` completes it, and begins another."""
 
-    def mark_gap(self, start: int, end: int) -> None: ...
+    def mark_gap(self, start: int, end: int) -> None:
+        """Samples [start, end) of the stream were lost. To be told before they are judged."""
 
-    def process(self, x: np.ndarray) -> list[Window]: ...
+    def process(self, x: Samples) -> list[Window]:
+        """The next sound, float32 (n,); the windows that became whole."""
 
-    def flush(self) -> list[Window]: ...
+    def flush(self) -> list[Window]:
+        """The stream has ended: its last windows. A new one may begin."""
 
 
-Contact = Callable[[np.ndarray, Iterable[Any], np.ndarray], Quality]
+Contact = Callable[[Samples, Iterable[Any], Samples], Quality]
 """How good the newest sound is: takes it with its gaps and its band powers, as `quality.assess`."""
 
 LiveSink = Callable[[str, Any], None]

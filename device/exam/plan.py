@@ -48,10 +48,12 @@ class Plan:
 
     @property
     def min_samples(self) -> int:
+        """`min_s` at the working rate."""
         return round(self.min_s * WORKING_RATE_HZ)
 
     @property
     def max_samples(self) -> int:
+        """`max_s` at the working rate."""
         return round(self.max_s * WORKING_RATE_HZ)
 
     @property

@@ -51,6 +51,7 @@ class SiteRecord:
 
     @property
     def good_windows(self) -> int:
+        """Windows so far that passed quality."""
         return sum(window.quality >= quality.GOOD for window in self.windows)
 
 
@@ -175,7 +176,8 @@ class Examination:
 
     def repeat(self, index: int) -> SiteRecord:
         """The current site, or between sites the one before, is thrown away and begins again with sample
-        `index`."""
+        `index`.
+        """
         self._must_be(Phase.RECORDING, Phase.SETTLING, Phase.BETWEEN)
         self.sites.pop()
         self.phase = Phase.BETWEEN

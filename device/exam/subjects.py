@@ -119,7 +119,8 @@ class SubjectList:
 
     def take(self) -> str | None:
         """Use up the next code and give it; None when there is none. StethopiError when the place cannot be
-        kept."""
+        kept.
+        """
         taken = self.next
         if taken is not None:
             self._keep(taken)

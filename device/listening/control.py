@@ -46,7 +46,8 @@ class ListeningControl:
 
     def open(self, cleaner: Cleaner, capture_rate_hz: int) -> Listener:
         """The started listener that the settings ask for, as it is wanted by now. StethopiError when it
-        cannot be opened."""
+        cannot be opened.
+        """
         with self._lock:
             now = self._now
             wanted = replace(self._settings, monitor=now.monitor, preset=now.preset, gain_db=now.gain_db)

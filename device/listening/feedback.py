@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from device.arrays import Samples
 from device.rates import WORKING_RATE_HZ
 
 __all__ = ["FeedbackWatch"]
@@ -62,7 +63,7 @@ class FeedbackWatch:
         self._window = np.hanning(_SIZE)
         self._hz = np.fft.rfftfreq(_SIZE, 1.0 / WORKING_RATE_HZ)
 
-    def process(self, heard: np.ndarray, played: np.ndarray) -> bool:
+    def process(self, heard: Samples, played: Samples) -> bool:
         """Two float32 (n,) at 2 kHz. True when feedback has begun, or goes on growing, within them."""
         self._heard = np.concatenate([self._heard, heard])
         self._played = np.concatenate([self._played, played])
@@ -72,7 +73,7 @@ class FeedbackWatch:
             self._heard, self._played = self._heard[STEP:], self._played[STEP:]
         return self.times > before
 
-    def _look(self, heard: np.ndarray, played: np.ndarray) -> None:
+    def _look(self, heard: Samples, played: Samples) -> None:
         power = np.abs(np.fft.rfft(heard * self._window)) ** 2
         power[self._hz < _LOWEST_HZ] = 0.0
         at = int(np.argmax(power))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-import numpy as np
-
+from device.arrays import Samples
 from device.contract.control import Listen
 from device.listening.control import SOFTEST_DB, ListeningControl
 from device.listening.feedback import FeedbackWatch
@@ -33,7 +32,7 @@ class FeedbackGuard:
         """The tone that comes back; None while none does."""
         return self._watch.found
 
-    def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
+    def hear(self, raw: Samples, clean: Samples) -> None:
         """What was heard, float32 (n,), and what is played of it where not the raw sound is."""
         watch, had, now = self._watch, self._watch.found, self._listening.now
         if watch.process(raw, raw if now.monitor == "raw" else clean):

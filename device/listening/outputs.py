@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from device.arrays import Samples
 from device.durable import put_in_place, temporary_name
 from device.errors import StethopiError
 from device.listening.playback_queue import PlaybackQueue
@@ -84,7 +85,7 @@ class Listener(Protocol):
     ) -> None:
         """Something else to hear, without a click; None: as it is. May be called by any thread."""
 
-    def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
+    def hear(self, raw: Samples, clean: Samples) -> None:
         """The next working-rate sound, float32 (n,), both aligned with each other."""
 
     def skip(self, n: int) -> None:
@@ -96,7 +97,8 @@ class Listener(Protocol):
 
 def open_listener(settings: ListenSettings, capture_rate_hz: int = 0) -> Listener:
     """The listener that `[listen]` asks for, not yet started. capture_rate_hz: of the blocks that are tapped;
-    0: none are."""
+    0: none are.
+    """
     kind, _, rest = settings.output.partition(":")
     if kind == "file":
         return FileListener(Path(rest), settings)
@@ -114,29 +116,30 @@ class NoListener:
     parts: dict[str, float] = {}
 
     def start(self) -> None:
-        pass
+        """Nothing begins."""
 
     def tap(self, block: Block) -> None:
-        pass
+        """The block is not heard."""
 
     def change(
         self, *, monitor: str | None = None, preset: str | None = None, gain_db: float | None = None
     ) -> None:
-        pass
+        """Nothing is heard, before or after."""
 
-    def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
-        pass
+    def hear(self, raw: Samples, clean: Samples) -> None:
+        """The sound is not heard."""
 
     def skip(self, n: int) -> None:
-        pass
+        """A hole in what is not heard."""
 
     def stop(self) -> None:
-        pass
+        """Nothing ends."""
 
 
 class FileListener:
     """Writes what would be heard into a WAV file. Its header is right at every moment, its name comes at the
-    end."""
+    end.
+    """
 
     def __init__(self, path: Path, settings: ListenSettings) -> None:
         self.dropped = 0
@@ -153,7 +156,7 @@ class FileListener:
         self._shaper = Shaper(
             settings.gain_db, settings.limit, settings.preset, loudest_db=settings.loudest_db
         )
-        self._queue: deque[tuple[int, np.ndarray]] = deque()  # (samples dropped before, sound)
+        self._queue: deque[tuple[int, Samples]] = deque()  # (samples dropped before, sound)
         self._queued = 0
         self._dropped_now = 0
         self._more = threading.Condition()
@@ -163,6 +166,7 @@ class FileListener:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
+        """Open the file and write it, by a thread of its own. StethopiError when it cannot be written."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._temporary.open("wb")
@@ -175,16 +179,18 @@ class FileListener:
         self._thread.start()
 
     def tap(self, block: Block) -> None:
-        pass
+        """The file holds working-rate sound: blocks as captured are not heard."""
 
     def change(
         self, *, monitor: str | None = None, preset: str | None = None, gain_db: float | None = None
     ) -> None:
+        """Something else to write, without a click; None: as it is."""
         if monitor is not None:
             self._blend.choose(monitor == "raw")
         _shape([self._shaper], preset, gain_db)
 
-    def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
+    def hear(self, raw: Samples, clean: Samples) -> None:
+        """The next sound, float32 (n,) each; dropped while two minutes wait or after a `problem`."""
         x = self._blend.process(raw, clean)
         with self._more:
             if self._queued + len(x) > _FILE_QUEUE or self.problem:
@@ -197,6 +203,7 @@ class FileListener:
             self._more.notify()
 
     def skip(self, n: int) -> None:
+        """A hole of `n` working-rate samples is left out of the file."""
         self.left_out += n
         log.warning(
             "%s: %.0f s without sound are left out; what follows stands so much too early in the file",
@@ -229,7 +236,7 @@ class FileListener:
                     )
                 return
 
-    def _write(self, y: np.ndarray) -> None:
+    def _write(self, y: Samples) -> None:
         steps = np.clip(np.rint(y.astype(np.float64) * 2**23), -(2**23), 2**23 - 1).astype("<i4")
         self._file.write(np.ascontiguousarray(steps.view(np.uint8).reshape(-1, 4)[:, :3]).tobytes())
         self._frames += len(y)
@@ -239,6 +246,7 @@ class FileListener:
         self._file.flush()
 
     def stop(self) -> None:
+        """Write what waits and the fade after it, and give the file its name. Safe to call twice."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -310,16 +318,19 @@ class DeviceListener:
 
     @property
     def dropped(self) -> int:
+        """Samples at the working rate that came too fast for the card, or while there was none."""
         return self._missed + sum(
             lane.dropped * WORKING_RATE_HZ // lane.shaper.rate_hz for lane in self._lanes
         )
 
     @property
     def underruns(self) -> int:
+        """How often the card asked for sound and none was there."""
         return sum(lane.underruns for lane in self._lanes)
 
     @property
     def parts(self) -> dict[str, float]:
+        """What the delay is made of, in seconds; for raw sound the wait is the median that was measured."""
         if self._raw and self._direct is not None:
             waited = self._direct.waited.p50
             return {"waiting": _PERIOD_S if waited is None else waited, "output block": _PERIOD_S}
@@ -332,6 +343,7 @@ class DeviceListener:
 
     @property
     def delay_s(self) -> float:
+        """From `hear`, or from `tap`, to the card: the sum of `parts`."""
         return sum(self.parts.values())
 
     @property
@@ -343,6 +355,7 @@ class DeviceListener:
             return None
 
     def start(self) -> None:
+        """Open the card and play. StethopiError when there is no such card, or when it opens at no rate."""
         self._play()
         self._wanted_once = True
         hold(self)
@@ -414,11 +427,13 @@ class DeviceListener:
         return lane
 
     def tap(self, block: Block) -> None:
+        """The next block as it was captured; played only where the card runs at its rate."""
         lane = self._direct
         if lane is not None and len(block.samples):
             lane.put(block.samples, block.monotonic_s, torn=bool(block.lost))
 
-    def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
+    def hear(self, raw: Samples, clean: Samples) -> None:
+        """The next working-rate sound, float32 (n,) each; counted as dropped while there is no card."""
         if self._working is None or self._stream is None:
             self._missed += len(raw)
             self._since_look += len(raw)
@@ -433,7 +448,7 @@ class DeviceListener:
             self._look()
 
     def skip(self, n: int) -> None:
-        pass
+        """A hole is silence: the queue has run empty meanwhile, and faded."""
 
     def _look(self) -> None:
         """An output that is gone is told once and opened again by a thread of its own."""
@@ -479,6 +494,7 @@ class DeviceListener:
     def change(
         self, *, monitor: str | None = None, preset: str | None = None, gain_db: float | None = None
     ) -> None:
+        """Something else to hear, without a click; None: as it is. May be called by any thread."""
         if monitor is not None:
             self._raw = monitor == "raw"
             self._blend.choose(self._raw and self._direct is None)
@@ -495,7 +511,7 @@ class DeviceListener:
             y = np.repeat(y, self._channels)
         return y.tobytes(), pyaudio.paContinue
 
-    def _next(self, frames: int) -> np.ndarray:
+    def _next(self, frames: int) -> Samples:
         """Exactly `frames` samples at the card's rate, float32."""
         chosen = self._chosen()
         others = [lane for lane in self._lanes if lane is not chosen]
@@ -514,12 +530,13 @@ class DeviceListener:
         return np.clip(y, -limit, limit) if others else y
 
     @staticmethod
-    def _cut(lane: PlaybackQueue, frames: int) -> np.ndarray:
+    def _cut(lane: PlaybackQueue, frames: int) -> Samples:
         if frames:
             lane.cut()
         return lane.next(frames)
 
     def stop(self) -> None:
+        """Play what waits and the fade after it, and let go of the card. Safe to call twice."""
         hold(self, False)
         self._ending = True
         if self._mender is not None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from device.arrays import Samples
 from device.dsp.resample import Interpolator
 from device.listening.shaper import Shaper
 from device.rates import HOP
@@ -67,7 +68,7 @@ class PlaybackQueue:
         self._prefill, self._most, self._lean = prefill, most, lean
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._queue: deque[tuple[np.ndarray, float | None, bool]] = deque()
+        self._queue: deque[tuple[Samples, float | None, bool]] = deque()
         self._queued = 0
         self._torn = False
         self._waiting = True
@@ -125,9 +126,10 @@ class PlaybackQueue:
         if self._interpolator:  # what it holds must not be heard when this lane is opened again
             self._interpolator.process(np.zeros(4 * HOP, np.float32))
 
-    def put(self, x: np.ndarray, at_s: float | None = None, torn: bool = False) -> None:
+    def put(self, x: Samples, at_s: float | None = None, torn: bool = False) -> None:
         """The next sound, float32 (n,). at_s: when it was there, monotonic; torn: something is missing before
-        it. Returns at once."""
+        it. Returns at once.
+        """
         with self._lock:
             if self.parked or self._ending:
                 return
@@ -148,7 +150,7 @@ class PlaybackQueue:
             rest, at_s, _ = self._queue[0]
             self._queue[0] = (rest, at_s, True)
 
-    def next(self, frames: int) -> np.ndarray:
+    def next(self, frames: int) -> Samples:
         """Exactly `frames` samples at the card's rate, float32."""
         if self._lean and not self.parked:
             self._trim(frames)
@@ -169,7 +171,7 @@ class PlaybackQueue:
                 self._park()
         return now
 
-    def _more(self, frames: int) -> np.ndarray:
+    def _more(self, frames: int) -> Samples:
         with self._lock:
             if self._waiting and (self._queued >= self._prefill or self._ending):
                 self._waiting = False

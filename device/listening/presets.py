@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from device.arrays import Reals, Samples
 from device.dsp.iir import Cascade, butterworth, gain_db, group_delay_s
 from device.rates import WORKING_RATE_HZ
 
@@ -38,7 +39,7 @@ _WARM_S = 0.06
 _FADE_S = 0.02
 
 
-def sections(preset: str, rate_hz: int = WORKING_RATE_HZ) -> np.ndarray:
+def sections(preset: str, rate_hz: int = WORKING_RATE_HZ) -> Reals:
     """Second-order sections of a preset, float64 (3, 6), rows b0 b1 b2 1 a1 a2; (0, 6) for "none".
 
     KeyError for another name. ValueError for a rate that cannot hold the band.
@@ -74,7 +75,8 @@ class Preset:
 
     def change(self, preset: str) -> None:
         """Another preset from the next sample on. KeyError for a name that is none. May be called by any
-        thread."""
+        thread.
+        """
         if preset not in PRESETS:
             raise KeyError(preset)
         self.name = preset
@@ -84,7 +86,7 @@ class Preset:
         self._now, self._heard = Cascade(sections(self.name, self.rate_hz)), self.name
         self._coming = None
 
-    def process(self, x: np.ndarray) -> np.ndarray:
+    def process(self, x: Samples) -> Samples:
         """float32 (n,) → float32 (n,), at once."""
         x = np.asarray(x, np.float32)
         pieces = []

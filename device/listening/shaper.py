@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import Samples
 from device.listening.presets import Preset
 from device.rates import WORKING_RATE_HZ
 
@@ -30,7 +31,7 @@ class Blend:
         """Which one, from the next sample on, within 20 ms. May be called by any thread."""
         self._raw = raw
 
-    def process(self, raw: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    def process(self, raw: Samples, clean: Samples) -> Samples:
         """Two float32 (n,) → float32 (n,)."""
         want_raw = self._raw
         if self._at == (0 if want_raw else _BLEND):
@@ -72,7 +73,7 @@ class Loudness:
         """By what the sound is multiplied now, at most 1."""
         return self._to
 
-    def process(self, x: np.ndarray) -> np.ndarray:
+    def process(self, x: Samples) -> Samples:
         """float32 (n,) → float32 (n,)."""
         if not self._most:
             return x
@@ -125,7 +126,7 @@ class Shaper:
         """Another preset, without a click. May be called by any thread."""
         self._preset.change(preset)
 
-    def process(self, x: np.ndarray) -> np.ndarray:
+    def process(self, x: Samples) -> Samples:
         """float32 (n,) → float32 (n,), within ±limit."""
         x = np.asarray(x, dtype=np.float32)
         if not len(x):
@@ -149,11 +150,12 @@ class Shaper:
         self._last = float(y[-1])
         return y
 
-    def tail(self) -> np.ndarray:
+    def tail(self) -> Samples:
         """What follows the last sample when sound stops here: it fades to nothing, float32 (fade,); then a
-        new start."""
+        new start.
+        """
         fade = 0.5 + 0.5 * np.cos(np.pi * np.arange(1, self.fade + 1) / self.fade)
-        tail = (self._last * fade).astype(np.float32)
+        tail: Samples = (self._last * fade).astype(np.float32)
         self._faded, self._last = 0, 0.0
         self._preset.reset()
         return tail

@@ -41,19 +41,26 @@ class Actions(Protocol):
     def phase(self) -> Phase:
         """Of the exam that is under way."""
 
-    def begin(self, same_subject: bool = False) -> bool: ...
+    def begin(self, same_subject: bool = False) -> bool:
+        """Begin an exam. same_subject: of the one before."""
 
-    def stop(self) -> bool: ...
+    def stop(self) -> bool:
+        """End the exam as it stands."""
 
-    def next_site(self) -> bool: ...
+    def next_site(self) -> bool:
+        """Go on with the next site."""
 
-    def repeat_site(self) -> bool: ...
+    def repeat_site(self) -> bool:
+        """Hear the site again; between sites the one before."""
 
-    def cancel(self) -> bool: ...
+    def cancel(self) -> bool:
+        """Throw the exam away."""
 
-    def shut_down(self) -> bool: ...
+    def shut_down(self) -> bool:
+        """End all safely, and switch the machine off."""
 
-    def louder(self, steps: int) -> bool: ...
+    def louder(self, steps: int) -> bool:
+        """Turn what is heard up by so many steps; below 0: down."""
 
 
 class Guide:

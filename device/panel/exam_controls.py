@@ -36,11 +36,13 @@ class ExamControls:
 
     @property
     def phase(self) -> Phase:
+        """Of the exam that is under way; IDLE when none is."""
         return self.examiner.phase if self.examiner else Phase.IDLE
 
     def start(self, plan: Plan, subject: str | None = None, *, again: bool = False) -> None:
         """Begin an exam, of this subject or of the one whose turn it is. again: of the one before.
-        StethopiError when none can begin."""
+        StethopiError when none can begin.
+        """
         if self.examiner is None:
             raise StethopiError("no sound comes; check the microphone")
         if self.examiner.phase is not Phase.IDLE:
@@ -59,24 +61,31 @@ class ExamControls:
         self.subjects.cancelled(self._subject)
 
     def begin(self, same_subject: bool = False) -> bool:
+        """Begin an exam by `plan`. same_subject: of the one before. StethopiError when none can begin."""
         self.start(self.plan, again=same_subject)
         return True
 
     def stop(self) -> bool:
+        """End the exam as it stands. False when none is under way."""
         return self.examiner is not None and self.examiner.stop()
 
     def next_site(self) -> bool:
+        """In a site: end it; go on with the next one. False when there is nothing to go on with."""
         return self.examiner is not None and self.examiner.next_site()
 
     def repeat_site(self) -> bool:
+        """Hear the site again; between sites the one before. False when there is none."""
         return self.examiner is not None and self.examiner.repeat_site()
 
     def cancel(self) -> bool:
+        """Throw the exam away. False when none is under way."""
         return self.examiner is not None and self.examiner.cancel()
 
     def shut_down(self) -> bool:
+        """End all safely, and switch the machine off. False where this cannot be done."""
         return self._shut_down()
 
     def louder(self, steps: int) -> bool:
+        """Turn what is heard up by so many steps; below 0: down."""
         self._louder(steps)
         return True

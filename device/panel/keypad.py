@@ -109,6 +109,7 @@ class Keypad:
         self._wake = os.pipe()
 
     def start(self) -> None:
+        """Begin to read, by a thread of its own; a device that is not there yet is waited for."""
         self._thread = threading.Thread(target=self._run, name="keypad", daemon=True)
         self._thread.start()
 

@@ -38,6 +38,7 @@ class Light(Enum):
 
     @property
     def shine(self) -> Shine:
+        """How the lamp says it: its colours, and how fast it blinks."""
         return _SHINES[self]
 
     @property

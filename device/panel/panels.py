@@ -86,12 +86,13 @@ class NoPanel(_Presses):
     """No button, no light."""
 
     def start(self) -> None:
-        pass
+        """Nothing begins."""
 
     def show(self, light: Light) -> None:
-        pass
+        """Nobody sees it."""
 
     def stop(self) -> None:
+        """Wake who waits for a press. Safe to call twice."""
         self._end()
 
 
@@ -105,9 +106,11 @@ class FakePanel(_Presses):
         self._changed = threading.Condition()
 
     def start(self) -> None:
+        """Lights off."""
         self.show(Light.OFF)
 
     def show(self, light: Light) -> None:
+        """Note it in `history`, and wake who waits for it."""
         with self._changed:
             if not self.history or self.history[-1] is not light:
                 self.history.append(light)
@@ -129,6 +132,7 @@ class FakePanel(_Presses):
             return self._changed.wait_for(lambda: bool(self.history) and self.history[-1] is light, timeout_s)
 
     def stop(self) -> None:
+        """Lights off, and wake who waits for a press. Safe to call twice."""
         self.show(Light.OFF)
         self._end()
 
@@ -163,6 +167,7 @@ class GpioPanel(_Presses):
         """Whether edges wake it; else it polls."""
 
     def start(self) -> None:
+        """Take the pins and begin, by a thread of its own. StethopiError when they cannot be used."""
         gpio = self._gpio = self._gpio or import_gpio()
         settings = self._settings
         try:
@@ -229,11 +234,13 @@ class GpioPanel(_Presses):
             self._gpio.output(pin, level)
 
     def show(self, light: Light) -> None:
+        """Show this from now on; what is shown already goes on blinking as it did. Returns at once."""
         if light is not self._light:
             self._light, self._since_s = light, self._monotonic()
             self._wake.set()
 
     def stop(self) -> None:
+        """Lights off, wake who waits for a press, and give the pins back. Safe to call twice."""
         self._end()
         self._wake.set()
         thread, self._thread = self._thread, None

@@ -100,6 +100,7 @@ class StoredSound:
 
     @property
     def chunks(self) -> int:
+        """How many chunks it goes out in; the last may be shorter."""
         return chunk_count(self.size, self.chunk_size)
 
 

@@ -17,6 +17,7 @@ from types import TracebackType
 
 import numpy as np
 
+from device.arrays import AnyArray, Samples
 from device.durable import fsync_file, fsync_folder, make_folder, move_into, replacing, sha256_of
 from device.errors import BadInput, StethopiError
 from device.rates import HIGHEST_RATE_HZ, HOP, WORKING_RATE_HZ
@@ -53,6 +54,7 @@ class RecordingFile:
 
     @property
     def seconds(self) -> float:
+        """Length of the recording."""
         return self.samples / self.rate_hz
 
 
@@ -100,7 +102,7 @@ class Recorder:
         self._target = folder / f"{name}.flac"
         self._spool = folder / f"{name}.partial"
         self._samples = 0
-        self._waiting: list[np.ndarray] = []
+        self._waiting: list[AnyArray] = []
         self._waiting_samples = 0
         self._gaps: list[tuple[int, int]] = []
         self._clipped: list[Gap] = []
@@ -125,9 +127,10 @@ class Recorder:
 
     @property
     def seconds(self) -> float:
+        """So far."""
         return self._samples / self.rate_hz
 
-    def append(self, x: np.ndarray) -> None:
+    def append(self, x: Samples) -> None:
         """Add sound, float32 (n,). Beyond full scale it is clipped, and listed as such."""
         x = np.asarray(x, dtype=np.float32)
         if not len(x):
@@ -142,7 +145,7 @@ class Recorder:
         if self._waiting_samples >= _SPOOL_EVERY:
             self._write()
 
-    def _list_clipped(self, x: np.ndarray) -> None:
+    def _list_clipped(self, x: Samples) -> None:
         # two samples make a clipped stretch, and they may come in two pieces
         at = self._samples - len(self._last)
         found = clipped_spans(np.concatenate([self._last, x]))
@@ -218,7 +221,7 @@ class Recorder:
 
 def write_recording(
     path: Path,
-    samples: np.ndarray,
+    samples: AnyArray,
     gaps: Iterable[tuple[int, int]] = (),
     clipped: Iterable[tuple[int, int]] | None = None,
     rate_hz: int = WORKING_RATE_HZ,
@@ -295,7 +298,8 @@ def _keep(path: Path, kept: Path, name: str) -> Partial:
 
 def _finish_header(spool: Path) -> float:
     """Give a spool the header of a finished WAV file; seconds of sound in it. The sound itself is not
-    touched."""
+    touched.
+    """
     frames = max(spool.stat().st_size - _HEADER, 0) // _BYTES
     rate_hz = WORKING_RATE_HZ
     with spool.open("r+b") as file:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from device.arrays import Samples
 from device.rates import WORKING_RATE_HZ
 from device.timing import StageTimer
 
@@ -24,9 +25,11 @@ class Cleaner(Protocol):
     """0: raw, delayed to match; 1: fully denoised. Set at any time, by any thread."""
     step_times: StageTimer
 
-    def process(self, x: np.ndarray) -> np.ndarray: ...
+    def process(self, x: Samples) -> Samples:
+        """Take any number of samples, float32 (n,); give those that are finished, in the same order."""
 
-    def flush(self) -> np.ndarray: ...
+    def flush(self) -> Samples:
+        """The sound has ended: the rest of it. Afterwards a new one may begin."""
 
 
 class AlignedStream:
@@ -42,22 +45,23 @@ class AlignedStream:
 
     @property
     def bypass(self) -> bool:
+        """Whether the newest sound went past the cleaner."""
         return self._bypass
 
-    def process(self, raw: np.ndarray, bypass: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def process(self, raw: Samples, bypass: bool = False) -> tuple[Samples, Samples]:
         """float32 (n,) → two of (m,): the raw samples whose clean ones are ready, and these."""
         if bypass or len(raw) > MOST_AT_ONCE:
             return self.past(raw)
         return self.pair(raw, self._cleaner.process(raw))
 
-    def pair(self, raw: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def pair(self, raw: Samples, clean: Samples) -> tuple[Samples, Samples]:
         """The same, where the cleaner has been given `raw` already, and has given `clean`."""
         self._bypass = False
         self._waiting = np.concatenate([self._waiting, raw])
         ready, self._waiting = self._waiting[: len(clean)], self._waiting[len(clean) :]
         return ready, clean
 
-    def past(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def past(self, raw: Samples) -> tuple[Samples, Samples]:
         """The same past the cleaner, after what it still held."""
         if self._bypass:
             return raw, raw
@@ -65,7 +69,7 @@ class AlignedStream:
         self._bypass = True
         return np.concatenate([before, raw]), np.concatenate([before_clean, raw])
 
-    def flush(self) -> tuple[np.ndarray, np.ndarray]:
+    def flush(self) -> tuple[Samples, Samples]:
         """The sound has ended: the rest."""
         ready, self._waiting = self._waiting, np.zeros(0, np.float32)
         if self._bypass:

@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
+from device.arrays import Samples
 from device.rates import HOP, HOP_S
 from device.sources.base import Block
 from device.stream.aligned import MOST_AT_ONCE, AlignedStream, Cleaner
@@ -32,7 +31,7 @@ __all__ = ["ChainTimes", "Hearer", "SoundChain"]
 class Hearer(Protocol):
     """Takes raw and clean sound, aligned with each other. Never keeps the chain waiting."""
 
-    def hear(self, raw: np.ndarray, clean: np.ndarray) -> None:
+    def hear(self, raw: Samples, clean: Samples) -> None:
         """The next working-rate sound, float32 (n,) each."""
 
     def skip(self, n: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from device.arrays import Flags, Samples
 from device.dsp.resample import Decimator, Resampler, to_working
 from device.sources.base import Block
 from device.spans import CLIPPED_AT, clipped_spans
@@ -18,7 +19,8 @@ LONGEST_FILLED_S = 10.0
 
 class Intake:
     """From a source's blocks to the ring's rate, whole hops, into the ring. What was lost becomes marked
-    zeros: in the ring always, in what is given on up to `LONGEST_FILLED_S` of them."""
+    zeros: in the ring always, in what is given on up to `LONGEST_FILLED_S` of them.
+    """
 
     def __init__(self, rate_hz: int, ring: Ring, stage: Decimator | Resampler | None = None) -> None:
         self.decimator = stage or Decimator(rate_hz)
@@ -31,7 +33,7 @@ class Intake:
         self._next = 0
         self._stuck = False
 
-    def accept(self, block: Block) -> np.ndarray:
+    def accept(self, block: Block) -> Samples:
         """Take a block; give what reached the ring, float32 (m,), m a multiple of 16."""
         missing = block.index - self._next  # covers block.lost, and any jump that the source did not tell of
         if missing < 0:
@@ -44,15 +46,16 @@ class Intake:
         self._ring.append(pieces[-1], block.monotonic_s)
         return np.concatenate(pieces)
 
-    def finish(self, lost: int = 0) -> np.ndarray:
+    def finish(self, lost: int = 0) -> Samples:
         """The rest, float32 (m,), when the source has ended, `lost` samples after its last block; closes the
-        ring."""
+        ring.
+        """
         pieces = [*self._fill(lost), self.decimator.flush()]
         self._ring.append(pieces[-1])
         self._ring.close()
         return np.concatenate(pieces)
 
-    def _fill(self, n: int) -> list[np.ndarray]:
+    def _fill(self, n: int) -> list[Samples]:
         """Zeros for n samples that were lost, into the ring; and what of them is given on."""
         if not n:
             return []
@@ -73,12 +76,12 @@ class Intake:
         pieces.append(self._nothing(n))
         return pieces
 
-    def _nothing(self, n: int) -> np.ndarray:
+    def _nothing(self, n: int) -> Samples:
         ready = self.decimator.process(np.zeros(n, np.float32))
         self._ring.append(ready)
         return ready
 
-    def _mark_clipped(self, full: np.ndarray, index: int) -> None:
+    def _mark_clipped(self, full: Flags, index: int) -> None:
         if not self._stuck and not full.any():
             return
         if not len(full):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from device.arrays import Samples
 from device.rates import HOP, WORKING_RATE_HZ
 from device.spans import Gap, merged
 
@@ -23,7 +24,7 @@ __all__ = ["Gap", "Piece", "Ring"]
 class Piece(NamedTuple):
     """Some sound of the ring."""
 
-    sound: np.ndarray
+    sound: Samples
     """float32 (n,)."""
     gaps: list[Gap]
     """What of it was not heard; absolute indices."""
@@ -66,7 +67,7 @@ class Ring:
         with self._grown:
             return self._closed
 
-    def append(self, x: np.ndarray, monotonic_s: float | None = None) -> int:
+    def append(self, x: Samples, monotonic_s: float | None = None) -> int:
         """Add samples, float32 (n,); give the new end. `monotonic_s` is when the last of them was there."""
         x = np.asarray(x, dtype=np.float32)
         with self._grown:
@@ -126,9 +127,10 @@ class Ring:
             cut = [Gap(max(a, start), min(b, end)) for a, b in self._spans[kind]]
         return [span for span in cut if span.end > span.start]
 
-    def read(self, start: int, n: int) -> np.ndarray:
+    def read(self, start: int, n: int) -> Samples:
         """A copy of samples start … start + n - 1, float32 (n,). LookupError when not all of them are
-        held."""
+        held.
+        """
         with self._grown:
             oldest = max(self._end - self._size, 0)
             if n < 0 or start < oldest or start + n > self._end:
@@ -143,7 +145,8 @@ class Ring:
 
     def wait(self, end: int, timeout_s: float | None = None) -> bool:
         """Wait until the samples before `end` are there. False when time ran out or the sound ended
-        before."""
+        before.
+        """
         with self._grown:
             self._grown.wait_for(lambda: self._end >= end or self._closed, timeout_s)
             return self._end >= end
@@ -156,7 +159,8 @@ class Ring:
 
     def monotonic_of(self, index: int) -> float | None:
         """Monotonic time of a sample, from the nearest known pair before it (else after); None without
-        one."""
+        one.
+        """
         with self._grown:
             times = list(self._times)
         if not times:

@@ -18,6 +18,8 @@ from typing import Protocol
 
 import numpy as np
 
+from device.arrays import Reals
+
 __all__ = ["Line", "Nominal", "Times", "Timeline"]
 
 _LEAST_S = 8.0
@@ -57,13 +59,16 @@ class Nominal:
         self.rate_hz = rate_hz
 
     def at(self, index: float) -> float | None:
+        """When a sample is due, in seconds since the first one."""
         return index / self.rate_hz
 
     def index_at(self, monotonic_s: float) -> float | None:
+        """The sample that is due then, between two of them."""
         return monotonic_s * self.rate_hz
 
     @property
     def line(self) -> Line | None:
+        """Through 0, at the nominal rate."""
         return Line(0.0, float(self.rate_hz), 0.0)
 
 
@@ -90,7 +95,8 @@ class Timeline:
 
     def note(self, end: int, monotonic_s: float, *, broken: bool = False) -> None:
         """At `monotonic_s` the samples before `end` were there. broken: after a hole whose length is a
-        guess; what came before tells nothing of what comes now."""
+        guess; what came before tells nothing of what comes now.
+        """
         last = float(end - 1)
         with self._lock:
             if broken or not self._stretches:
@@ -106,10 +112,12 @@ class Timeline:
                 now.fresh = True
 
     def at(self, index: float) -> float | None:
+        """When a sample was there; None before anything is known."""
         line = self._line_of(index)
         return None if line is None else line.offset_s + index / line.true_rate_hz
 
     def index_at(self, monotonic_s: float) -> float | None:
+        """The sample of that time, by the newest stretch begun by then; None before anything is known."""
         with self._lock:
             stretches = list(self._stretches)
         found: float | None = None
@@ -149,7 +157,7 @@ class Timeline:
         return line
 
 
-def _fit(points: np.ndarray, rate_hz: int) -> Line:
+def _fit(points: Reals, rate_hz: int) -> Line:
     """(index, time) of shape (n, 2) → line."""
     index, time = points[:, 0], points[:, 1]
     first, began = index[0], time[0]

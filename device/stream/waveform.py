@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from device.arrays import Samples
 from device.contract.live import LiveWave
 from device.rates import WORKING_RATE_HZ
 from device.stream.aligned import MOST_AT_ONCE
@@ -17,7 +18,7 @@ EVERY = 8
 WAVE = WORKING_RATE_HZ // 10
 
 
-def _peaks(x: np.ndarray) -> tuple[int, ...]:
+def _peaks(x: Samples) -> tuple[int, ...]:
     """Of each eight samples the one with the largest magnitude, as int16."""
     groups = x.reshape(-1, EVERY)
     peaks = groups[np.arange(len(groups)), np.argmax(np.abs(groups), axis=1)]
@@ -33,7 +34,7 @@ class Display:
         self._raw = np.zeros(0, np.float32)
         self._clean = np.zeros(0, np.float32)
 
-    def process(self, raw: np.ndarray, clean: np.ndarray) -> list[LiveWave]:
+    def process(self, raw: Samples, clean: Samples) -> list[LiveWave]:
         """Take aligned sound, float32 (n,) each; the messages that became whole. A long hole is jumped
         over.
         """
@@ -75,7 +76,7 @@ class LiveWaves:
         self._display = Display(exam)
         self._tell = tell
 
-    def hear(self, raw: np.ndarray, clean: np.ndarray, shed: Shed = Shed.NOTHING) -> None:
+    def hear(self, raw: Samples, clean: Samples, shed: Shed = Shed.NOTHING) -> None:
         """Aligned sound, float32 (n,) each."""
         for wave in self._display.process(raw, clean):
             if wave.exam is None:
