@@ -118,6 +118,7 @@ class Stethoscope:
 
     @property
     def pid(self) -> int | None:
+        """Process id of the daemon that runs now; None between exams."""
         return self._process.pid if self._process is not None else None
 
     def tend(self) -> None:

@@ -103,6 +103,7 @@ class Host:
 
     @property
     def url(self) -> str:
+        """What a browser of this machine opens; bound to every address, that is the loopback one."""
         host = self.http_host
         if host in ("0.0.0.0", "::"):
             host = "127.0.0.1"
@@ -110,6 +111,7 @@ class Host:
 
     @property
     def broker_address(self) -> Broker:
+        """The broker as a client of this machine reaches it; the port of an embedded one once it listens."""
         from device.delivery.link import Broker
 
         if self._embedded is not None:
@@ -118,6 +120,10 @@ class Host:
         return self._broker
 
     def start(self) -> Host:
+        """Start every part; when one fails, those before it are ended and the error goes on.
+
+        BadInput for an address or a folder that cannot be used, StethopiError when a part fails.
+        """
         try:
             self._start()
         except BaseException:
@@ -184,6 +190,7 @@ class Host:
         return "give an address of this machine: 127.0.0.1 for itself, 0.0.0.0 for all its networks"
 
     def stop(self) -> None:
+        """End what was started and give the port and the store back. Safe to call twice."""
         if self.ingest is not None:
             self.ingest.stop()
         if self._server is not None and self._thread is not None:
@@ -235,7 +242,8 @@ def start_logging() -> None:
 
 class Ending:
     """SIGTERM or Ctrl-C as something to wait for until the end of the `with`; neither starting nor tidying up
-    is torn apart by it."""
+    is torn apart by it.
+    """
 
     def __init__(self) -> None:
         import threading

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import html
+from collections.abc import Callable
 from pathlib import Path
 
 from device.durable import replacing
@@ -52,7 +53,11 @@ def sheet(listed: list[str]) -> str:
 def write(prefix: str, first: int, count: int, listed: Path | None, page: Path | None) -> list[str]:
     """Make the codes and write what is asked for; the codes. Files appear whole or not at all."""
     made = codes(prefix, first, count)
-    for path, text in ((listed, lambda: "\n".join(made) + "\n"), (page, lambda: sheet(made))):
+    texts: list[tuple[Path | None, Callable[[], str]]] = [
+        (listed, lambda: "\n".join(made) + "\n"),
+        (page, lambda: sheet(made)),
+    ]
+    for path, text in texts:
         if path is None:
             continue
         try:

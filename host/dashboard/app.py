@@ -49,7 +49,8 @@ def create_app(
     send: Send = lambda address, command: False,
 ) -> Any:
     """The ASGI application. `hosts`: names, beside localhost and address literals, that requests may use.
-    `send`: gives a command to a device."""
+    `send`: gives a command to a device.
+    """
     sounds = Sounds(store, bundle)
     pages = Pages(store)
     routes = [

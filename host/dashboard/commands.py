@@ -43,6 +43,7 @@ class Commands:
         self._send = send
 
     def routes(self) -> list[Route]:
+        """What takes commands, JSON by POST."""
         return [
             Route("/api/devices/{fleet}/{device}/listen", self.listen, methods=["POST"]),
             Route("/api/devices/{fleet}/{device}/subject", self.subject, methods=["POST"]),

@@ -29,6 +29,7 @@ class EcgTraces:
         self._store, self._sounds = store, sounds
 
     def routes(self) -> list[Route]:
+        """A site's ECG: about it, and its samples, raw or clean."""
         one = "/api/exams/{exam:uuid}/sites/{site}/ecg"
         return [Route(one, self.about), Route(f"{one}/{{kind}}", self.wave)]
 

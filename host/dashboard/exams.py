@@ -27,6 +27,7 @@ class Exams:
         self._store, self._sounds = store, sounds
 
     def routes(self) -> list[Route]:
+        """Devices, the list of exams, one exam."""
         return [
             Route("/api/devices", self.devices),
             Route("/api/exams", self.exams),
@@ -35,7 +36,8 @@ class Exams:
 
     def devices(self, request: Request) -> Response:
         """The limits by which the live page colours windows come with each device; those beside the list are
-        for one that has not told its bundle."""
+        for one that has not told its bundle.
+        """
         return JSONResponse(
             {
                 "devices": [device(row) | self._limits(row.bundle) for row in self._store.devices()],
@@ -47,6 +49,11 @@ class Exams:
         return self._sounds.nearest_thresholds(bundle) or {"threshold": None, "undecided": None}
 
     def exams(self, request: Request) -> Response:
+        """Exams as a list shows them, the last to arrive first, and how many there are in all.
+
+        `limit`: brought into 1 to 200, 50 when not said; `before`: the cursor of the last exam seen. 400 when
+        one cannot be read.
+        """
         query = request.query_params
         try:
             limit = max(1, min(200, int(query.get("limit", "50"))))
@@ -66,6 +73,7 @@ class Exams:
         )
 
     def exam(self, request: Request) -> Response:
+        """All of one exam, 503 when another version wrote it; with `brief` only what a list shows."""
         found = wanted_exam(self._store, request)
         made = self._brief(found) | {"total": self._store.count()}
         if "brief" not in request.query_params:

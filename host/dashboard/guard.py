@@ -48,7 +48,8 @@ _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 class Guard:
     """Every answer gets the safe headers; a request for a foreign host, or a WebSocket from a foreign page,
-    gets nothing."""
+    gets nothing.
+    """
 
     def __init__(self, app: Any, hosts: Iterable[str]) -> None:
         self._app = app
@@ -66,6 +67,7 @@ class Guard:
         return name in self._hosts
 
     async def __call__(self, scope: Scope, receive: _Receive, send: _Send) -> None:
+        """Pass a request on, or refuse it: with 421, a WebSocket by closing it with 1008."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return

@@ -90,6 +90,7 @@ class Hub:
         self._lock = threading.Lock()
 
     def tell(self, notice: Notice) -> None:
+        """Send a notice to the open pages, and keep what a page that opens later must know of it."""
         message = page_message(notice)
         with self._lock:
             self._remember(message)

@@ -32,6 +32,7 @@ class Pages:
         self._templates = Jinja2Templates(directory=HERE / "templates")
 
     def routes(self) -> list[Route]:
+        """The pages that have an address of their own."""
         return [
             Route("/", self.home),
             Route("/exams/{exam:uuid}", self.exam),
@@ -44,17 +45,21 @@ class Pages:
         )
 
     def home(self, request: Request) -> Response:
+        """Devices, what is live, and the list of exams."""
         return self._page(request, "home.html")
 
     def exam(self, request: Request) -> Response:
+        """One exam; 404 when it is not here."""
         found = wanted_exam(self._store, request)
         return self._page(request, "exam.html", exam_id=found.exam.id)
 
     def licences(self, request: Request) -> Response:
+        """Licences of what is shipped with the dashboard."""
         font = (HERE / "static" / "fonts" / "Inter-LICENSE.txt").read_text("utf-8")
         return self._page(request, "licences.html", font=font)
 
     def error(self, request: Request, error: Exception) -> Response:
+        """What went wrong, as a page or, under /api/ and /sounds/, as JSON; of a 500 only the log tells."""
         status = error.status_code if isinstance(error, HTTPException) else 500
         text = str(getattr(error, "detail", "")) or "This should not have happened; the log says more."
         if status == 500:

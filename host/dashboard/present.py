@@ -42,6 +42,7 @@ def pieces(found: Found, site: str) -> dict[str, Any]:
 
 
 def about_ecg(track: EcgTrack | None) -> dict[str, Any] | None:
+    """A site's ECG without its samples; None where none was heard. Gaps are summed, in seconds."""
     if track is None:
         return None
     return {
@@ -134,6 +135,7 @@ def full(found: Found, exam: Exam, finished: Instant, receipts: Sequence[Receipt
 
 
 def device(row: DeviceRow) -> dict[str, Any]:
+    """A device as the list of devices shows it; its counters only where this version can read them."""
     made: dict[str, Any] = {
         "id": f"{row.fleet}/{row.device}",
         "fleet": row.fleet,

@@ -26,6 +26,7 @@ class SoundFiles:
         self._store, self._sounds = store, sounds
 
     def routes(self) -> list[Route]:
+        """For the eye under /api/, for the ear under /sounds/."""
         one = "/api/exams/{exam:uuid}/sites/{site}/{kind}"
         return [
             Route(one, self.about),
@@ -36,6 +37,7 @@ class SoundFiles:
         ]
 
     def about(self, request: Request) -> Response:
+        """Rate, length, gain in dB, which bundle cleaned it, and how the spectrogram lies."""
         found, sound = self._sound(request)
         made: dict[str, Any] = {
             "kind": request.path_params["kind"],
@@ -62,6 +64,10 @@ class SoundFiles:
         return Response(levels.tobytes(), media_type="application/octet-stream")
 
     def wav(self, request: Request) -> Response:
+        """A WAV that browsers play; `strength`, 0 to 1 in tenths, says how much of the denoising is heard.
+
+        400 for another strength, 404 while the sound has not arrived, 503 when it cannot be read or cleaned.
+        """
         found = wanted_exam(self._store, request)
         site, kind = wanted_site(request, found), request.path_params["kind"]
         try:
@@ -82,6 +88,7 @@ class SoundFiles:
         return FileResponse(made, media_type="audio/wav", headers=headers)
 
     def flac(self, request: Request) -> Response:
+        """The raw sound as the device sent it; 404 while it has not arrived."""
         found = wanted_exam(self._store, request)
         site = wanted_site(request, found)
         path = self._store.sound_path(found.exam.id, site)

@@ -70,6 +70,7 @@ class EmbeddedBroker:
 
     @property
     def url(self) -> str:
+        """The broker as a client of this machine names it, mqtt://HOST:PORT."""
         return f"mqtt://{self.connect_host}:{self.port}"
 
     def start(self) -> EmbeddedBroker:

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from device.arrays import Floats, Indices, Samples
 from device.contract.exam import EcgTrack
 from device.contract.vocabulary import ECG_FULL_SCALE_MV, ecg_name
 from device.durable import write_durably
@@ -69,13 +71,14 @@ _MOST_GAIN = 1000.0
 class Spectrogram:
     """Levels 0…255 over 52 dB, shape (frames, bins); bin k is k * top_hz / (bins - 1) Hz."""
 
-    levels: np.ndarray
+    levels: NDArray[np.uint8]
     hop: int
     """Working-rate samples from one frame to the next; frame 0 is centred on sample 0."""
     top_hz: float
 
     @property
     def about(self) -> dict[str, Any]:
+        """All but the levels, for JSON; `start`: the working-rate sample where the first column begins."""
         frames, bins = self.levels.shape
         return {
             "frames": frames,
@@ -90,7 +93,7 @@ class Spectrogram:
 class SiteSound:
     """One sound of a site at the working rate."""
 
-    samples: np.ndarray
+    samples: Samples
     """float32 (n,), ±1 full scale."""
     gain: float
     """What it is multiplied by for eye and ear; the same for raw and clean."""
@@ -106,18 +109,18 @@ class SiteSound:
 class SiteEcg:
     """The ECG beside a site's sound, at 360 Hz by name."""
 
-    raw: np.ndarray
+    raw: Samples
     """float32 (n,), mV."""
-    clean: np.ndarray | None
+    clean: Samples | None
     """Of the same length; None where no bundle here has a model for it."""
-    peaks: np.ndarray
+    peaks: Indices
     """Samples of the R peaks, int64 (m,)."""
     heart_rate_bpm: float | None
     bundle: str | None = None
     exact: bool = True
 
 
-def _powers(x: np.ndarray, hop: int) -> np.ndarray:
+def _powers(x: Samples, hop: int) -> Floats:
     """Power spectra (frames, bins up to 800 Hz) of frames centred on multiples of `hop`."""
     frames = max(1, -(-len(x) // hop))
     padded = np.zeros(_FRAME + frames * hop, np.float32)
@@ -135,9 +138,10 @@ def _hop_of(samples: int) -> int:
     return max(16, -(-samples // _MOST_FRAMES))
 
 
-def spectrogram(x: np.ndarray, reference: float) -> Spectrogram:
+def spectrogram(x: Samples, reference: float) -> Spectrogram:
     """Short-time spectrum 0…800 Hz, 128-ms Hann windows. x: float32 (n,) at the working rate; `reference`:
-    the power drawn as the highest level."""
+    the power drawn as the highest level.
+    """
     hop = _hop_of(len(x))
     level_db = 10.0 * np.log10(_powers(x, hop) / max(reference, 1e-20) + 1e-12)
     levels = np.clip((level_db + _RANGE_DB) / _RANGE_DB, 0.0, 1.0) * 255.0
@@ -163,7 +167,8 @@ class Sounds:
 
     def bundle(self, version: str) -> tuple[Bundle, bool]:
         """The bundle of that version, or the newest there is; and whether it is the one asked for.
-        StethopiError when there is none."""
+        StethopiError when there is none.
+        """
         with self._lock:
             if version not in self._bundles:
                 self._bundles[version] = self._find(version)
@@ -188,7 +193,8 @@ class Sounds:
 
     def nearest_thresholds(self, version: str | None) -> dict[str, Any] | None:
         """The same, but those of the newest bundle where that version is not here or not known; None when
-        there is none at all. For what is passing by: under a verdict that stays, only its own may stand."""
+        there is none at all. For what is passing by: under a verdict that stays, only its own may stand.
+        """
         try:
             bundle, _ = self.bundle(version or "")
             meta = bundle.model("classifier").meta
@@ -200,7 +206,8 @@ class Sounds:
 
     def get(self, exam: str, site: str, kind: str, version: str) -> SiteSound | None:
         """The raw or clean sound of a site; None while its file is not here. `version`: the bundle that the
-        exam names. StethopiError when it cannot be read or cleaned."""
+        exam names. StethopiError when it cannot be read or cleaned.
+        """
         path = self._store.sound_path(exam, site)
         if path is None:
             return None
@@ -222,7 +229,8 @@ class Sounds:
 
     def ecg(self, exam: str, site: str, track: EcgTrack, version: str) -> SiteEcg | None:
         """The ECG of a site as its exam describes it; None while its file is not here. `version`: the bundle
-        that the exam names. StethopiError when it cannot be read or cleaned."""
+        that the exam names. StethopiError when it cannot be read or cleaned.
+        """
         name = ecg_name(site)
         path = self._store.sound_path(exam, name)
         if path is None:
@@ -280,7 +288,7 @@ class Sounds:
             return cached if self._keep(cached, data) else data
 
     @staticmethod
-    def _read(path: Path, rate_hz: int = WORKING_RATE_HZ) -> np.ndarray:
+    def _read(path: Path, rate_hz: int = WORKING_RATE_HZ) -> Samples:
         import soundfile
 
         try:
@@ -310,7 +318,8 @@ class Sounds:
 
     def _make_room(self) -> None:
         """When the cache is full, its older half goes, never the newest file, which is about to be sent. All
-        of it can be computed again."""
+        of it can be computed again.
+        """
         with self._lock:
             files = []
             for path in self._cache.rglob("*"):
@@ -339,7 +348,7 @@ def _key(entry: ModelEntry) -> str:
     return "clean-" + hashlib.sha256(str(entry.meta.get("sha256")).encode()).hexdigest()[:12]
 
 
-def _load(path: Path, samples: int) -> np.ndarray | None:
+def _load(path: Path, samples: int) -> Samples | None:
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -347,14 +356,14 @@ def _load(path: Path, samples: int) -> np.ndarray | None:
     return found if found.shape == (samples,) and found.dtype == np.float32 else None
 
 
-def _denoise(raw: np.ndarray, entry: ModelEntry) -> np.ndarray:
+def _denoise(raw: Samples, entry: ModelEntry) -> Samples:
     from device.denoise.stream import Denoiser
 
     stage = Denoiser(entry)
     return np.concatenate([stage.process(raw), stage.flush()]).astype(np.float32)
 
 
-def _loudness(raw: np.ndarray) -> tuple[float, float]:
+def _loudness(raw: Samples) -> tuple[float, float]:
     """(gain, reference power) from the raw sound, so that single clicks decide neither."""
     if not len(raw):
         return 1.0, 1.0
@@ -363,7 +372,7 @@ def _loudness(raw: np.ndarray) -> tuple[float, float]:
     return min(_PEAK / peak, _MOST_GAIN) if peak > 0 else 1.0, reference
 
 
-def _wav_bytes(x: np.ndarray) -> bytes:
+def _wav_bytes(x: Samples) -> bytes:
     import wave
 
     held = io.BytesIO()

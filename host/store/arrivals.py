@@ -70,7 +70,8 @@ class Arrivals:
 
     def put_result(self, topic: Topic, payload: bytes) -> Arrival:
         """Take a `result`. Repeats are answered, another content under a known id is refused, and goes to
-        quarantine."""
+        quarantine.
+        """
         assert topic.exam is not None
         digest = exam_hash(payload)
         with self._store.database.writing() as session:
@@ -241,7 +242,8 @@ class Arrivals:
 
     def _look(self, session: Session, exam: ExamRow, *, answer: bool, changed: bool = False) -> Arrival:
         """Join what is whole; then `stored`, or (when `answer`, or chunks came before their result) what is
-        missing."""
+        missing.
+        """
         if exam.complete_s is not None:
             return Arrival(Receipt.of_stored(exam.id, exam.sha256), complete=True)
         here = waiting_chunks(session, exam)

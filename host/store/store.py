@@ -58,6 +58,7 @@ class Found:
 
     @property
     def complete(self) -> bool:
+        """Whether every sound of the exam is here."""
         return self.exam.complete_s is not None
 
 
