@@ -165,6 +165,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.benchmarks.alignment", description="ECG and sound of database a, aligned."
     )

@@ -78,7 +78,8 @@ def compare_inputs(
     seed: int,
 ) -> dict[str, Any]:
     """MAcc of abnormal at the threshold and AUC of murmurs (CirCor) of each way, beside raw: paired, with
-    95 % intervals over subjects."""
+    95 % intervals over subjects.
+    """
     groups = [r.group for r in recordings]
     abnormal = np.array([r.label == "abnormal" for r in recordings])
     here = np.array([r.murmur_here == "yes" for r in recordings])
@@ -126,6 +127,7 @@ def _heard(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.benchmarks.classifier_input",
         description="What the classifier gains from cleaned sound, heard in several ways; fold 1.",

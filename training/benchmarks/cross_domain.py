@@ -75,6 +75,7 @@ class Variant:
 
     @property
     def sources(self) -> tuple[str, ...]:
+        """The sources left out that its own units tell of; `BESIDE` too where it is `alone`."""
         own = tuple(s for s in JUDGED_SOURCES if s != "circor" or self.without_circor is None)
         return (*own, *BESIDE) if self.alone else own
 

@@ -444,6 +444,7 @@ def _compact(result: Any) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code."""
     parser = argparse.ArgumentParser(
         prog="stethopi benchmark denoise", description="Measure the denoiser on fold 0."
     )

@@ -50,6 +50,7 @@ class Deciding(Material):
 
     @cached_property
     def noises(self) -> Noises:
+        """Those of the training part that no training heard."""
         return HeldBack(self)
 
 
@@ -142,7 +143,8 @@ def figures_of(found: FoundDesign) -> dict[str, float]:
 
 def against(one: FoundDesign, other: FoundDesign, seed: int) -> dict[str, dict[str, float]]:
     """By figure, what net `one` has more than `other` on the same items: value, low and high of 95 % over
-    subjects. Of medians it is the median of the differences."""
+    subjects. Of medians it is the median of the differences.
+    """
     differences: dict[str, dict[str, float]] = {}
     for name, items in one.items():
         if name != "level":

@@ -81,6 +81,8 @@ PITCHES_HZ = {"low": (60.0, 150.0), "medium": (120.0, 260.0), "high": (220.0, 40
 
 @dataclass(frozen=True)
 class Mixture:
+    """A clean piece and the same in noise of a kind at an SNR, both (PIECE,); spans in seconds of it."""
+
     kind: str
     level_db: float
     reference: Reference
@@ -97,6 +99,7 @@ class Noises:
         self.kinds = [k for k in NOISES_TO_TEST if k in self.pool.segments] + list(SYNTHESISED)
 
     def draw(self, rng: np.random.Generator, kind: str, n: int) -> np.ndarray:
+        """n samples at 2 kHz of that kind, at any level."""
         if kind == "taps":
             return taps(rng, n)
         if kind == "hum":
@@ -116,7 +119,8 @@ class Noises:
 
 def suited_to_judge(data: Path, fold: int) -> list[data_room.Recording]:
     """Recordings of a fold that the classifier can be judged by: not of poor quality, 5 s or longer, with a
-    label, and of CirCor with or surely without a murmur here."""
+    label, and of CirCor with or surely without a murmur here.
+    """
     found = []
     for r in data_room.recordings(data):
         if r.fold != fold or not r.reportable or r.label is None or r.quality == "poor" or r.seconds < 5:
@@ -171,6 +175,7 @@ class Clip:
 
     @property
     def phase(self) -> str:
+        """Where its murmur sounds: `systole` or `diastole`."""
         return TIMINGS[self.timing][0]
 
     def excess_db(self, x: np.ndarray) -> float:
@@ -262,6 +267,7 @@ class Material:
 
     @cached_property
     def noises(self) -> Noises:
+        """Of the noise index's part `test`, and the synthetic kinds."""
         return Noises(self.data)
 
     @cached_property
@@ -292,10 +298,12 @@ class Material:
 
     @cached_property
     def mixtures(self) -> list[Mixture]:
+        """`each` clean pieces in every kind of noise at every level of `LEVELS_DB`."""
         return mixtures_of(self.normal, self.noises, self.each, self.seed)
 
     @cached_property
     def clips(self) -> list[Clip]:
+        """Quiet beats with synthetic murmurs put in."""
         return clips_of(self.quiet, self.each, self.seed)
 
     @cached_property
@@ -304,9 +312,11 @@ class Material:
         return suited_to_judge(self.data, self.fold)[:: max(1, 10 // self.each)]
 
     def rng(self, section: int, k: int) -> np.random.Generator:
+        """The generator of item k of a section of the measurements, the same in every process."""
         return np.random.default_rng([self.seed, section, k])
 
     def kind(self, k: int) -> str:
+        """The kind of noise of item k: all in turn."""
         return self.noises.kinds[k % len(self.noises.kinds)]
 
     def heard(self, recording: data_room.Recording) -> np.ndarray:

@@ -83,6 +83,7 @@ class Row:
         return _of_bundle(self.path, "denoiser") if self.way == "bundle" else sha256_of(self.path)
 
     def cleaner(self) -> WholeDenoiser:
+        """Load what it runs on: (noisy, clean) → cleaned, (n,) at 2 kHz."""
         if self.way == "classical":
             return CLASSICAL[self.name]
         assert self.path is not None
@@ -255,7 +256,8 @@ def _level(m: Material, k: int, clean_up: WholeDenoiser) -> Item:
 
 def _classifier(m: Material, k: int, clean_up: WholeDenoiser) -> Item:
     """What the released classifier says of the raw and of the cleaned sound: (abnormal, murmur) of both, for
-    each draw of noise."""
+    each draw of noise.
+    """
     from device.screening.screen import Int8Network, screen_recording
 
     entry = bundles.load(_CLASSIFIER_OF[0]).model("classifier")
@@ -296,6 +298,8 @@ MEASURES = ("plain", "beyond_volume", "full_band", "full_band_beyond")
 
 @dataclass(frozen=True)
 class Section:
+    """One kind of figure: how one item is measured, and how many items the material has."""
+
     measure: Callable[[Material, int, WholeDenoiser], Item]
     count: Callable[[Material], int]
     only: tuple[str, ...] = ()
@@ -327,6 +331,8 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class MeasureJob:
+    """Part number `part` of `parts` of a row's section; its result lies in the file `kept`."""
+
     row: Row
     section: str
     part: int

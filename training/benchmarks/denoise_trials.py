@@ -129,6 +129,7 @@ class Ahead(nn.Module):
         self.removal, self.hops = removal, hops
 
     def forward(self, x: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """x (B, n), shares (B, shares, 1, n / 16) → (B, n); the last shares stand for those beyond."""
         last = shares[..., -1:].expand(*shares.shape[:-1], self.hops)
         return self.removal(x, torch.cat([shares[..., self.hops :], last], -1))
 
@@ -143,6 +144,7 @@ class Direct(nn.Module):
     MOST = 12.0
 
     def forward(self, x: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+        """x (B, n), answer (B, 16, 1, n / 16) → (B, n); the last two hops are the input's."""
         batch, n = x.shape
         level = torch.from_numpy(_tracked(x.numpy())).float()  # (B, T)
         behind = LOOK_AHEAD // HOP
@@ -342,7 +344,8 @@ CALIBRATED_ON = {
 
 def int8(_trials: Mapping[str, Any], out: Path, data: Path, cache: Path) -> dict[str, Any]:
     """What each step towards int8 costs on fold 1, and what the ranges are taken from: the net in float
-    before and after it learned to be rounded, rounded in several ways, and the exported file."""
+    before and after it learned to be rounded, rounded in several ways, and the exported file.
+    """
     rows = []
     for name, file in (("before", "pruned-blend"), ("released", "pruned")):
         path = out / f"denoiser-{file}.pt"
@@ -363,7 +366,8 @@ def int8(_trials: Mapping[str, Any], out: Path, data: Path, cache: Path) -> dict
 
 def compare_nets(one: Path, other: Path, data: Path, cache: Path, mixtures: int = COMPARED) -> dict[str, Any]:
     """What the net of checkpoint `one` gains more than that of `other` on the same mixtures of fold 1, −6…6
-    dB: plain and beyond volume, with intervals over subjects."""
+    dB: plain and beyond volume, with intervals over subjects.
+    """
     nets = []
     for path in (one, other):
         net, kept = load_net(path)
@@ -414,7 +418,8 @@ def tuned(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path, cache:
 
 def designs(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path, cache: Path) -> dict[str, Any]:
     """What the designs in `out` have shown, each beside the trial that it is like. Those not run are left
-    out."""
+    out.
+    """
     torch.set_num_threads(1)
     seed = int(read(RECIPE)["seed"])
     material = Deciding(data, cache, EACH, seed)
@@ -456,6 +461,7 @@ def _ended(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.benchmarks.denoise_trials", description=__doc__.splitlines()[0]
     )

@@ -134,6 +134,7 @@ def _exported(part: Path) -> ModelEntry:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.benchmarks.drift", description="Ten minutes of streaming, minute by minute."
     )

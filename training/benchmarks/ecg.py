@@ -83,7 +83,8 @@ def untouched_lead(x: np.ndarray) -> np.ndarray:
 
 def high_pass_notch(x: np.ndarray) -> np.ndarray:
     """neurokit2's own: Butterworth of order 5 at 0.5 Hz both ways, and a moving average over one mains
-    period."""
+    period.
+    """
     import neurokit2
 
     return np.asarray(neurokit2.ecg_clean(x, sampling_rate=ECG_RATE_HZ, method="neurokit", powerline=60))
@@ -99,7 +100,8 @@ def lead_band_pass(x: np.ndarray) -> np.ndarray:
 
 def lead_wavelet(x: np.ndarray) -> np.ndarray:
     """Daubechies 4 in nine levels where the length allows: the coarsest part (below 0.35 Hz) is dropped, the
-    three finest soft at sigma sqrt(2 ln n) (Donoho 1995)."""
+    three finest soft at sigma sqrt(2 ln n) (Donoho 1995).
+    """
     import pywt
 
     levels = min(9, pywt.dwt_max_level(len(x), "db4"))
@@ -287,7 +289,8 @@ def matched_f1(found: np.ndarray, wanted: np.ndarray, near: float) -> float:
 
 def qrs_edges(x: np.ndarray, beat: int) -> tuple[int, int]:
     """Onset and end of the QRS around a beat, samples: where the slope (over 14 ms, smoothed over 19 ms)
-    falls below a twelfth of its largest."""
+    falls below a twelfth of its largest.
+    """
     reach = round(0.14 * ECG_RATE_HZ)
     a = max(beat - reach, 0)
     part = x[a : beat + reach].astype(np.float64)
@@ -317,7 +320,8 @@ def st_level(x: np.ndarray, onset: int, end: int) -> float:
 
 def shapes(m: Minute, out: np.ndarray) -> tuple[float, float]:
     """Shift of the ST level (mV) and of the QRS width (ms) of a minute: medians over its beats of what is
-    after less what was before."""
+    after less what was before.
+    """
     st, width = [], []
     for beat in m.beats:
         if beat < LEAD_IN + 60 or beat > len(m.clean) - 120:

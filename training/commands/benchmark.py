@@ -12,6 +12,7 @@ __all__ = ["add"]
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `benchmark` to the command line."""
     benchmark = commands.add_parser(
         "benchmark",
         help="measure the released models on recordings they never saw",

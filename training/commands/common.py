@@ -30,6 +30,7 @@ EVERY_MODEL = (*MODELS_TO_PRUNE, "ecg-denoiser")
 
 
 def one_thread() -> None:
+    """Let torch compute in one thread, whatever the cores: results repeat."""
     import torch
 
     torch.set_num_threads(1)
@@ -61,6 +62,7 @@ def guarded(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
 def common_options(
     parser: argparse.ArgumentParser, out: Path | None = Path("runs"), holds: str = "checkpoints and exports"
 ) -> None:
+    """Add --data, --out and --cache to a command; `holds` is the help of --out."""
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), metavar="DIR", help="the recordings"
     )

@@ -17,6 +17,7 @@ def _today(word: str) -> str:
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `plot` to the command line."""
     plot = commands.add_parser(
         "plot",
         help="draw what the benchmark of screening models found, or where a model looked",

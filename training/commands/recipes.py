@@ -29,22 +29,26 @@ class RunRecipes:
         return "denoiser" in self.table or "classifier" in self.table
 
     def denoiser(self) -> Table:
+        """The denoiser's tables: the shipped ones changed by `[denoiser]`, or the file itself."""
         if self._of_many:
             return merged(read(shipped("denoiser")), self.table.get("denoiser", {}))
         return self.table
 
     def classifier(self) -> Recipe:
+        """The classifier's recipe. BadInput names file and key."""
         from training.screening.recipe import Recipe
 
         defaults = read(shipped("classifier")).get("classifier", {})
         return settings(Recipe, merged(defaults, self.table.get("classifier", {})), "classifier")
 
     def ecg(self) -> Table:
+        """The tables of the ECG's networks: the shipped ones changed by `[ecg]`."""
         return merged(read(shipped("ecg")), self.table.get("ecg", {}))
 
     def baseline(self, name: str) -> Table:
         """Of a denoiser that ours is measured against. A file for many networks changes the shipped one by
-        its `[<name>]` table; any other file is that network's recipe itself."""
+        its `[<name>]` table; any other file is that network's recipe itself.
+        """
         if self._of_many:
             return merged(read(shipped(name)), self.table.get(name, {}))
         for part in ("seed", "mix", "train"):
@@ -53,6 +57,9 @@ class RunRecipes:
         return self.table
 
     def quality(self) -> QualityRecipe:
+        """The recipe of the judge of quality: the shipped one changed by `[quality]`; without that table the
+        file is the recipe itself. BadInput names file and key.
+        """
         from training.screening.quality import QualityRecipe
 
         if "quality" not in self.table:

@@ -11,6 +11,7 @@ __all__ = ["add", "product_version"]
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `release` to the command line."""
     release = commands.add_parser(
         "release",
         help="put the exported networks together to a bundle",
@@ -45,6 +46,7 @@ def _release(options: argparse.Namespace) -> int:
 
 
 def product_version() -> str:
+    """The product's own version, which a bundle takes when it is given none."""
     from device import __version__
 
     return __version__

@@ -31,6 +31,7 @@ class RunFolder:
 
     @cached_property
     def corpus(self) -> Corpus:
+        """All recordings' band powers and states, in memory (0.4 GB)."""
         from training.screening.corpus import Corpus
 
         corpus = Corpus(self.data, self.cache, say)
@@ -38,6 +39,7 @@ class RunFolder:
         return corpus
 
     def train(self, model: str, resume: bool | None = None) -> Path:
+        """Train denoiser, classifier or quality; its checkpoint (quality: the file of weights)."""
         resume = self.resume if resume is None else resume
         if model == "quality":
             from training.screening.quality import train_quality
@@ -56,6 +58,7 @@ class RunFolder:
         return self.out / "classifier-full.pt"
 
     def prune(self, model: str, resume: bool | None = None) -> Path:
+        """Prune the trained denoiser or classifier and fine-tune it; its checkpoint."""
         resume = self.resume if resume is None else resume
         if model == "denoiser":
             from training.denoise.prune import prune_denoiser
@@ -70,6 +73,7 @@ class RunFolder:
         return self.out / "classifier-pruned.pt"
 
     def export(self, model: str) -> Path:
+        """Export the pruned denoiser or classifier to int8; the folder of the export."""
         part = self.out / model
         if model == "denoiser":
             from training.denoise.export import export_denoiser

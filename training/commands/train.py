@@ -27,6 +27,7 @@ __all__ = ["add"]
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `train`, `prune` and `export` to the command line."""
     train = commands.add_parser(
         "train",
         help="train a network, or all on the way to a released bundle",

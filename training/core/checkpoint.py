@@ -25,7 +25,8 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """A checkpoint of `save`. FileNotFoundError when there is none, StethopiError when it holds more than
-    tensors and plain values: such a file could run any code while it is read, and is not."""
+    tensors and plain values: such a file could run any code while it is read, and is not.
+    """
     try:
         kept = torch.load(path, weights_only=True)
     except FileNotFoundError:

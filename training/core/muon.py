@@ -43,6 +43,7 @@ class Muon:
 
     @torch.no_grad()
     def step(self) -> None:
+        """One update of all weights by their gradients; each matrix must have one."""
         self.adam.step()
         rate = self.param_groups[0]["lr"] * self.factor
         for p, mean in zip(self.matrices, self.means, strict=True):
@@ -53,14 +54,17 @@ class Muon:
             p.mul_(1 - 0.01 * rate).add_(u.reshape(p.shape), alpha=-rate * tall)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients; those of the matrices become None, whatever `set_to_none` says."""
         for p in self.matrices:
             p.grad = None
         self.adam.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
+        """AdamW's state and the matrices' running means, for a checkpoint."""
         return {"adam": self.adam.state_dict(), "means": self.means}
 
     def load_state_dict(self, kept: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave of the same parameters, in the same order."""
         self.adam.load_state_dict(kept["adam"])
         self.param_groups = self.adam.param_groups
         for mean, value in zip(self.means, kept["means"], strict=True):

@@ -30,6 +30,7 @@ class Table(dict[str, Any]):
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: object) -> Table:
+        """The values as a table that knows its `source`, as do the tables in it."""
         made = cls({key: cls.of(v, source) if isinstance(v, Mapping) else v for key, v in values.items()})
         made.source = str(source)
         return made
@@ -42,7 +43,8 @@ class Table(dict[str, Any]):
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
     """The tables of one recipe with another's keys on top, table by table; an error names the latter's file
-    where it changes anything."""
+    where it changes anything.
+    """
     result = Table({**base})
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
@@ -86,7 +88,8 @@ def read(path: Path) -> Table:
 
 def load_settings(kind: type[Kind], path: Path, table: str | None = None, /, **changes: Any) -> Kind:
     """A frozen dataclass from a recipe file, or from one of its tables (left out: as if it were empty), with
-    some keys changed. BadInput names file and key."""
+    some keys changed. BadInput names file and key.
+    """
     whole = read(path)
     chosen = whole.get(table, {}) if table else whole
     if not isinstance(chosen, Mapping):
@@ -116,7 +119,8 @@ def known_keys(
     table: Mapping[str, Any], known: Iterable[str], where: str | None = None, source: object = None
 ) -> str:
     """BadInput names a key that is not `known` with the nearest that is, as `settings` does. Gives what such
-    an error begins with: file and table."""
+    an error begins with: file and table.
+    """
     at = f"{source or getattr(table, 'source', Table.source)}: {f'[{where}] ' if where else ''}"
     known = list(known)
     for key in table:

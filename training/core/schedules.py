@@ -1,5 +1,6 @@
 """The rate of learning as a function of the step alone, so that a checkpoint holds nothing of it; and the
-optimiser of the screening networks."""
+optimiser of the screening networks.
+"""
 
 from __future__ import annotations
 

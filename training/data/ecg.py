@@ -187,7 +187,8 @@ def read_record(path: Path) -> EcgRecord:
 
 def beats(path: Path, extension: str = "atr") -> tuple[np.ndarray, list[str]] | None:
     """Beat annotations: sample numbers at the record's own rate and symbols; None when there is no such
-    file."""
+    file.
+    """
     import wfdb
 
     base = path.with_suffix("") if path.suffix == ".hea" else path
@@ -227,7 +228,8 @@ def _judge(
     x: np.ndarray, raw: np.ndarray, raw_known: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By second: usable, own noise (root mean square above 40 Hz of the quieter half) and own drift, of a
-    reference at 360 Hz and the lead it was made from."""
+    reference at 360 Hz and the lead it was made from.
+    """
     seconds = len(x) // ECG_RATE_HZ
     grid = x[: seconds * ECG_RATE_HZ].reshape(seconds, ECG_RATE_HZ)
     known = raw_known[: seconds * ECG_RATE_HZ].reshape(seconds, ECG_RATE_HZ).all(1)
@@ -376,7 +378,8 @@ class EcgMixSettings:
 
 class Mixtures:
     """Batches for training: batch(step) → clean and noisy (batch, samples), float32, a function of (seed,
-    step)."""
+    step).
+    """
 
     def __init__(
         self, pieces: Sequence[Piece], noises: NoiseTracks, settings: EcgMixSettings, seed: int
@@ -433,6 +436,7 @@ class Mixtures:
         return np.interp(np.arange(n) / (2 * ECG_RATE_HZ), np.arange(len(knots)), knots)
 
     def noise(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """n samples: noise of nstdb, a random blend of its three kinds, or synthetic; mean 0, deviation 1."""
         s = self.settings
         u = rng.random()
         if u < s.synthetic:
@@ -444,6 +448,7 @@ class Mixtures:
         return self.noises.draw(rng, NOISE_NAMES[int(rng.integers(3))], n)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Clean and noisy of a step in mV, float32 (batch, samples); `drawn` then tells the records."""
         rng = np.random.default_rng([self.seed, step])
         s = self.settings
         self.drawn = []
@@ -477,7 +482,7 @@ def _coloured(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
 
 
 def _clear(p: Piece, least_db: float) -> np.ndarray:
-    """By second: is the own noise that far under the reference (whose level is taken over 10 s)?"""
+    """By second: whether the own noise is that far under the reference (whose level is taken over 10 s)."""
     seconds = len(p.usable)
     grid = p.samples[: seconds * ECG_RATE_HZ].reshape(seconds, ECG_RATE_HZ).astype(np.float64)
     power = np.convolve((grid**2).mean(1), np.ones(10) / 10, "same")
@@ -486,7 +491,8 @@ def _clear(p: Piece, least_db: float) -> np.ndarray:
 
 def clear_enough(p: Piece, noise_db: float = 20.0, drift_db: float = 17.0) -> np.ndarray:
     """By second: usable, and own noise and own drift that far under the reference's level over ten
-    seconds."""
+    seconds.
+    """
     seconds = len(p.usable)
     grid = p.samples[: seconds * ECG_RATE_HZ].reshape(seconds, ECG_RATE_HZ).astype(np.float64)
     level = np.sqrt(_ten_seconds((grid**2).mean(1)))

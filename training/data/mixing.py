@@ -143,7 +143,8 @@ def references(
     most: int | None = None,
 ) -> list[Reference]:
     """The clean references of these folds by the rule above; at most `most` a database, those of best
-    contrast."""
+    contrast.
+    """
     table = contrasts(data, cache)
     states = data_room.states(data)
     pools: dict[str, list[tuple[float, data_room.Recording]]] = {}
@@ -319,7 +320,8 @@ _WEIGHTS = {
 
 def coloured(rng: np.random.Generator, n: int, exponent: float | None = None) -> np.ndarray:
     """Noise whose power falls with frequency to the `exponent`: 0 white, 1 pink, 2 brown (random by
-    default)."""
+    default).
+    """
     exponent = float(rng.uniform(0, 2.2)) if exponent is None else exponent
     f = np.maximum(np.fft.rfftfreq(n, 1 / RATE), 12.0)
     spectrum = sfft.rfft(rng.standard_normal(n, dtype=np.float32)) * f ** (-exponent / 2)
@@ -340,7 +342,8 @@ def hum(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def taps(rng: np.random.Generator, n: int) -> np.ndarray:
     """Taps and bumps on the chest piece: one to six decaying resonances of 20–400 Hz with a click, 0.4–5 a
-    second."""
+    second.
+    """
     x = np.zeros(n)
     for _ in range(max(1, rng.poisson(rng.uniform(0.4, 5) * n / RATE))):
         i = int(rng.integers(n))
@@ -426,7 +429,8 @@ class NoisePool:
         cls, data: Path, part: str, *, free_only: bool, every: int = 0, others: bool = True
     ) -> NoisePool:
         """All noise of a part. `every` > 0 divides: only each `every`-th of a kind (others=False), or the
-        rest."""
+        rest.
+        """
         found: dict[str, list[np.ndarray]] = {}
         count: dict[str, int] = {}
         for noise in data_room.noises(data):
@@ -440,11 +444,13 @@ class NoisePool:
 
     @property
     def kinds(self) -> list[str]:
+        """The recorded kinds that are there, then the synthetic ones."""
         return [*self.segments, *_MAKERS]
 
     def draw(self, rng: np.random.Generator, kind: str, n: int, *, speed: bool = True) -> np.ndarray:
         """n samples of that kind, any level. Recorded: a random place, repeated when short, speed 0.75 to
-        1.33."""
+        1.33.
+        """
         if kind in _MAKERS:
             return _MAKERS[kind](rng, n)
         if kind not in self.segments:

@@ -64,6 +64,7 @@ def training_figures(out: Path) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.denoise", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("train", "prune", "export", "curve", "validate", "figures"))
     parser.add_argument("--recipe", type=Path, default=RECIPE)

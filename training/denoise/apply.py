@@ -53,6 +53,7 @@ class MaskLayer(nn.Module):
         self.bands = coefficients["spread"].shape[1]
 
     def forward(self, x: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """x (B, n) at 2 kHz, n a multiple of 16, shares (B, shares, 1, n / 16) → (B, n)."""
         batch, n = x.shape
         hops = n // HOP
         frame = self.analysis.shape[1]
@@ -97,7 +98,8 @@ def denoise_whole(
 
 def load_net(path: Path) -> tuple[DenoiserNet, dict[str, Any]]:
     """The averaged net of a checkpoint, in evaluation mode, and the whole checkpoint. BadInput when there is
-    none."""
+    none.
+    """
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint; run: stethopi train denoiser --out {path.parent}")
     kept = checkpoint.load(path)

@@ -65,9 +65,11 @@ class DenoisingBaseline:
 
     @property
     def window_s(self) -> float:
+        """Length of a window in seconds."""
         return self.window / self.rate_hz
 
     def shaped(self, windows: np.ndarray) -> torch.Tensor:
+        """Windows (B, T) as the network takes them: float32 (B, 1, T), or (B, 1, 1, T) where `flat`."""
         x = torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float32))
         return x[:, None, None] if self.flat else x[:, None]
 

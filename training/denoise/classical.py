@@ -31,6 +31,7 @@ WholeDenoiser = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def untouched(noisy: np.ndarray, _clean: np.ndarray) -> np.ndarray:
+    """The noisy sound as it is."""
     return noisy
 
 

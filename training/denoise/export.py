@@ -107,7 +107,8 @@ def export_denoiser(
 
 def float_part_macs(coefficients: dict[str, np.ndarray]) -> int:
     """Multiply-accumulates a hop of what NumPy does around the net: the products with the coefficient
-    tables."""
+    tables.
+    """
     from device.dsp.level import hop_high_pass
 
     tables_used = sum(coefficients[k].size for k in ("analysis", "synthesis", "interpolation", "window"))

@@ -19,7 +19,8 @@ __all__ = ["sounds_for_ranges", "for_int8"]
 
 def real_sounds(recipe: dict[str, Any], data: Path, cache: Path, **mix: float) -> np.ndarray:
     """Forty training mixtures of 6 s that no step ever sees, (40, 12288): for scores, ranges and
-    calibration. mix: other settings of MixSettings, as the share that begins softer (`jump`)."""
+    calibration. mix: other settings of MixSettings, as the share that begins softer (`jump`).
+    """
     refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
     pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
     mixed = settings(MixSettings, {"batch": 40, "samples": 12288, "low_db": -8.0, **mix}, "mix")
@@ -28,7 +29,8 @@ def real_sounds(recipe: dict[str, Any], data: Path, cache: Path, **mix: float) -
 
 def sounds_for_ranges(recipe: dict[str, Any], data: Path, cache: Path, **mix: float) -> np.ndarray:
     """What int8 ranges are taken from: clean and noisy. Loud and quiet is one, as the net hears all at a
-    steady level: only a jump differs. mix: other settings, to see what they are worth."""
+    steady level: only a jump differs. mix: other settings, to see what they are worth.
+    """
     jump = float(recipe.get("settle", {}).get("mix", {}).get("jump", 0.0))
     return real_sounds(recipe, data, cache, **{"jump": jump, **mix})
 

@@ -168,7 +168,8 @@ def pruning_curve(
     ratios: Sequence[float] = (0.2, 0.32, 0.42, 0.5, 0.6),
 ) -> dict[str, Any]:
     """Fold 1 right after pruning, before any fine-tuning, by what channels bring and by magnitude of
-    weights."""
+    weights.
+    """
     from training.export.prune import prune
 
     sounds = real_sounds(recipe, data, cache)

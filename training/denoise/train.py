@@ -116,7 +116,8 @@ def fit_denoiser(
 ) -> None:
     """Train `net` by `table` (steps, rate …) and keep it in `path`, with `note`. removal: what makes sound of
     the net's answer, instead of `MaskLayer`. int8: from the table's step `rounded_from` on the net is trained
-    as int8 computes it."""
+    as int8 computes it.
+    """
     loop.repeatable()
     known_keys(recipe["train"], TRAIN_KEYS, "train")
     known_keys(table, FIT_KEYS, source=getattr(table, "source", getattr(recipe, "source", None)))

@@ -74,6 +74,10 @@ class Validation:
         return (x + gain * noise).astype(np.float32)
 
     def __call__(self, clean_up: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+        """By kind the mean SNR gained in dB, `plain` and `beyond` a change of volume; `clean out`: mean SNR
+        left of clean sounds, and its 5th percentile; of murmurs, median and 10th percentile of how their
+        excess changed. clean_up: (n,) at 2 kHz → (n,).
+        """
         rows: dict[str, list[float]] = {}
         for kind, _level, r, noisy in self.items:
             out = clean_up(noisy)

@@ -29,7 +29,8 @@ __all__ = ["export_ecg"]
 
 def _real_leads(of: Mapping[str, Any], data: Path, pieces: Sequence[Piece] | None = None) -> np.ndarray:
     """Forty-eight training mixtures of 16 s that no step ever sees, (48, 5760): for ranges and
-    calibration."""
+    calibration.
+    """
     mixed = settings(EcgMixSettings, merged(of["mix"], {"batch": 48, "samples": 640 * HOP}), "mix")
     mixer = Mixtures(
         pieces if pieces is not None else load_pieces(data, ("train",)),

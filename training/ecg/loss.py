@@ -16,7 +16,8 @@ __all__ = ["EcgLoss"]
 class EcgLoss(nn.Module):
     """`mse`: mean squared error; else the error's share of the signal in dB, capped at `cap_db`, in time, of
     what lies above 2 Hz, and of two spectrograms' square-root magnitudes. `spectral` weighs those in both
-    ways."""
+    ways.
+    """
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         super().__init__()
@@ -26,6 +27,7 @@ class EcgLoss(nn.Module):
         self.cap = 10 ** (-self.w["cap_db"] / 10)
 
     def forward(self, y: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """What came out and what should have, (batch, n) → the mean loss, a scalar."""
         w = self.w
         if w["kind"] == "mse":
             loss = (y - clean).square().mean()

@@ -1,5 +1,6 @@
 """The ECG's denoisers as they are trained and run on whole leads: the streaming net of the bundle, and the
-networks on windows that it is measured against."""
+networks on windows that it is measured against.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class System(Protocol):
 
     def both(self, noisy: np.ndarray, clean: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Signals for training, (batch, n) → what came out and what should have, in the unit that the loss
-        sees."""
+        sees.
+        """
         ...
 
     def whole(self, x: np.ndarray) -> np.ndarray:
@@ -105,10 +107,12 @@ class Stream:
         return (kept + lines[0] * (wanted - kept)).reshape(batch, -1)
 
     def both(self, noisy: np.ndarray, clean: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, n) → answer and clean signal, mV (batch, n - skip - look-ahead)."""
         y = self.answer(noisy)
         return y[:, self.skip :], torch.from_numpy(clean)[:, self.skip : y.shape[1]]
 
     def whole(self, x: np.ndarray) -> np.ndarray:
+        """One whole lead at 360 Hz, mV (n,) → (n,); the last value is held for the look-ahead."""
         n = len(x)
         padded = np.full(
             (1, (-(-n // HOP) + LEAD_LOOK_AHEAD_HOPS) * HOP), x[-1] if n else 0.0, dtype=np.float32
@@ -118,6 +122,7 @@ class Stream:
             return self.answer(padded)[0, :n].numpy()
 
     def parameters_and_macs(self) -> tuple[int, float]:
+        """Parameters, and multiply-accumulates for a second of signal."""
         from training.export.export import count_macs
 
         macs = count_macs(self.net, tuple(self.net.examples().values()))  # type: ignore[operator]
@@ -138,6 +143,7 @@ class Windows:
         return x.mean(-1, keepdim=True), x.std(-1, keepdim=True).clamp_min(1e-4)
 
     def both(self, noisy: np.ndarray, clean: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, samples) → answer and clean signal, (batch, samples), in deviations of the noisy one."""
         x = torch.from_numpy(noisy)
         mean, scale = self._scale(x)
         wanted = torch.from_numpy(clean) / scale
@@ -168,9 +174,11 @@ class Windows:
         return y[half : half + n]
 
     def whole(self, x: np.ndarray) -> np.ndarray:
+        """One whole lead at 360 Hz, mV (n,) → (n,)."""
         return self._joined([x])
 
     def parameters_and_macs(self) -> tuple[int, float]:
+        """Parameters, and multiply-accumulates for a second of signal, each heard in two windows."""
         from training.export.export import count_macs
 
         macs = count_macs(self.net, (torch.zeros(1, 1, self.samples),))
@@ -192,6 +200,7 @@ class Refined(Windows):
             return self.first.answer(np.pad(x, ((0, 0), (0, more)), mode="edge"))[:, :n]
 
     def both(self, noisy: np.ndarray, clean: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, samples) → answer of one refining step, drawn at random, and clean signal, as `Windows`."""
         x = torch.from_numpy(noisy)
         mean, scale = self._scale(x)
         x, before = ((x - mean) / scale)[:, None], (self._answers(noisy) / scale)[:, None]
@@ -208,7 +217,8 @@ class Refined(Windows):
 
     def whole(self, x: np.ndarray) -> np.ndarray:
         """The mean over both polarities and three places of the hops, of the answers and of what they are
-        refined to: neither should matter, so what differs is error."""
+        refined to: neither should matter, so what differs is error.
+        """
         draws = [
             (sign, late) for late in range(0, HOP, 2 * HOP // POLARITIES_AND_PLACES) for sign in (1.0, -1.0)
         ]
@@ -222,6 +232,7 @@ class Refined(Windows):
         return found
 
     def parameters_and_macs(self) -> tuple[int, float]:
+        """The refiner's parameters; multiply-accumulates a second of all six hearings, streaming net too."""
         from training.export.export import count_macs
 
         empty = torch.zeros(1, 1, self.samples)
@@ -247,12 +258,14 @@ def system(tables_of: Mapping[str, Any]) -> System:
 
 
 def checkpoint_path(out: Path, model: str) -> Path:
+    """Where a model's checkpoint lies in a run folder."""
     return out / f"ecg-{model}.pt"
 
 
 def load_system(path: Path) -> tuple[System, dict[str, Any]]:
     """The averaged system of a checkpoint, in evaluation mode, and the whole checkpoint. BadInput when there
-    is none."""
+    is none.
+    """
     if not path.is_file():
         model = path.stem.removeprefix("ecg-")
         raise BadInput(

@@ -87,10 +87,12 @@ class Exported:
 
     @property
     def kilobytes(self) -> float:
+        """Size of the int8 file in kB (1000 bytes)."""
         return self.int8_tflite.stat().st_size / 1000.0
 
     @property
     def sha256(self) -> str:
+        """Of the int8 file, in hexadecimal."""
         return hashlib.sha256(self.int8_tflite.read_bytes()).hexdigest()
 
 
@@ -137,7 +139,8 @@ def _interpreter(path: Path) -> Any:
 
 def _op_counts(path: Path) -> dict[str, int]:
     """Operators in the file by name, read from the flatbuffer (the converter's environment has
-    TensorFlow)."""
+    TensorFlow).
+    """
     from tensorflow.lite.python import schema_py_generated as schema  # type: ignore[import-not-found]
 
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
@@ -437,7 +440,8 @@ def _state_pairs(
     told: tuple[Sequence[str], Sequence[dict[str, Any]]],
 ) -> list[dict[str, int]]:
     """Input and output of each state that goes round. ExportRefused when their scales differ. given, told:
-    names and descriptions of inputs and of outputs."""
+    names and descriptions of inputs and of outputs.
+    """
     (names, inputs), (output_names, outputs) = given, told
     pairs = []
     for source, result in states:
@@ -490,7 +494,8 @@ def _hop_sizes(net: Any, heard: Mapping[str, torch.Tensor]) -> dict[str, int]:
 
 def calibration_stream(net: Any, heard: Mapping[str, torch.Tensor], every: int = 29) -> dict[str, np.ndarray]:
     """Inputs of a net, states included, from what it hears (name → (batch, C, 1, n)) streamed hop by hop in
-    PyTorch; each 29th hop kept."""
+    PyTorch; each 29th hop kept.
+    """
     sizes = _hop_sizes(net, heard)
     first = next(iter(heard))
     hops, batch = heard[first].shape[-1] // sizes[first], heard[first].shape[0]
@@ -510,7 +515,8 @@ def calibration_stream(net: Any, heard: Mapping[str, torch.Tensor], every: int =
 
 def streamed_error(made: Exported, net: Any, heard: Mapping[str, torch.Tensor]) -> float:
     """Largest difference of the float file's answers from PyTorch over one streamed sound (name → (1, C, 1,
-    n)), states fed back."""
+    n)), states fed back.
+    """
     sizes = _hop_sizes(net, heard)
     first = next(iter(heard))
     hops = heard[first].shape[-1] // sizes[first]

@@ -197,7 +197,8 @@ def bootstrap_values(
     seed: int = 0,
 ) -> dict[str, float | int]:
     """A figure with its 95 % interval, by drawing subjects (groups) with replacement. nan values are left
-    out."""
+    out.
+    """
     v = np.asarray(values, dtype=np.float64)
     g = np.asarray(groups)
     keep = np.isfinite(v)

@@ -11,7 +11,8 @@ __all__ = ["resampled"]
 
 def resampled(groups: Sequence[str] | np.ndarray, seed: int) -> Iterator[np.ndarray]:
     """Row numbers of as many groups as there are, drawn anew each time, for ever; group
-    after group. groups: of each row its group."""
+    after group. groups: of each row its group.
+    """
     names, of, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     by_group = np.argsort(of, kind="stable")
     starts = np.cumsum(counts) - counts

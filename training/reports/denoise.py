@@ -612,7 +612,8 @@ def note(results: Path) -> dict[str, str]:
 
 def write_note(path: Path, results: Path) -> str:
     """The lab note with its generated parts renewed: what stands between `<!-- name -->` and `<!-- /name
-    -->`."""
+    -->`.
+    """
     text = path.read_text("utf-8")
     for name, part in note(results).items():
         before, begin, rest = text.partition(f"<!-- {name} -->")

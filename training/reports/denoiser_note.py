@@ -37,7 +37,8 @@ def beside_scratch(
     rows: Sequence[Mapping[str, Any]],
 ) -> tuple[int, Mapping[str, Any], Mapping[str, Any]] | None:
     """The trial of pruning nearest in operations to that from scratch: its steps with those of the whole net
-    that it was cut from, and both rows."""
+    that it was cut from, and both rows.
+    """
     scratch = next((r for r in rows if r["kind"] == "scratch"), None)
     pruned = [r for r in rows if r["kind"] == "pruned"]
     if not scratch or not pruned:

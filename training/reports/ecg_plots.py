@@ -97,7 +97,8 @@ def before_after(out: Path, data: Path, to: Path, models: Sequence[str] | None =
 
 def write_trials(folder: Path, to: Path) -> Path:
     """What trainings in the subfolders of `folder` had shown when the dev part was last asked, by the
-    subfolder's name, as JSON."""
+    subfolder's name, as JSON.
+    """
     from training.ecg.systems import load_system
 
     rows = []
@@ -122,6 +123,7 @@ def write_trials(folder: Path, to: Path) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.reports.ecg_plots", description="Loss curves; before and after."
     )

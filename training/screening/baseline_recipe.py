@@ -76,6 +76,7 @@ class BaselineRecipe:
 
 
 def known_baseline(model: str) -> str:
+    """The name itself. BadInput, with those there are, when no baseline is called so."""
     if model not in FRONT_END_OF:
         raise BadInput(f"model {model!r}: not known; there are ours, {', '.join(SCREENING_BASELINES)}")
     return model

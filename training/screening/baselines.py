@@ -131,6 +131,7 @@ class Trained:
 
     @property
     def front(self) -> FrontEnd:
+        """The front end of its inputs."""
         return self.inputs.front
 
     def logits(self, recording: Recording) -> np.ndarray:

@@ -79,6 +79,8 @@ class Learned:
 
 
 class Candidate(Protocol):
+    """What the comparison asks of a model."""
+
     name: str
 
     def key(self, unit: Unit) -> str:
@@ -133,9 +135,11 @@ class Ours:
         return dataclasses.replace(self.recipe, steps=min(self.recipe.steps, SHORT_STEPS))
 
     def key(self, unit: Unit) -> str:
+        """Hash of the unit's recipe."""
         return self._recipe(unit).digest()
 
     def learn(self, unit: Unit, shown: Sequence[Recording], out: Path, int8: bool, say: Say) -> Learned:
+        """Train on `shown`, or take the finished checkpoint of the same recipe that lies in `out`."""
         recipe = self._recipe(unit)
         checkpoint = out / "classifier-full.pt"
         corpus = copy.copy(self._corpus)

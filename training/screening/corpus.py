@@ -95,12 +95,15 @@ class Corpus:
         self._power = np.array(self._power)
 
     def power(self, index: int) -> np.ndarray:
+        """Band powers of recording `index`: float32 (frames, 32), at least a window."""
         return self._power[self._starts[index] : self._starts[index + 1]]
 
     def states(self, index: int) -> np.ndarray:
+        """State of each frame of recording `index`: uint8 (frames,), UNKNOWN where none is told."""
         return self._states[self._starts[index] : self._starts[index + 1]]
 
     def noise(self, index: int) -> np.ndarray:
+        """Band powers of noise segment `index`: float32 (frames, 32), at least a window."""
         return self._noise_power[self._noise_starts[index] : self._noise_starts[index + 1]]
 
 

@@ -42,6 +42,7 @@ class Unit:
 
     @property
     def name(self) -> str:
+        """MODEL/PROTOCOL/PART, as `benchmark --train` takes it."""
         return f"{self.model}/{self.protocol}/{self.part}"
 
 

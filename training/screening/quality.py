@@ -350,7 +350,8 @@ def _good_level(
 
 def _levelled(arrays: Mapping[str, np.ndarray], good: Pieces, recipe: QualityRecipe) -> dict[str, np.ndarray]:
     """The first output moved so that `good_share` of good windows reach GOOD (and `good_share_short` of
-    shorter pieces), each database alike."""
+    shorter pieces), each database alike.
+    """
     moved = {**arrays, "b2": arrays["b2"].copy(), "lift": np.zeros(1, np.float32)}
     wanted = np.log(quality.GOOD / (1 - quality.GOOD))
     whole = _good_level(quality.QualityJudge(moved), good, recipe.seed, recipe.good_share, (5,))

@@ -94,6 +94,7 @@ class Recipe:
 
     @property
     def view(self) -> features.View:
+        """What of the band powers the network sees."""
         return features.View(self.bands, self.range_db)
 
     def digest(self) -> str:

@@ -27,6 +27,7 @@ class Scored:
 
     @property
     def row(self) -> str:
+        """Which of its logits count: `int8` where there are any, else `float`."""
         return "int8" if "test/int8" in self.logits else "float"
 
 

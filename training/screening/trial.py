@@ -24,6 +24,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code. StethopiError where recipe or data will not do."""
     parser = argparse.ArgumentParser(description="Train the screening network and print fold 1 by database.")
     parser.add_argument("--recipe", type=Path)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
