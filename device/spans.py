@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from device.arrays import AnyArray
+
 __all__ = ["merged", "clipped_spans", "Gap"]
 
 
@@ -27,7 +29,7 @@ def merged(spans: Iterable[tuple[int, int]], distance: int = 0) -> list[Gap]:
     return result
 
 
-def clipped_spans(x: np.ndarray) -> list[Gap]:
+def clipped_spans(x: AnyArray) -> list[Gap]:
     """Where sound, float (n,), sticks at full scale for two samples or more. One sample may be a mere
     peak. bool (n,): where it is at full scale."""
     full = x if x.dtype == bool else np.abs(x) >= CLIPPED_AT

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from device.arrays import AnyArray, Indices, Samples
 from device.dsp.level import SILENCE, Level, hop_high_pass, levels
 from device.errors import StethopiError
 from device.rates import HOP
@@ -39,19 +40,19 @@ class FrontEnd(Protocol):
 
     inputs: tuple[str, ...]
     level: float
-    passed: np.ndarray
+    passed: Samples
 
     def reset(self) -> None: ...
-    def fill(self, x: np.ndarray) -> np.ndarray:
+    def fill(self, x: Samples) -> Samples:
         """The samples with something harmless where they are not finite."""
         ...
 
-    def step(self, hop: np.ndarray) -> dict[str, np.ndarray]: ...
+    def step(self, hop: Samples) -> dict[str, Samples]: ...
     def snapshot(self) -> dict[str, Any]: ...
     def restore(self, kept: Mapping[str, Any]) -> None: ...
 
 
-def front_end_of(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> FrontEnd:
+def front_end_of(meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> FrontEnd:
     """The front end that a model's entry in the bundle names; the heart sound's where it names none."""
     front = meta.get("front", {"kind": "spectrum"})
     if front["kind"] == "spectrum":
@@ -66,7 +67,7 @@ class SpectrumFrontEnd:
 
     inputs: tuple[str, ...] = ("wave", "spectrum")
 
-    def __init__(self, window: np.ndarray) -> None:
+    def __init__(self, window: Samples) -> None:
         self._window = np.ascontiguousarray(window, dtype=np.float32)
         self._high_pass = hop_high_pass()
         self._wave = np.empty((1, 1, HOP, 2), dtype=np.float32)
@@ -79,7 +80,7 @@ class SpectrumFrontEnd:
         self.level = 0.0
         self.passed = np.zeros(HOP, dtype=np.float32)
 
-    def fill(self, x: np.ndarray) -> np.ndarray:
+    def fill(self, x: Samples) -> Samples:
         return np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
 
     def snapshot(self) -> dict[str, Any]:
@@ -94,7 +95,7 @@ class SpectrumFrontEnd:
         self._tracker.value, self._tracker.hops = kept["level"]
         self._history, self._edge = kept["history"].copy(), kept["edge"].copy()
 
-    def step(self, hop: np.ndarray) -> dict[str, np.ndarray]:
+    def step(self, hop: Samples) -> dict[str, Samples]:
         edge = self._edge
         edge[2:] = hop
         passed = self._high_pass @ edge
@@ -118,11 +119,11 @@ class SpectrumFrontEnd:
         return {"wave": wave, "spectrum": spectrum.reshape(1, 1, 1, -1)}
 
 
-def analyse(x: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def analyse(x: Samples, window: Samples) -> tuple[Samples, Samples]:
     """What the net hears of many sounds at once, in float: for training and calibration.
 
     x: (batch, n), n a multiple of 16, each from its start. window: (128,) of the spectrum.
-    Returns wave (batch, 2, n) and spectrum (batch, 64, n / 16), float32. `SpectrumHearing` computes the same
+    Returns wave (batch, 2, n) and spectrum (batch, 64, n / 16), float32. `SpectrumFrontEnd` computes the same
     hop by hop.
     """
     batch, n = x.shape
@@ -183,7 +184,7 @@ class LeadFrontEnd:
         self.level = 0.0
         self.passed = np.zeros(self._hop, dtype=np.float32)
 
-    def fill(self, x: np.ndarray) -> np.ndarray:
+    def fill(self, x: Samples) -> Samples:
         """Hold the last known sample (0 before the first)."""
         y = x.copy()
         known = np.flatnonzero(np.isfinite(y))
@@ -191,7 +192,7 @@ class LeadFrontEnd:
             y[:] = self._last
             return y
         y[: known[0]] = self._last if self._begun else y[known[0]]
-        at = np.maximum.accumulate(np.where(np.isfinite(y), np.arange(len(y)), 0))
+        at: Indices = np.maximum.accumulate(np.where(np.isfinite(y), np.arange(len(y)), 0))
         return y[at]
 
     def snapshot(self) -> dict[str, Any]:
@@ -207,7 +208,7 @@ class LeadFrontEnd:
         self._edges = kept["edges"].copy()
         self._begun, self._last = kept["begun"]
 
-    def step(self, hop: np.ndarray) -> dict[str, np.ndarray]:
+    def step(self, hop: Samples) -> dict[str, Samples]:
         slow, fast = self._edges
         if not self._begun:
             slow[1] = hop[0]
@@ -232,9 +233,9 @@ class LeadFrontEnd:
 
 
 def analyse_lead(
-    x: np.ndarray, hop: int, rate_hz: int, front: Mapping[str, Any]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `LeadHearing` hears of many leads at once: (batch, n), n a multiple of the hop, each from its
+    x: Samples, hop: int, rate_hz: int, front: Mapping[str, Any]
+) -> tuple[Samples, Samples, Samples]:
+    """What `LeadFrontEnd` hears of many leads at once: (batch, n), n a multiple of the hop, each from its
     start.
 
     Returns wave (batch, 3, n), the slow high pass of x (batch, n), and the level of each hop (batch, hops).

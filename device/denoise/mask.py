@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from device.arrays import AnyArray, Samples
 from device.denoise.front_end import FrontEnd
 from device.errors import StethopiError
 from device.rates import HOP
@@ -28,9 +29,7 @@ class Mask(Protocol):
     outputs: tuple[str, ...]
 
     def reset(self) -> None: ...
-    def step(
-        self, hop: np.ndarray, heard: FrontEnd, answers: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def step(self, hop: Samples, heard: FrontEnd, answers: Mapping[str, Samples]) -> tuple[Samples, Samples]:
         """The newest hop and the net's answers (float32, flat) → the finished hop as it came, and cleaned."""
         ...
 
@@ -38,7 +37,7 @@ class Mask(Protocol):
     def restore(self, kept: Mapping[str, Any]) -> None: ...
 
 
-def mask_of(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Mask:
+def mask_of(meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Mask:
     """The form that a model's entry in the bundle names; the heart sound's where it names none."""
     kind = meta.get("form", {"kind": "shares"})["kind"]
     if kind == "shares":
@@ -54,7 +53,7 @@ def widen(shares: Any) -> Any:
     return (shares * 1.04 - 0.02).clip(0.0, 1.0)
 
 
-def _shift(history: np.ndarray, hop: np.ndarray) -> None:
+def _shift(history: Samples, hop: Samples) -> None:
     history[: -len(hop)] = history[len(hop) :]
     history[-len(hop) :] = hop
 
@@ -65,7 +64,7 @@ class Shares:
 
     outputs: tuple[str, ...] = ("shares",)
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], look_ahead: int) -> None:
+    def __init__(self, arrays: Mapping[str, AnyArray], look_ahead: int) -> None:
         self._analysis, self._synthesis, self._spread, self._interpolation = (
             np.ascontiguousarray(arrays[k], dtype=np.float32)
             for k in ("analysis", "synthesis", "spread", "interpolation")
@@ -91,9 +90,7 @@ class Shares:
         self._sound, self._removed = kept["sound"].copy(), kept["removed"].copy()
         self._last_point = kept["last_point"]
 
-    def step(
-        self, hop: np.ndarray, heard: FrontEnd, answers: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def step(self, hop: Samples, heard: FrontEnd, answers: Mapping[str, Samples]) -> tuple[Samples, Samples]:
         shares = widen(answers["shares"])
         sound = self._sound
         _shift(sound, hop)
@@ -121,7 +118,7 @@ class MaskBlend:
 
     outputs: tuple[str, ...] = ("estimate", "share", "baseline")
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], hop: int, look_ahead: int) -> None:
+    def __init__(self, arrays: Mapping[str, AnyArray], hop: int, look_ahead: int) -> None:
         self._of_share = np.ascontiguousarray(arrays["of_share"], dtype=np.float32)
         self._of_baseline = np.ascontiguousarray(arrays["of_baseline"], dtype=np.float32)
         self._hop, self._look_ahead = hop, look_ahead
@@ -145,9 +142,7 @@ class MaskBlend:
         self._sound, self._passed = kept["sound"].copy(), kept["passed"].copy()
         self._shares, self._baselines = kept["shares"].copy(), kept["baselines"].copy()
 
-    def step(
-        self, hop: np.ndarray, heard: FrontEnd, answers: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def step(self, hop: Samples, heard: FrontEnd, answers: Mapping[str, Samples]) -> tuple[Samples, Samples]:
         _shift(self._sound, hop)
         _shift(self._passed, heard.passed)
         level = np.float32(heard.level)
@@ -156,7 +151,7 @@ class MaskBlend:
         shares[1:] = widen(answers["share"])
         baselines[0] = baselines[-1]
         baselines[1:] = answers["baseline"] * level
-        kept = self._passed[: self._hop] - self._of_baseline @ baselines
-        share = self._of_share @ shares
-        clean: np.ndarray = kept + share * (answers["estimate"] * level - kept)
+        kept: Samples = self._passed[: self._hop] - self._of_baseline @ baselines
+        share: Samples = self._of_share @ shares
+        clean: Samples = kept + share * (answers["estimate"] * level - kept)
         return self._sound[: self._hop].copy(), clean

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import Int8Array, Samples
 from device.denoise.front_end import analyse, front_end_of
 from device.denoise.mask import mask_of, widen
 from device.errors import StethopiError
@@ -123,7 +124,7 @@ class Denoiser:
         self._mixed = kept["mixed"]
         self._pending, self._hops = kept["pending"].copy(), kept["hops"]
 
-    def process(self, x: np.ndarray) -> np.ndarray:
+    def process(self, x: Samples) -> Samples:
         """Take any number of samples, float32 (n,); give those that are finished.
 
         Samples that are not finite count as 0 (heart sound) or hold the one before (ECG).
@@ -145,7 +146,7 @@ class Denoiser:
                 first = k + 1  # before the first sample of the signal
         return out[first:].reshape(-1)
 
-    def flush(self) -> np.ndarray:
+    def flush(self) -> Samples:
         """The rest of the signal: as much as was put in minus what has come out. Afterwards a new one may
         begin."""
         total = self._hops * self.hop + len(self._pending)
@@ -156,7 +157,7 @@ class Denoiser:
         self._reset()
         return rest
 
-    def _step(self, hop: np.ndarray) -> np.ndarray:
+    def _step(self, hop: Samples) -> Samples:
         """One hop in, the hop that begins the look-ahead earlier out."""
         if not np.isfinite(hop).all():
             hop = self._hearing.fill(hop)
@@ -179,15 +180,16 @@ class Denoiser:
             wanted, before = strength, self._mixed if self._hops else strength
             strength = np.linspace(before, wanted, self.hop + 1, dtype=np.float32)[1:]
             self._mixed = wanted
-        result: np.ndarray = raw - strength * (raw - clean)
+        result: Samples = raw - strength * (raw - clean)
         return result
 
 
-def _to_int8(x: np.ndarray, inverse_scale: np.float32, zero_point: np.float32) -> np.ndarray:
-    return np.clip(np.rint(x * inverse_scale + zero_point), -128, 127).astype(np.int8)
+def _to_int8(x: Samples, inverse_scale: np.float32, zero_point: np.float32) -> Int8Array:
+    q: Int8Array = np.clip(np.rint(x * inverse_scale + zero_point), -128, 127).astype(np.int8)
+    return q
 
 
-def denoise(entry: ModelEntry, x: np.ndarray, strength: float = 1.0) -> np.ndarray:
+def denoise(entry: ModelEntry, x: Samples, strength: float = 1.0) -> Samples:
     """A whole signal at the model's rate, (n,) → (n,), exactly as the stream computes it."""
     stage = Denoiser(entry, strength)
     return np.concatenate([stage.process(x), stage.flush()])

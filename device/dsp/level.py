@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from device.arrays import Floats, Reals, Samples
 from device.rates import HOP, HOP_S, WORKING_RATE_HZ
 
 __all__ = ["HIGH_PASS_HZ", "Level", "hop_high_pass", "levels"]
@@ -33,9 +34,7 @@ def _share_of(hop_s: float, time_constant_s: float) -> float:
     return 1.0 - float(np.exp(-hop_s / time_constant_s))
 
 
-def hop_high_pass(
-    hop: int = HOP, rate_hz: int = WORKING_RATE_HZ, corner_hz: float = HIGH_PASS_HZ
-) -> np.ndarray:
+def hop_high_pass(hop: int = HOP, rate_hz: int = WORKING_RATE_HZ, corner_hz: float = HIGH_PASS_HZ) -> Samples:
     """The high pass as one matrix a hop, float32 (hop, hop + 2).
 
     `y = M @ concatenate([[last y], [last x], x])`, which is y[n] = x[n] - x[n-1] + a y[n-1].
@@ -82,11 +81,11 @@ class Level:
 
 
 def levels(
-    hop_rms: np.ndarray,
+    hop_rms: Floats,
     hop_s: float = HOP_S,
     time_constant_s: float = TIME_CONSTANT_S,
     silence: float = SILENCE,
-) -> np.ndarray:
+) -> Reals:
     """The same for many sounds at once: root mean squares (batch, hops) → levels (batch, hops)."""
     forget = _share_of(hop_s, time_constant_s)
     rms = np.asarray(hop_rms, dtype=np.float64)

@@ -142,7 +142,7 @@ class Ads1115:
         high, low = self._smbus.read_i2c_block_data(self._address, self._CONVERSION, 2)
         self._begin()
         code = high << 8 | low
-        return (code - 65536 if code & 0x8000 else code) * 4.096 / 32768
+        return float((code - 65536 if code & 0x8000 else code) * 4.096 / 32768)
 
     def close(self) -> None:
         smbus, self._smbus = self._smbus, None

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import AnyArray, Floats, Samples
 from device.errors import StethopiError
 from device.inference.stderr_filter import quiet_about
 
@@ -81,22 +82,23 @@ class Tensor:
     index: int
     """The interpreter's own number for this tensor."""
     shape: tuple[int, ...]
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     scale: float
     """0.0 for a tensor that is not quantised."""
     zero_point: int
 
 
-def quantise(x: np.ndarray, scale: float, zero_point: int, dtype: Any = np.int8) -> np.ndarray:
+def quantise(x: Floats, scale: float, zero_point: int, dtype: Any = np.int8) -> AnyArray:
     """Real values to integers: round half to even, clip to the type's range. Same shape as `x`.
 
     Source: the TFLite quantisation specification, real = (q - zero_point) * scale.
     """
     info = np.iinfo(dtype)
-    return np.clip(np.rint(x / scale) + zero_point, info.min, info.max).astype(dtype)
+    q: AnyArray = np.clip(np.rint(x / scale) + zero_point, info.min, info.max).astype(dtype)
+    return q
 
 
-def dequantise(q: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+def dequantise(q: AnyArray, scale: float, zero_point: int) -> Samples:
     """Integers back to real values, float32."""
     return (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
@@ -147,7 +149,7 @@ class Interpreter:
                 return position
         raise StethopiError(f"the model has no input {name}; it has {', '.join(t.name for t in self.inputs)}")
 
-    def set(self, position: int | str, array: np.ndarray) -> None:
+    def set(self, position: int | str, array: AnyArray) -> None:
         """Copy `array` into an input (by position or name); dtype and shape must be the tensor's."""
         if isinstance(position, str):
             position = self.input_position(position)
@@ -156,6 +158,7 @@ class Interpreter:
     def invoke(self) -> None:
         self._interpreter.invoke()
 
-    def get(self, position: int) -> np.ndarray:
+    def get(self, position: int) -> AnyArray:
         """A copy of the output at `position`."""
-        return self._interpreter.get_tensor(self.outputs[position].index)
+        copy: AnyArray = self._interpreter.get_tensor(self.outputs[position].index)
+        return copy

@@ -18,10 +18,9 @@ from types import TracebackType
 
 import numpy as np
 
-from device.dsp.resample import HIGHEST_RATE_HZ
 from device.durable import fsync_folder, make_folder, sha256_of
 from device.errors import BadInput, StethopiError
-from device.rates import HOP, WORKING_RATE_HZ
+from device.rates import HIGHEST_RATE_HZ, HOP, WORKING_RATE_HZ
 from device.sources.files import read_sound, soundfile, wav_header
 from device.spans import Gap, clipped_spans, merged
 

@@ -38,7 +38,17 @@ from host.files import ecg
 from host.files.states import NAME as STATES_NAME
 from host.files.states import HeartState, read_states
 
-__all__ = ["classify", "clean_sound", "denoise", "find_sounds", "screen_sound"]
+__all__ = [
+    "Outcome",
+    "classify",
+    "clean_sound",
+    "denoise",
+    "find_recordings",
+    "find_sounds",
+    "screen_files",
+    "screen_sound",
+    "summary",
+]
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -193,11 +203,14 @@ class _DenoiseJob:
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class Outcome:
+    """What came of one file."""
+
     path: Path
     notes: tuple[str, ...] = ()
     error: str | None = None
-    result: dict[str, Any] | None = None
+    """Why it could not be read, with the remedy."""
+    findings: Findings | None = None
 
 
 def _states_of(job: _DenoiseJob) -> tuple[list[HeartState], list[str]]:
@@ -217,14 +230,14 @@ def _states_of(job: _DenoiseJob) -> tuple[list[HeartState], list[str]]:
     return states, []
 
 
-def _denoise_one(job: _DenoiseJob) -> _Outcome:
+def _denoise_one(job: _DenoiseJob) -> Outcome:
     notes: list[str] = []
     try:
         if job.kind == "ecg":
             notes = ecg.denoise_file(
                 job.source, job.target, _model(job.bundle, "ecg"), job.strength, job.plot
             )
-            return _Outcome(job.source, tuple(notes))
+            return Outcome(job.source, tuple(notes))
         sound = read_sound(job.source)
         if job.model:
             raw = decimate(sound.samples, sound.rate_hz)
@@ -242,8 +255,8 @@ def _denoise_one(job: _DenoiseJob) -> _Outcome:
             states, notes = _states_of(job)
             plots.before_after(job.plot, raw, clean, title=job.source.name, states=states)
     except BadInput as error:
-        return _Outcome(job.source, error=str(error))
-    return _Outcome(job.source, (*sound.notes, *notes))
+        return Outcome(job.source, error=str(error))
+    return Outcome(job.source, (*sound.notes, *notes))
 
 
 def denoise(
@@ -336,7 +349,7 @@ def _finite(value: float | None) -> float | None:
     return None if value is None else round(float(value), 4)
 
 
-def _classify_one(job: _ClassifyJob) -> _Outcome:
+def _classify_one(job: _ClassifyJob) -> Outcome:
     try:
         sound = read_sound(job.path)
         raw, found = screen_sound(sound, _model(job.bundle, "classifier"))
@@ -345,8 +358,13 @@ def _classify_one(job: _ClassifyJob) -> _Outcome:
 
             plots.screening(job.plot, raw, found, title=job.path.name)
     except StethopiError as error:
-        return _Outcome(job.path, error=str(error))
-    result = {
+        return Outcome(job.path, error=str(error))
+    return Outcome(job.path, tuple(sound.notes), findings=found)
+
+
+def summary(found: Findings) -> dict[str, Any]:
+    """The findings in one recording as plain values, fit for JSON; probabilities to four places."""
+    return {
         "label": found.label.value,
         "probability": _finite(found.probability),
         "murmur_probability": _finite(found.murmur),
@@ -356,7 +374,39 @@ def _classify_one(job: _ClassifyJob) -> _Outcome:
         "windows": len(found.windows),
         "window_probabilities": [_finite(w.probability) for w in found.windows],
     }
-    return _Outcome(job.path, tuple(sound.notes), result=result)
+
+
+def find_recordings(inputs: Sequence[Path]) -> tuple[list[Path], list[Outcome]]:
+    """The files given and the WAV and FLAC files of the folders given; and of each folder without any, an
+    outcome that says so."""
+    paths: list[Path] = []
+    empty: list[Outcome] = []
+    for path in inputs:
+        try:
+            paths += find_sounds(path) if path.is_dir() else [path]
+        except BadInput as error:
+            empty.append(Outcome(path, error=str(error)))
+    return paths, empty
+
+
+def screen_files(
+    paths: Sequence[Path],
+    *,
+    plot: Path | None = None,
+    bundle: Path | None = None,
+    processes: int | None = None,
+) -> Iterator[Outcome]:
+    """Screen files, in their order; what cannot be read is an outcome with its error.
+
+    `plot`: a folder for pictures. `bundle`: its folder; a broken one is told before any work. `processes`:
+    one a core by default.
+    """
+    if plot:
+        _make_folder(plot)
+    _bundle(bundle)
+    pictures = _plot_names([Path(path.name) for path in paths], plot)
+    jobs = [_ClassifyJob(path, png, bundle) for path, png in zip(paths, pictures, strict=True)]
+    return _each(_classify_one, jobs, processes, "classify")
 
 
 def classify(
@@ -371,32 +421,23 @@ def classify(
 
     Returns the exit code: 0, or 2 when a file could not be read (the others are done all the same).
     """
-    paths: list[Path] = []
-    empty: list[_Outcome] = []
-    for path in inputs:
-        try:
-            paths += find_sounds(path) if path.is_dir() else [path]
-        except BadInput as error:
-            empty.append(_Outcome(path, error=str(error)))
-    if plot:
-        _make_folder(plot)
-    _bundle(bundle)
-    pictures = _plot_names([Path(path.name) for path in paths], plot)
-    jobs = [_ClassifyJob(path, png, bundle) for path, png in zip(paths, pictures, strict=True)]
+    paths, empty = find_recordings(inputs)
+    outcomes = screen_files(paths, plot=plot, bundle=bundle, processes=processes)
     code = 0
-    if not as_json and jobs:
+    if not as_json and paths:
         print(f"{'verdict':<9} {'p(abnormal)':>11} {'quality':>7}  recording")
-    for outcome in chain(empty, _each(_classify_one, jobs, processes, "classify")):
+    for outcome in chain(empty, outcomes):
         _say(outcome.notes)
         if outcome.error:
             code = 2
             print(f"stethopi: {outcome.error}", file=sys.stderr)
+        found = outcome.findings and summary(outcome.findings)
         if as_json:
-            shown = {"file": str(outcome.path), **(outcome.result or {"error": outcome.error})}
+            shown = {"file": str(outcome.path), **(found or {"error": outcome.error})}
             print(json.dumps(shown, ensure_ascii=False), flush=True)
-        elif outcome.result:
-            print(_line(outcome.path, outcome.result), flush=True)
-    if not as_json and jobs:
+        elif found:
+            print(_line(outcome.path, found), flush=True)
+    if not as_json and paths:
         print("It screens; it does not diagnose. Not a medical device.", file=sys.stderr)
     return code
 
