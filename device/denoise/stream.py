@@ -21,17 +21,19 @@ same signal gives the same bits. All state is in the open: `snapshot()`, `restor
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from device.arrays import Int8Array, Samples
-from device.denoise.front_end import analyse, front_end_of
+from device.denoise.front_end import MOST_HOPS, Scale, analyse, front_end_of
 from device.denoise.mask import mask_of, widen
 from device.errors import StethopiError
 from device.inference.bundle import Bundle, ModelEntry
-from device.inference.interpreter import Interpreter, dequantise
+from device.inference.interpreter import Interpreter
 from device.rates import HOP, WORKING_RATE_HZ
 from device.timing import StageTimer
 
@@ -60,26 +62,34 @@ class Denoiser:
                 f"{meta['look_ahead']}; this program streams {WORKING_RATE_HZ}, {HOP}, {LOOK_AHEAD}"
             )
         self.hop_s, self.look_ahead_s = self.hop / self.rate_hz, self.look_ahead / self.rate_hz
-        self._hearing = front_end_of(meta, entry.arrays)
-        self._removal = mask_of(meta, entry.arrays)
         inputs, outputs = meta["inputs"], meta["outputs"]
-        by_name = {t["name"]: t for t in inputs}
-        answers = {t["name"]: t for t in outputs}
-        self._heard_in = [(name, *self._scale_of(entry, by_name[name])) for name in self._hearing.inputs]
+        heard = {t["name"]: t["position"] for t in inputs}
+        answers = {t["name"]: t["position"] for t in outputs}
+        written = {name: self._net.outputs[position] for name, position in answers.items()}
+        told = {name: (tensor.scale, tensor.zero_point) for name, tensor in written.items()}
+        scales = {name: self._scale_of(entry, position) for name, position in heard.items()}
+        self._hearing = front_end_of(meta, entry.arrays, scales)
+        self._removal = mask_of(meta, entry.arrays, told)
+        self._heard = [self._net.input_memory(heard[name]) for name in self._hearing.inputs]
+        self._answers = {}
+        self._answered = []
+        for name in self._removal.outputs:
+            memory = self._net.output_memory(answers[name])
+            self._answers[name] = np.empty((MOST_HOPS, len(memory)), dtype=np.int8)
+            self._answered.append((memory, _rows(self._answers[name])))
         self._state_in = [inputs[s["input"]]["position"] for s in meta["states"]]
-        self._state_out = [outputs[s["output"]]["position"] for s in meta["states"]]
-        self._answers_out = [(name, answers[name]["position"]) for name in self._removal.outputs]
+        self._state = [self._net.input_memory(p) for p in self._state_in]
+        new = [self._net.output_memory(outputs[s["output"]]["position"]) for s in meta["states"]]
+        self._turn = list(zip(self._state, new, strict=True))
         self.strength = strength
         self.step_times = StageTimer("denoise", budget_s or self.hop_s / 4)
         self._reset()
 
-    def _scale_of(self, entry: ModelEntry, said: Mapping[str, Any]) -> tuple[int, np.float32, np.float32]:
-        """An input's position, one over its scale, its zero point."""
-        position = said["position"]
+    def _scale_of(self, entry: ModelEntry, position: int) -> Scale:
         tensor = self._net.inputs[position]
         if tensor.dtype != np.int8:
             raise StethopiError(f"{entry.tflite}: input {position} is not int8; install the bundle again")
-        return position, np.float32(1.0 / tensor.scale), np.float32(tensor.zero_point)
+        return Scale(np.float32(1.0 / tensor.scale), np.float32(tensor.zero_point))
 
     @property
     def strength(self) -> float:
@@ -97,19 +107,28 @@ class Denoiser:
         return self.hop_s + self.look_ahead_s
 
     def _reset(self) -> None:
-        inputs = self._net.inputs
         # the state of "heard nothing": real zero, which int8 writes as the zero point
-        self.state = [np.full(inputs[p].shape, inputs[p].zero_point, dtype=np.int8) for p in self._state_in]
+        for memory, position in zip(self._state, self._state_in, strict=True):
+            memory[:] = np.full(len(memory), self._net.inputs[position].zero_point, dtype=np.int8).data
         self._hearing.reset()
         self._removal.reset()
         self._mixed = self._strength
         self._pending = np.zeros(0, dtype=np.float32)
         self._hops = 0
 
+    @property
+    def state(self) -> list[Int8Array]:
+        """The net's state tensors, copied."""
+        shapes = [self._net.inputs[position].shape for position in self._state_in]
+        return [
+            np.array(memory, dtype=np.int8).reshape(shape)
+            for memory, shape in zip(self._state, shapes, strict=True)
+        ]
+
     def snapshot(self) -> dict[str, Any]:
         """Everything that the next sample depends on, copied. `restore` it in this or another Denoiser."""
         return {
-            "state": [s.copy() for s in self.state],
+            "state": self.state,
             "hearing": self._hearing.snapshot(),
             "removal": self._removal.snapshot(),
             "mixed": self._mixed,
@@ -118,7 +137,8 @@ class Denoiser:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
-        self.state = [s.copy() for s in kept["state"]]
+        for memory, state in zip(self._state, kept["state"], strict=True):
+            memory[:] = state.reshape(-1).data
         self._hearing.restore(kept["hearing"])
         self._removal.restore(kept["removal"])
         self._mixed = kept["mixed"]
@@ -135,15 +155,22 @@ class Denoiser:
             x = np.concatenate([self._pending, x])
         whole = len(x) // hop
         self._pending = x[whole * hop :].copy()
+        hops = x[: whole * hop].reshape(whole, hop)
         out = np.empty((whole, hop), dtype=np.float32)
-        first = 0
-        for k in range(whole):
-            with self.step_times:
-                done = self._step(x[k * hop : (k + 1) * hop])
-            out[k] = done
-            self._hops += 1
-            if self._hops * hop <= self.look_ahead:
-                first = k + 1  # before the first sample of the signal
+        # a product is finite only where every sample is, and costs less than looking at each
+        at_once = MOST_HOPS if math.isfinite(x.dot(x)) or np.isfinite(x).all() else 1
+        for start in range(0, whole, at_once):
+            piece = hops[start : start + at_once]
+            if at_once == 1 and not np.isfinite(piece).all():
+                piece = self._hearing.fill(piece[0])[None]
+            began = time.perf_counter()
+            out[start : start + len(piece)] = self._steps(piece)
+            share = (time.perf_counter() - began) / len(piece)
+            for _ in range(len(piece)):
+                self.step_times.add(share)
+        # what lies before the first sample of the signal
+        first = max(0, min(whole, self.look_ahead // hop - self._hops))
+        self._hops += whole
         return out[first:].reshape(-1)
 
     def flush(self) -> Samples:
@@ -157,36 +184,36 @@ class Denoiser:
         self._reset()
         return rest
 
-    def _step(self, hop: Samples) -> Samples:
-        """One hop in, the hop that begins the look-ahead earlier out."""
-        if not np.isfinite(hop).all():
-            hop = self._hearing.fill(hop)
-        heard = self._hearing.step(hop)
-        net = self._net
-        for name, position, inverse_scale, zero_point in self._heard_in:
-            net.set(position, _to_int8(heard[name], inverse_scale, zero_point))
-        for position, state in zip(self._state_in, self.state, strict=True):
-            net.set(position, state)
-        net.invoke()
-        self.state = [net.get(position) for position in self._state_out]
-        answers = {}
-        for name, position in self._answers_out:
-            tensor = net.outputs[position]
-            answers[name] = dequantise(net.get(position), tensor.scale, tensor.zero_point).reshape(-1)
-        raw, clean = self._removal.step(hop, self._hearing, answers)
+    def _steps(self, hops: Samples) -> Samples:
+        """Hops in (k, hop), the hops that begin the look-ahead earlier out. Only the net goes hop by hop."""
+        k = len(hops)
+        heard = [(memory, _rows(x)) for memory, x in zip(self._heard, self._hearing.steps(hops), strict=True)]
+        net, turn = self._net, self._turn
+        for n in range(k):
+            for memory, rows in heard:
+                memory[:] = rows[n]
+            net.invoke()
+            for memory, rows in self._answered:
+                rows[n][:] = memory
+            for state, new in turn:
+                state[:] = new
+        answers = {name: answer[:k] for name, answer in self._answers.items()}
+        raw, clean = self._removal.steps(hops, self._hearing, answers)
         strength: Any = self._strength
         if strength != self._mixed:
             # another strength is reached within this hop, without a click
             wanted, before = strength, self._mixed if self._hops else strength
-            strength = np.linspace(before, wanted, self.hop + 1, dtype=np.float32)[1:]
+            strength = np.full(hops.shape, wanted, dtype=np.float32)
+            strength[0] = np.linspace(before, wanted, self.hop + 1, dtype=np.float32)[1:]
             self._mixed = wanted
         result: Samples = raw - strength * (raw - clean)
         return result
 
 
-def _to_int8(x: Samples, inverse_scale: np.float32, zero_point: np.float32) -> Int8Array:
-    q: Int8Array = np.clip(np.rint(x * inverse_scale + zero_point), -128, 127).astype(np.int8)
-    return q
+def _rows(x: Int8Array) -> list[memoryview]:
+    """The memory of each row, flat."""
+    flat, size = x.data.cast("B").cast("b"), x[0].size
+    return [flat[at : at + size] for at in range(0, len(flat), size)]
 
 
 def denoise(entry: ModelEntry, x: Samples, strength: float = 1.0) -> Samples:

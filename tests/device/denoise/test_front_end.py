@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from device.denoise.front_end import LeadFrontEnd, analyse_lead, front_end_of
+from device.denoise import front_end
+from device.denoise.front_end import LeadFrontEnd, Scale, analyse_lead, front_end_of
 from device.denoise.mask import MaskBlend, mask_of
 from device.errors import StethopiError
 
@@ -29,8 +33,7 @@ def lead(seconds: float = 6.0) -> np.ndarray:
 
 def steps(x: np.ndarray) -> tuple[np.ndarray, LeadFrontEnd]:
     stage = LeadFrontEnd(HOP, RATE, FRONT)
-    found = [stage.step(x[k : k + HOP])["wave"][0, 0].T.copy() for k in range(0, len(x), HOP)]
-    return np.concatenate(found, -1), stage
+    return stage.hear(x.reshape(-1, HOP)).reshape(-1, 3).T, stage
 
 
 def test_hop_by_hop_and_at_once_are_the_same() -> None:
@@ -38,8 +41,8 @@ def test_hop_by_hop_and_at_once_are_the_same() -> None:
     wave, passed, level = analyse_lead(x[None], HOP, RATE, FRONT)
     found, stage = steps(x)
     assert np.allclose(found, wave[0], atol=1e-4)
-    assert np.allclose(stage.passed, passed[0, -HOP:], atol=1e-4)
-    assert stage.level == pytest.approx(float(level[0, -1]), rel=1e-3)
+    assert np.allclose(stage.passed.reshape(-1), passed[0], atol=1e-4)
+    assert stage.level[-1] == pytest.approx(float(level[0, -1]), rel=1e-3)
 
 
 def test_neither_amplitude_nor_offset_is_heard() -> None:
@@ -52,21 +55,19 @@ def test_neither_amplitude_nor_offset_is_heard() -> None:
 def test_a_lead_that_comes_after_a_flat_line_is_heard_at_once() -> None:
     stage = LeadFrontEnd(HOP, RATE, FRONT)
     flat = np.full(HOP, 0.8, dtype=np.float32)
-    for _ in range(2400):
-        assert not stage.step(flat)["wave"].any()
+    assert not stage.hear(np.tile(flat, (2400, 1))).any()
     x = lead() + np.float32(0.8)
     fresh = LeadFrontEnd(HOP, RATE, FRONT)
-    for k in range(0, len(x), HOP):
-        stage.step(x[k : k + HOP])
-        fresh.step(x[k : k + HOP])
-    assert stage.level == pytest.approx(fresh.level, rel=0.05)
+    stage.hear(x.reshape(-1, HOP))
+    fresh.hear(x.reshape(-1, HOP))
+    assert stage.level[-1] == pytest.approx(float(fresh.level[-1]), rel=0.05)
 
 
 def test_unknown_samples_hold_the_one_before() -> None:
     stage = LeadFrontEnd(HOP, RATE, FRONT)
     x = np.array([np.nan, 1, 2, np.nan, np.nan, 5, np.inf, 7, np.nan], dtype=np.float32)
     assert stage.fill(x).tolist() == [1, 1, 2, 2, 2, 5, 5, 7, 7]
-    stage.step(stage.fill(x))
+    stage.hear(stage.fill(x)[None])
     assert stage.fill(np.full(3, np.nan, dtype=np.float32)).tolist() == [7, 7, 7]
 
 
@@ -75,19 +76,16 @@ def blend_of(share: float, estimate: float, baseline: float, hops: int = 12) -> 
         "of_share": np.stack([np.linspace(8, 0, 9) / 9, np.linspace(1, 9, 9) / 9], 1),
         "of_baseline": np.stack([np.linspace(8, 0, 9) / 9, np.linspace(1, 9, 9) / 9], 1),
     }
-    form = MaskBlend(arrays, HOP, 18)
+    form = MaskBlend(arrays, HOP, 18, dict.fromkeys(MaskBlend.outputs, (0.5, 0)))
     heard = LeadFrontEnd(HOP, RATE, FRONT)
     answers = {
-        "share": np.array([share], dtype=np.float32),
-        "estimate": np.full(9, estimate, dtype=np.float32),
-        "baseline": np.array([baseline], dtype=np.float32),
+        "share": np.full((hops, 1), 2 * share, dtype=np.int8),
+        "estimate": np.full((hops, 9), 2 * estimate, dtype=np.int8),
+        "baseline": np.full((hops, 1), 2 * baseline, dtype=np.int8),
     }
     x = np.arange(hops * HOP, dtype=np.float32)
-    out = []
-    for k in range(0, len(x), HOP):
-        heard.passed, heard.level = x[k : k + HOP], 2.0
-        out.append(form.step(x[k : k + HOP] + 100, heard, answers))
-    raw, clean = (np.concatenate([o[k] for o in out]) for k in (0, 1))
+    heard.passed, heard.level = x.reshape(hops, HOP), np.full(hops, 2.0, dtype=np.float32)
+    raw, clean = (y.reshape(-1) for y in form.steps(heard.passed + 100, heard, answers))
     assert np.array_equal(raw[18:], x[:-18] + 100)
     return clean[36:], x[18:-18]
 
@@ -100,12 +98,32 @@ def test_a_share_of_nothing_leaves_the_lead_and_takes_the_baseline() -> None:
 
 
 def test_a_whole_share_is_the_estimate_in_levels() -> None:
-    clean, _ = blend_of(1.0, 4.0, 0.7)
+    clean, _ = blend_of(1.0, 4.0, 1.5)
     assert np.allclose(clean, 8.0, atol=1e-4)
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40),
+    st.floats(1e-3, 1.0),
+    st.integers(-128, 127),
+)
+def test_a_search_in_the_table_is_the_computation(x: list[float], scale: float, zero_point: int) -> None:
+    written = Scale(np.float32(1.0 / scale), np.float32(zero_point))
+    for f, dtype in (
+        (functools.partial(front_end._wave, scale=written, part=1.0), np.float32),
+        (functools.partial(front_end._spectrum, scale=written), np.float64),
+    ):
+        table = front_end._table(f, dtype)
+        # just below, at and just above each of its edges too
+        edges = table[np.isfinite(table)]
+        with np.errstate(over="ignore"):
+            tried = np.concatenate([edges, np.nextafter(edges, -np.inf), np.asarray(x, dtype=dtype) ** 2])
+            tried = tried[np.abs(tried) < np.finfo(np.float32).max]
+        assert np.array_equal(table.searchsorted(tried, "right").astype(np.int8), f(tried))
 
 
 def test_a_bundle_of_tomorrow_is_told() -> None:
     with pytest.raises(StethopiError, match="front end 'ears'; update stethopi"):
-        front_end_of({"front": {"kind": "ears"}}, {})
+        front_end_of({"front": {"kind": "ears"}}, {}, {})
     with pytest.raises(StethopiError, match="form 'wish'; update stethopi"):
-        mask_of({"form": {"kind": "wish"}}, {})
+        mask_of({"form": {"kind": "wish"}}, {}, {})

@@ -96,11 +96,11 @@ def test_the_front_end_hears_the_same_hop_by_hop() -> None:
     wave, passed, level = analyse_lead(x[None], HOP, RATE_HZ, DEFAULT_FRONT)
     stage = LeadFrontEnd(HOP, RATE_HZ, DEFAULT_FRONT)
     for t in range(len(x) // HOP):
-        heard = stage.step(x[t * HOP : (t + 1) * HOP])["wave"][0, 0]
+        heard = stage.hear(x[None, t * HOP : (t + 1) * HOP])[0]
         here = slice(t * HOP, (t + 1) * HOP)
         assert np.allclose(heard.T, wave[0, :, here], atol=1e-4)
-        assert np.allclose(stage.passed, passed[0, here], atol=1e-4)
-        assert stage.level == pytest.approx(float(level[0, t]), rel=1e-3)
+        assert np.allclose(stage.passed[0], passed[0, here], atol=1e-4)
+        assert stage.level[0] == pytest.approx(float(level[0, t]), rel=1e-3)
     assert float(np.abs(passed[0, :9]).max()) < 0.1  # an electrode's offset is no step
 
 
