@@ -92,10 +92,31 @@ class Shares:
         every = np.arange(256, dtype=np.uint8).view(np.int8)
         self._share_of = np.asarray(widen(dequantise(every, scale, zero_point)), dtype=np.float32)
         self._sound = np.zeros(frame - HOP + MOST_HOPS * HOP, dtype=np.float32)
-        self._frames = np.lib.stride_tricks.sliding_window_view(self._sound, frame)[::HOP, :, None]
+        self._frames = [self._sound[HOP * n : HOP * n + frame] for n in range(MOST_HOPS)]
         self._removed = np.zeros((self._parts - 1 + MOST_HOPS, self._parts * HOP), dtype=np.float32)
         """What each of the last hops, and of those at hand, takes away from the hops it reaches."""
-        self._points = np.zeros((MOST_HOPS, self._interpolation.shape[1], 1), dtype=np.float32)
+        self._shares, self._found, self._spreaded, self._points, self._curve = (
+            np.zeros((MOST_HOPS, size), dtype=np.float32)
+            for size in (
+                self._bands + self._interpolation.shape[1] - 1,
+                self._analysis.shape[0],
+                self._spread.shape[0],
+                self._interpolation.shape[1],
+                HOP,
+            )
+        )
+        self._rows = list(
+            zip(
+                self._frames,
+                self._shares[:, : self._bands],
+                self._spreaded,
+                self._found,
+                self._removed[self._parts - 1 :],
+                self._points,
+                self._curve,
+                strict=True,
+            )
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -121,23 +142,27 @@ class Shares:
         k, bands, parts, before = len(hops), self._bands, self._parts, self._frame - HOP
         sound, removed = self._sound, self._removed
         sound[before : before + HOP * k] = hops.reshape(-1)
-        shares = self._share_of.take(answers["shares"], mode="wrap")[:, :, None]
-        found = np.matmul(self._analysis, self._frames[:k])
-        np.multiply(found, np.matmul(self._spread, shares[:, :bands]), found)
-        removed[parts - 1 : parts - 1 + k] = np.matmul(self._synthesis, found)[:, :, 0]
+        shares, points, found = self._shares[:k], self._points[:k], self._found[:k]
+        self._share_of.take(answers["shares"], None, shares, "wrap")
+        points[:, 1:] = shares[:, bands:]
+        points[1:, 0] = shares[:-1, -1]
+        points[0, 0] = self._last_point
+        self._last_point = shares[-1, -1]
+        rows = self._rows[:k]
+        for frame, share, spreaded, one, _, point, curve in rows:
+            self._analysis.dot(frame, one)
+            self._spread.dot(share, spreaded)
+            self._interpolation.dot(point, curve)
+        np.multiply(found, self._spreaded[:k], found)
+        for _, _, _, one, taken_by_it, _, _ in rows:
+            self._synthesis.dot(one, taken_by_it)
         taken = removed[:k, -HOP:]
         for part in range(1, parts):
             start = HOP * (parts - 1 - part)
             taken = taken + removed[part : part + k, start : start + HOP]
-        points = self._points[:k]
-        points[:, 1:] = shares[:, bands:]
-        points[1:, 0] = shares[:-1, -1]
-        points[0, 0] = self._last_point
-        self._last_point = shares[-1, -1, 0]
         first = self._frame - HOP - self._look_ahead
         raw = sound[first : first + HOP * k].reshape(k, HOP).copy()
-        kept = np.float32(1.0) - np.matmul(self._interpolation, points)[:, :, 0]
-        clean: Samples = (raw - taken) * kept
+        clean: Samples = (raw - taken) * (np.float32(1.0) - self._curve[:k])
         items = sound.data
         items[:before] = items[HOP * k : HOP * k + before]
         removed[: parts - 1] = removed[k : k + parts - 1].copy()
