@@ -60,6 +60,8 @@ class FrontEnd(Protocol):
     """A front end. `level` (hops,) and `passed` (hops, hop), float32, are those of the last `steps`."""
 
     inputs: tuple[str, ...]
+    heard: tuple[Int8Array, ...]
+    """int8 (MOST_HOPS, …) of each input: always the same memory; `steps` fills a row for each hop."""
     level: Samples
     passed: Samples
 
@@ -68,11 +70,8 @@ class FrontEnd(Protocol):
         """The samples with something harmless where they are not finite."""
         ...
 
-    def steps(self, hops: Samples) -> tuple[Int8Array, ...]:
-        """Finite float32 (k, hop), k ≤ MOST_HOPS → int8 (k, size) of each input, valid until the next call.
-
-        The same bits, however the hops are spread over calls.
-        """
+    def steps(self, hops: Samples) -> None:
+        """Take finite float32 (k, hop), k ≤ MOST_HOPS; the same bits, however hops are spread over calls."""
         ...
 
     def snapshot(self) -> dict[str, Any]: ...
@@ -127,6 +126,7 @@ class SpectrumFrontEnd:
         self._framed = np.empty((MOST_HOPS, SPECTRUM_WINDOW), dtype=np.float32)
         self._wave_out = np.empty((MOST_HOPS, HOP, 2), dtype=np.int8)
         self._spectrum_out = np.empty((MOST_HOPS, SPECTRUM_WINDOW // 2), dtype=np.int8)
+        self.heard: tuple[Int8Array, ...] = (self._wave_out, self._spectrum_out)
         self.reset()
 
     def reset(self) -> None:
@@ -152,7 +152,7 @@ class SpectrumFrontEnd:
         self._history[: SPECTRUM_WINDOW - HOP] = kept["history"]
         self._last = kept["last"]
 
-    def steps(self, hops: Samples) -> tuple[Int8Array, ...]:
+    def steps(self, hops: Samples) -> None:
         k = len(hops)
         kept = SPECTRUM_WINDOW - HOP
         edges: Any = self._edge_items
@@ -182,7 +182,6 @@ class SpectrumFrontEnd:
         wave[:, :, 1] = self._fine.searchsorted(scaled, "right")
         spectrum[:] = self._log.searchsorted(power, "right")
         history[:kept] = history[HOP * k : HOP * k + kept]
-        return wave, spectrum
 
 
 def _wave(x: Samples, scale: Scale, part: float) -> Int8Array:
@@ -276,6 +275,7 @@ class LeadFrontEnd:
         self._fast = hop_high_pass(hop, rate_hz, float(front["fast_hz"]))
         self._ranges = np.array([1.0 / r for r in front["ranges"]], dtype=np.float32)
         self._wave = np.empty((hop, 3), dtype=np.float32)
+        self.heard: tuple[Int8Array, ...] = (np.empty((MOST_HOPS, hop, 3), dtype=np.int8),)
         self.reset()
 
     def _level(self) -> Level:
@@ -313,9 +313,9 @@ class LeadFrontEnd:
         self._edges = kept["edges"].copy()
         self._begun, self._last = kept["begun"]
 
-    def steps(self, hops: Samples) -> tuple[Int8Array, ...]:
+    def steps(self, hops: Samples) -> None:
         assert self._scale is not None
-        return (self._scale.quantise(self.hear(hops)),)
+        self.heard[0][: len(hops)] = self._scale.quantise(self.hear(hops))
 
     def hear(self, hops: Samples) -> Samples:
         """Finite float32 (k, hop) → `wave` before quantisation, (k, hop, 3)."""

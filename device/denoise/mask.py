@@ -105,6 +105,8 @@ class Shares:
                 HOP,
             )
         )
+        self._ones = np.ones((MOST_HOPS, HOP), dtype=np.float32)
+        """Made once: a number beside an array costs as much as ten of such sums."""
         self._rows = list(
             zip(
                 self._frames,
@@ -156,13 +158,13 @@ class Shares:
         np.multiply(found, self._spreaded[:k], found)
         for _, _, _, one, taken_by_it, _, _ in rows:
             self._synthesis.dot(one, taken_by_it)
-        taken = removed[:k, -HOP:]
+        taken: Samples = removed[:k, -HOP:]
         for part in range(1, parts):
             start = HOP * (parts - 1 - part)
             taken = taken + removed[part : part + k, start : start + HOP]
         first = self._frame - HOP - self._look_ahead
         raw = sound[first : first + HOP * k].reshape(k, HOP).copy()
-        clean: Samples = (raw - taken) * (np.float32(1.0) - self._curve[:k])
+        clean: Samples = (raw - taken) * (self._ones[:k] - self._curve[:k])
         items = sound.data
         items[:before] = items[HOP * k : HOP * k + before]
         removed[: parts - 1] = removed[k : k + parts - 1].copy()

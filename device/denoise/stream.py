@@ -70,7 +70,8 @@ class Denoiser:
         scales = {name: self._scale_of(entry, position) for name, position in heard.items()}
         self._hearing = front_end_of(meta, entry.arrays, scales)
         self._removal = mask_of(meta, entry.arrays, told)
-        self._heard = [self._net.input_memory(heard[name]) for name in self._hearing.inputs]
+        into = [self._net.input_memory(heard[name]) for name in self._hearing.inputs]
+        self._heard = list(zip(into, map(_rows, self._hearing.heard), strict=True))
         self._answers = {}
         self._answered = []
         for name in self._removal.outputs:
@@ -187,8 +188,8 @@ class Denoiser:
     def _steps(self, hops: Samples) -> Samples:
         """Hops in (k, hop), the hops that begin the look-ahead earlier out. Only the net goes hop by hop."""
         k = len(hops)
-        heard = [(memory, _rows(x)) for memory, x in zip(self._heard, self._hearing.steps(hops), strict=True)]
-        net, turn = self._net, self._turn
+        self._hearing.steps(hops)
+        net, turn, heard = self._net, self._turn, self._heard
         for n in range(k):
             for memory, rows in heard:
                 memory[:] = rows[n]
@@ -206,8 +207,10 @@ class Denoiser:
             strength = np.full(hops.shape, wanted, dtype=np.float32)
             strength[0] = np.linspace(before, wanted, self.hop + 1, dtype=np.float32)[1:]
             self._mixed = wanted
-        result: Samples = raw - strength * (raw - clean)
-        return result
+        removed: Samples = raw - clean
+        if strength is not self._strength or strength != 1.0:
+            removed *= strength
+        return np.subtract(raw, removed, removed)
 
 
 def _rows(x: Int8Array) -> list[memoryview]:

@@ -437,8 +437,8 @@ def refresh(check: bool = False) -> list[str]:
     cost = ROOT / "docs" / "cost.md"
     if cost.is_file() and (result := _read(None, "bench-arm64")) is not None:
         text = cost.read_text("utf-8")
-        for name, written in cost_tables.TABLES:
-            text = fill_markers(text, written(result), name)
+        for name, table_of in cost_tables.TABLES:
+            text = fill_markers(text, table_of(result), name)
         wanted[cost] = text
     newest = bundle.find()
     index = json.loads((newest / "bundle.json").read_text("utf-8"))

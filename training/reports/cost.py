@@ -13,7 +13,7 @@ _INSTRUCTIONS_A_CYCLE = 0.7
 """Assumed: an in-order core that seldom waits for memory."""
 _IDLE_MA = 100.0
 _ACTIVE_MA = 350.0
-"""All four cores; the maker's typical figure for the bare board. One core is taken as a quarter of the rise."""
+"""All four cores; the maker's typical figure for the bare board. A core is taken as a quarter of the rise."""
 _EXAMS_A_DAY, _EXAM_S = 60, 48.0
 
 
