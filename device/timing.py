@@ -109,7 +109,8 @@ class StageTimer:
 
     def quantile(self, share: float) -> float | None:
         """The time in seconds that `share` (0…1) of the steps stayed within, to 1 %; None before the first
-        step."""
+        step.
+        """
         bins = self._bins[:]
         count = sum(bins)
         if not count:
@@ -124,10 +125,12 @@ class StageTimer:
 
     @property
     def p50(self) -> float | None:
+        """Median step in seconds; None before the first."""
         return self.quantile(0.5)
 
     @property
     def p99(self) -> float | None:
+        """99th percentile of the steps in seconds; None before the first."""
         return self.quantile(0.99)
 
     @property

@@ -49,7 +49,8 @@ class Shape:
 
 class DenoiserNet(nn.Module):
     """wave (B, 2, 1, 16 T), spectrum (B, 64, 1, T), states → shares in 0 … 1 (B, shares, 1, T), new
-    states."""
+    states.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

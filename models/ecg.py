@@ -36,7 +36,8 @@ BASELINES = 1
 class EcgShape:
     """Sizes of the net. `fast` dilations run at 120 Hz, `dilations` at 40 Hz; `again` are those of a second
     pass through the same 1x1 convolutions with filters over time of its own: twice the depth for few
-    parameters."""
+    parameters.
+    """
 
     front: int = 32
     trunk: int = 64
@@ -49,7 +50,8 @@ class EcgShape:
 
 class EcgDenoiser(nn.Module):
     """wave (B, 3, 1, 9 T), states → estimate (B, 9, 1, T), share (B, 3, 1, T), baseline (B, 1, 1, T), new
-    states."""
+    states.
+    """
 
     def __init__(self, shape: EcgShape) -> None:
         super().__init__()
@@ -126,7 +128,8 @@ class EcgDenoiser(nn.Module):
 
 def tables() -> dict[str, Samples]:
     """The float coefficients around the net: straight lines between points, (9, points + 1), from the last
-    point of the hop before."""
+    point of the hop before.
+    """
     return {"of_share": _lines(SHARES), "of_baseline": _lines(BASELINES)}
 
 

@@ -221,7 +221,8 @@ class _Both(nn.Module):
 
 class _Among(nn.Module):
     """Attention over the whole window at half the rate, added: what looks alike, as one beat does the other,
-    is compared."""
+    is compared.
+    """
 
     def __init__(self, width: int, heads: int = 2) -> None:
         super().__init__()

@@ -13,7 +13,8 @@ __all__ = ["ResidualBlock", "LookBack"]
 
 class LookBack(nn.Module):
     """A convolution over time with its past as explicit state: (B, C, 1, T), (B, C, 1, ctx) → output, new
-    state."""
+    state.
+    """
 
     def __init__(
         self, cin: int, cout: int, taps: int, stride: int = 1, dilation: int = 1, groups: int = 1

@@ -93,7 +93,8 @@ class ExamStore:
 
     def exams(self, limit: int | None = None) -> list[StoredExam]:
         """The exams, the newest arrival first; `limit`: so many at most. StethopiError when the database
-        fails."""
+        fails.
+        """
         from sqlalchemy import select
 
         from host.store.tables import ExamRow

@@ -184,7 +184,8 @@ def classify(
 
 def _sound(given: Recording | str | Path | ArrayLike, rate_hz: int | None) -> Sound:
     """What `denoise`, `screen` and `heart_rate` take, as the stages take it; what is no number becomes a
-    gap."""
+    gap.
+    """
     import numpy as np
 
     from device.errors import BadInput

@@ -134,7 +134,8 @@ def _wired(settings: Settings) -> Check:
 
 def _microphone(source: Any, settings: Settings) -> Iterator[Check]:
     """Some seconds of a microphone: what the card was set to, whether samples are missing, what is wrong with
-    the sound."""
+    the sound.
+    """
     import numpy as np
 
     from device.checks import soundcheck

@@ -63,6 +63,8 @@ class Measured:
 
     @property
     def told(self) -> str:
+        """The figures in lines for a person."""
+
         def ms(value: float | None) -> str:
             return "unknown" if value is None else f"{1e3 * value:.1f} ms"
 

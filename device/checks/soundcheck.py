@@ -97,6 +97,7 @@ class Hardware:
 
     @property
     def lines(self) -> str:
+        """What to write into config.txt, in words."""
         return " and ".join(self.overlay)
 
     @property

@@ -114,4 +114,5 @@ class WindowedFile:
         return found
 
     def __call__(self, x: Samples) -> Samples:
+        """float32 (n,) at 2 kHz → the same, cleaned and aligned."""
         return denoise_windowed(self._run, x, self.rate_hz, self.window, self.window // 10)

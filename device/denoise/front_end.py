@@ -52,6 +52,7 @@ class Scale:
     zero_point: np.float32
 
     def quantise(self, x: Samples) -> Int8Array:
+        """Real numbers → int8, rounded and cut to its range."""
         q: Int8Array = np.clip(np.rint(x * self.inverse + self.zero_point), -128, 127).astype(np.int8)
         return q
 
@@ -65,7 +66,9 @@ class FrontEnd(Protocol):
     level: Samples
     passed: Samples
 
-    def reset(self) -> None: ...
+    def reset(self) -> None:
+        """As before the first sample."""
+
     def fill(self, x: Samples) -> Samples:
         """The samples with something harmless where they are not finite."""
         ...
@@ -74,8 +77,11 @@ class FrontEnd(Protocol):
         """Take finite float32 (k, hop), k ≤ MOST_HOPS; the same bits, however hops are spread over calls."""
         ...
 
-    def snapshot(self) -> dict[str, Any]: ...
-    def restore(self, kept: Mapping[str, Any]) -> None: ...
+    def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
 
 
 def front_end_of(
@@ -130,6 +136,7 @@ class SpectrumFrontEnd:
         self.reset()
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._tracker = Level()
         self._history[:] = 0.0
         self._last = 0.0
@@ -137,9 +144,11 @@ class SpectrumFrontEnd:
         self.passed = np.zeros((0, HOP), dtype=np.float32)
 
     def fill(self, x: Samples) -> Samples:
+        """Silence where a sample is not finite."""
         return np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "level": (self._tracker.value, self._tracker.hops),
             "history": self._history[: SPECTRUM_WINDOW - HOP].copy(),
@@ -147,12 +156,14 @@ class SpectrumFrontEnd:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._tracker = Level()
         self._tracker.value, self._tracker.hops = kept["level"]
         self._history[: SPECTRUM_WINDOW - HOP] = kept["history"]
         self._last = kept["last"]
 
     def steps(self, hops: Samples) -> None:
+        """Finite float32 (k, 16) → `wave` and `spectrum`, in `heard`."""
         k = len(hops)
         kept = SPECTRUM_WINDOW - HOP
         edges: Any = self._edge_items
@@ -282,6 +293,7 @@ class LeadFrontEnd:
         return Level(self._hop / self._rate_hz, float(self._front["time_constant_s"]), FLAT_MV)
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._tracker = self._level()
         self._edges = np.zeros((2, self._hop + 2), dtype=np.float32)
         self._begun = False
@@ -301,6 +313,7 @@ class LeadFrontEnd:
         return y[at]
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "level": (self._tracker.value, self._tracker.hops),
             "edges": self._edges.copy(),
@@ -308,12 +321,14 @@ class LeadFrontEnd:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._tracker = self._level()
         self._tracker.value, self._tracker.hops = kept["level"]
         self._edges = kept["edges"].copy()
         self._begun, self._last = kept["begun"]
 
     def steps(self, hops: Samples) -> None:
+        """Finite float32 (k, hop) → `wave`, in `heard`."""
         assert self._scale is not None
         self.heard[0][: len(hops)] = self._scale.quantise(self.hear(hops))
 

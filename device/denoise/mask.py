@@ -29,7 +29,9 @@ class Mask(Protocol):
 
     outputs: tuple[str, ...]
 
-    def reset(self) -> None: ...
+    def reset(self) -> None:
+        """As before the first sample."""
+
     def steps(
         self, hops: Samples, heard: FrontEnd, answers: Mapping[str, Int8Array]
     ) -> tuple[Samples, Samples]:
@@ -38,8 +40,11 @@ class Mask(Protocol):
         """
         ...
 
-    def snapshot(self) -> dict[str, Any]: ...
-    def restore(self, kept: Mapping[str, Any]) -> None: ...
+    def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
 
 
 def mask_of(
@@ -59,7 +64,8 @@ def mask_of(
 
 def widen(shares: Any) -> Any:
     """The net's answer in 0 … 1 slightly widened, so that both ends (keep all, remove all) are exactly
-    reached."""
+    reached.
+    """
     return (shares * 1.04 - 0.02).clip(0.0, 1.0)
 
 
@@ -122,11 +128,13 @@ class Shares:
         self.reset()
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._sound[:] = 0.0
         self._removed[:] = 0.0
         self._last_point = np.float32(0.0)
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "sound": self._sound[: self._frame - HOP].copy(),
             "removed": self._removed[: self._parts - 1].copy(),
@@ -134,6 +142,7 @@ class Shares:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._sound[: self._frame - HOP] = kept["sound"]
         self._removed[: self._parts - 1] = kept["removed"]
         self._last_point = kept["last_point"]
@@ -141,6 +150,7 @@ class Shares:
     def steps(
         self, hops: Samples, heard: FrontEnd, answers: Mapping[str, Int8Array]
     ) -> tuple[Samples, Samples]:
+        """The newest hops and `shares` → the finished hops as they came, and cleaned."""
         k, bands, parts, before = len(hops), self._bands, self._parts, self._frame - HOP
         sound, removed = self._sound, self._removed
         sound[before : before + HOP * k] = hops.reshape(-1)
@@ -195,12 +205,14 @@ class MaskBlend:
         self.reset()
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._sound = np.zeros(self._look_ahead + self._hop, dtype=np.float32)
         self._passed = np.zeros(self._look_ahead + self._hop, dtype=np.float32)
         self._shares = np.zeros(self._of_share.shape[1], dtype=np.float32)
         self._baselines = np.zeros(self._of_baseline.shape[1], dtype=np.float32)
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "sound": self._sound.copy(),
             "passed": self._passed.copy(),
@@ -209,12 +221,14 @@ class MaskBlend:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._sound, self._passed = kept["sound"].copy(), kept["passed"].copy()
         self._shares, self._baselines = kept["shares"].copy(), kept["baselines"].copy()
 
     def steps(
         self, hops: Samples, heard: FrontEnd, answers: Mapping[str, Int8Array]
     ) -> tuple[Samples, Samples]:
+        """The newest hops and the three answers → the finished hops as they came, and cleaned."""
         raw, clean = np.empty(hops.shape, dtype=np.float32), np.empty(hops.shape, dtype=np.float32)
         real = {name: dequantise(answers[name], *self._scales[name]) for name in self.outputs}
         for k, hop in enumerate(hops):

@@ -94,6 +94,7 @@ class Denoiser:
 
     @property
     def strength(self) -> float:
+        """0: the signal as it came, delayed; 1: all of the cleaning."""
         return float(self._strength)
 
     @strength.setter
@@ -138,6 +139,7 @@ class Denoiser:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         for memory, state in zip(self._state, kept["state"], strict=True):
             memory[:] = state.reshape(-1).data
         self._hearing.restore(kept["hearing"])
@@ -176,7 +178,8 @@ class Denoiser:
 
     def flush(self) -> Samples:
         """The rest of the signal: as much as was put in minus what has come out. Afterwards a new one may
-        begin."""
+        begin.
+        """
         total = self._hops * self.hop + len(self._pending)
         given = max(0, self._hops * self.hop - self.look_ahead)
         padding = -len(self._pending) % self.hop + self.look_ahead

@@ -59,6 +59,7 @@ class MelGrid:
 
     @property
     def unit_samples(self) -> int:
+        """Samples of the frames that are computed at once."""
         return (self.unit - 1) * self.hop + self.frame
 
     def power(self, samples: Samples) -> Samples:

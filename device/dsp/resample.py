@@ -112,7 +112,8 @@ class _Phases:
 
     def at(self, output: Indices) -> tuple[Indices, Samples]:
         """For absolute output indices (int64, (m,)): input index of the first tap (m,), coefficients (m,
-        taps)."""
+        taps).
+        """
         whole, rest = np.divmod(output * self.step, self.count)
         first = whole - self.left
         if self.exact:
@@ -169,13 +170,15 @@ class _Polyphase:
 
     def process(self, x: Samples) -> Samples:
         """Take any number of input samples, float32 (n,); give what is ready, float32 (m,), in whole
-        units."""
+        units.
+        """
         self._append(x)
         return self._compute(inf)
 
     def skip(self, seconds: int) -> None:
         """As `process` of so many whole seconds of zeros, whose outputs are zeros too, at no cost. Allowed
-        after zeros alone, a second of them or more."""
+        after zeros alone, a second of them or more.
+        """
         if self._buffer.any():
             raise ValueError("only nothing can be skipped: the filter still holds sound")
         # both rates divide a second, so the grid of the outputs and their phases stay where they are
@@ -211,20 +214,22 @@ class _Polyphase:
         if phases is None:
             at = self._emitted - self._start
             return self._buffer[at : at + self._unit]
+        ready: Samples
         if phases.count == 1:  # every `step`-th input: the windows are a view, nothing is copied
             at = self._emitted * phases.step - self._left - self._start
             span = self._buffer[at : at + (self._unit - 1) * phases.step + phases.taps]
             windows = np.lib.stride_tricks.sliding_window_view(span, phases.taps)[:: phases.step]
-            ready: Samples = np.einsum("ij,j->i", windows, phases.table[0])
-            return ready
-        first, coefficients = phases.at(self._emitted + self._steps)
-        windows = np.lib.stride_tricks.sliding_window_view(self._buffer, phases.taps)[first - self._start]
-        ready = np.einsum("ij,ij->i", windows, coefficients)
+            ready = np.einsum("ij,j->i", windows, phases.table[0])
+        else:
+            first, coefficients = phases.at(self._emitted + self._steps)
+            windows = np.lib.stride_tricks.sliding_window_view(self._buffer, phases.taps)
+            ready = np.einsum("ij,ij->i", windows[first - self._start], coefficients)
         return ready
 
     def _flush(self, total: int) -> Samples:
         """The outputs up to `total`, as if silence (`hold`: the last value) followed; then this stage is at
-        its end."""
+        its end.
+        """
         emitted = self._emitted
         missing = (total + self._unit) * self._in // self._out + self._right + 1 - self.received
         after = self._buffer[-1] if self._hold and len(self._buffer) else np.float32(0.0)
@@ -275,7 +280,8 @@ class Interpolator(_Polyphase):
 
     def flush(self, length: int | None = None) -> Samples:
         """What is left, float32 (m,). With `length`, so much that all outputs together are `length`
-        samples."""
+        samples.
+        """
         if length is None:
             length = -(-self.received * self.rate_hz // WORKING_RATE_HZ)
         return self._flush(length)
@@ -303,13 +309,15 @@ class Resampler(_Polyphase):
 
     def flush(self, length: int | None = None) -> Samples:
         """What is left, float32 (m,). With `length`, so much that all outputs together are `length`
-        samples."""
+        samples.
+        """
         return self._flush(-(-self.received * self._out // self._in) if length is None else length)
 
 
 def resample(x: Samples, from_hz: int, to_hz: int, length: int | None = None) -> Samples:
     """A whole signal, float (n,), at another rate by `Resampler`: float32, `length` samples (default:
-    ceil(n * to_hz / from_hz)), sample m at m / to_hz s of the input."""
+    ceil(n * to_hz / from_hz)), sample m at m / to_hz s of the input.
+    """
     stage = Resampler(from_hz, to_hz, unit=256)
     first = stage.process(x)
     rest = stage.flush(length)

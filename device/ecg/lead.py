@@ -137,7 +137,8 @@ class Watch:
 
 def not_cleaned(gaps: Iterable[tuple[int, int]], rate_hz: int) -> list[tuple[int, int]]:
     """Where a denoised lead is not to be shown: in its gaps, and after those that count until the denoiser
-    has settled again."""
+    has settled again.
+    """
     settle, noticed = round(UNSETTLED_S * rate_hz), _NOTICED_S * rate_hz
     return [(start, end + settle if end - start >= noticed else end) for start, end in gaps]
 

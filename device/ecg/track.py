@@ -65,7 +65,8 @@ def clean_track(
     x: Samples, gaps: Iterable[tuple[int, int]], entry: ModelEntry, strength: float = 1.0
 ) -> Samples:
     """A whole lead at 360 Hz, float32 (n,) in mV, denoised as the stream does it; 0 where it is not to be
-    shown (device.ecg.lead.not_cleaned)."""
+    shown (device.ecg.lead.not_cleaned).
+    """
     gaps = list(gaps)
     heard = np.array(x, np.float32)
     for start, end in gaps:
@@ -205,12 +206,14 @@ class Track:
         return recorder
 
     def let_go(self, recorder: TrackRecorder) -> None:
+        """This recorder is fed no more."""
         with self._lock:
             if recorder in self._recorders:
                 self._recorders.remove(recorder)
 
     @property
     def lock(self) -> threading.RLock:
+        """Held while blocks are taken and recorders fed."""
         return self._lock
 
 

@@ -57,6 +57,7 @@ class Bundle:
 
     @property
     def models(self) -> tuple[str, ...]:
+        """The names of its models."""
         return tuple(self.meta["models"])
 
     def model(self, name: str) -> ModelEntry:

@@ -158,6 +158,7 @@ class Interpreter:
         self._interpreter.set_tensor(self.inputs[position].index, array)
 
     def invoke(self) -> None:
+        """Run the network on what was set."""
         self._interpreter.invoke()
 
     def get(self, position: int) -> AnyArray:

@@ -14,6 +14,7 @@ from device.settings.specs import check_ecg_spec, check_spec
 
 
 def no_such_section(name: str, section: str, content: Any, known: list[str]) -> str:
+    """The line that says so, with the nearest known section."""
     if not isinstance(content, Mapping):
         return f"{name}: {section}: stands in no section. Put it under {_brackets(known)}."
     near = get_close_matches(section, known, 1)

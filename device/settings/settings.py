@@ -108,7 +108,8 @@ class Settings:
 
     def change(self, section: str, **values: Any) -> Settings:
         """The same settings with some values of one section replaced, checked as in a file: for the command
-        line."""
+        line.
+        """
         stage = getattr(self, section)
         found = {}
         for key, value in values.items():

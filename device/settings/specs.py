@@ -40,7 +40,8 @@ def is_live(spec: str) -> bool:
 
 def check_spec(spec: str) -> tuple[str, str]:
     """(kind, what follows the colon) of a source's name. BadInput when it can name no source; nothing is
-    opened."""
+    opened.
+    """
     kind, _, rest = spec.partition(":")
     if kind not in KINDS:
         near = get_close_matches(kind, KINDS, 1)

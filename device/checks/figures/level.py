@@ -11,6 +11,7 @@ from device.rates import HOP, HOP_S
 
 @of_a_file("level")
 def main(path: str) -> int:
+    """Run it from the command line; gives the exit code."""
     from device.sources.files import read_working_rate
 
     x, _ = read_working_rate(path)

@@ -123,7 +123,7 @@ class Instant:
 
 
 @pytest.fixture
-def still(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+def still(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The uplink's clock, standing until `now_s` is set; and its waits are without their chance."""
     clock = SimpleNamespace(now_s=1000.0)
     clock.monotonic = lambda: clock.now_s
@@ -131,7 +131,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     monkeypatch.setattr(
         "device.delivery.uplink.random", SimpleNamespace(uniform=lambda low, high: (low + high) / 2)
     )
-    yield clock
+    return clock
 
 
 def test_a_host_that_says_nothing_is_asked_ever_more_rarely(outbox: Outbox, still: SimpleNamespace) -> None:
