@@ -13,16 +13,16 @@ sounds at once, for training and calibration.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from device.arrays import AnyArray, Indices, Int8Array, Samples
-from device.dsp.level import SILENCE, Level, hop_high_pass, levels
+from device.dsp.level import LOUDEST, SILENCE, TIME_CONSTANT_S, hop_high_pass, levels, share_of
 from device.errors import StethopiError
-from device.rates import HOP
+from device.rates import HOP, HOP_S
 
 __all__ = ["FrontEnd", "LeadFrontEnd", "Scale", "SpectrumFrontEnd", "analyse", "analyse_lead", "front_end_of"]
 
@@ -97,6 +97,35 @@ def front_end_of(
     if front["kind"] == "lead":
         return LeadFrontEnd(int(meta["hop"]), int(meta["rate_hz"]), front, scales.get("wave"))
     raise StethopiError(f"the bundle asks for a front end {front['kind']!r}; update stethopi")
+
+
+class Level:
+    """The steady level, one hop at a time. `value` is 0.0 before the first sound."""
+
+    __slots__ = ("_forget", "_silence", "hops", "value")
+
+    def __init__(
+        self, hop_s: float = HOP_S, time_constant_s: float = TIME_CONSTANT_S, silence: float = SILENCE
+    ) -> None:
+        self.value = 0.0
+        self.hops = 0
+        self._forget = share_of(hop_s, time_constant_s)
+        self._silence = silence
+
+    def step(self, hop_rms: float) -> float:
+        """Take one hop's root mean square and give the level, which includes that hop."""
+        if hop_rms > self._silence:
+            if self.hops == 0:
+                self.value = hop_rms
+            else:
+                share = max(1.0 / (self.hops + 1), self._forget)
+                self.value += share * (min(hop_rms, LOUDEST * self.value) - self.value)
+            self.hops += 1
+        return self.value
+
+    def steps(self, hop_rms: Iterable[float]) -> list[float]:
+        """The same for hops in a row: the level after each."""
+        return [self.step(rms) for rms in hop_rms]
 
 
 class SpectrumFrontEnd:

@@ -68,13 +68,13 @@ class Denoiser:
         written = {name: self._net.outputs[position] for name, position in answers.items()}
         told = {name: (tensor.scale, tensor.zero_point) for name, tensor in written.items()}
         scales = {name: self._scale_of(entry, position) for name, position in heard.items()}
-        self._hearing = front_end_of(meta, entry.arrays, scales)
-        self._removal = mask_of(meta, entry.arrays, told)
-        into = [self._net.input_memory(heard[name]) for name in self._hearing.inputs]
-        self._heard = list(zip(into, map(_rows, self._hearing.heard), strict=True))
+        self._front_end = front_end_of(meta, entry.arrays, scales)
+        self._mask = mask_of(meta, entry.arrays, told)
+        into = [self._net.input_memory(heard[name]) for name in self._front_end.inputs]
+        self._heard = list(zip(into, map(_rows, self._front_end.heard), strict=True))
         self._answers = {}
         self._answered = []
-        for name in self._removal.outputs:
+        for name in self._mask.outputs:
             memory = self._net.output_memory(answers[name])
             self._answers[name] = np.empty((MOST_HOPS, len(memory)), dtype=np.int8)
             self._answered.append((memory, _rows(self._answers[name])))
@@ -112,8 +112,8 @@ class Denoiser:
         # the state of "heard nothing": real zero, which int8 writes as the zero point
         for memory, position in zip(self._state, self._state_in, strict=True):
             memory[:] = np.full(len(memory), self._net.inputs[position].zero_point, dtype=np.int8).data
-        self._hearing.reset()
-        self._removal.reset()
+        self._front_end.reset()
+        self._mask.reset()
         self._mixed = self._strength
         self._pending = np.zeros(0, dtype=np.float32)
         self._hops = 0
@@ -131,8 +131,8 @@ class Denoiser:
         """Everything that the next sample depends on, copied. `restore` it in this or another Denoiser."""
         return {
             "state": self.state,
-            "hearing": self._hearing.snapshot(),
-            "removal": self._removal.snapshot(),
+            "front end": self._front_end.snapshot(),
+            "mask": self._mask.snapshot(),
             "mixed": self._mixed,
             "pending": self._pending.copy(),
             "hops": self._hops,
@@ -142,8 +142,8 @@ class Denoiser:
         """Go on from a snapshot."""
         for memory, state in zip(self._state, kept["state"], strict=True):
             memory[:] = state.reshape(-1).data
-        self._hearing.restore(kept["hearing"])
-        self._removal.restore(kept["removal"])
+        self._front_end.restore(kept["front end"])
+        self._mask.restore(kept["mask"])
         self._mixed = kept["mixed"]
         self._pending, self._hops = kept["pending"].copy(), kept["hops"]
 
@@ -165,12 +165,8 @@ class Denoiser:
         for start in range(0, whole, at_once):
             piece = hops[start : start + at_once]
             if at_once == 1 and not np.isfinite(piece).all():
-                piece = self._hearing.fill(piece[0])[None]
-            began = time.perf_counter()
+                piece = self._front_end.fill(piece[0])[None]
             out[start : start + len(piece)] = self._steps(piece)
-            share = (time.perf_counter() - began) / len(piece)
-            for _ in range(len(piece)):
-                self.step_times.add(share)
         # what lies before the first sample of the signal
         first = max(0, min(whole, self.look_ahead // hop - self._hops))
         self._hops += whole
@@ -190,8 +186,9 @@ class Denoiser:
 
     def _steps(self, hops: Samples) -> Samples:
         """Hops in (k, hop), the hops that begin the look-ahead earlier out. Only the net goes hop by hop."""
+        began_s = time.perf_counter()
         k = len(hops)
-        self._hearing.steps(hops)
+        self._front_end.steps(hops)
         net, turn, heard = self._net, self._turn, self._heard
         for n in range(k):
             for memory, rows in heard:
@@ -201,8 +198,10 @@ class Denoiser:
                 rows[n][:] = memory
             for state, new in turn:
                 state[:] = new
-        answers = {name: answer[:k] for name, answer in self._answers.items()}
-        raw, clean = self._removal.steps(hops, self._hearing, answers)
+        answers = {}
+        for name, answer in self._answers.items():
+            answers[name] = answer[:k]
+        raw, clean = self._mask.steps(hops, self._front_end, answers)
         strength: Any = self._strength
         if strength != self._mixed:
             # another strength is reached within this hop, without a click
@@ -213,7 +212,9 @@ class Denoiser:
         removed: Samples = raw - clean
         if strength is not self._strength or strength != 1.0:
             removed *= strength
-        return np.subtract(raw, removed, removed)
+        cleaned = np.subtract(raw, removed, removed)
+        self.step_times.add((time.perf_counter() - began_s) / k, k)
+        return cleaned
 
 
 def _rows(x: Int8Array) -> list[memoryview]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from device.checks.figures.one_line import of_a_file
-from device.dsp.level import Level
+from device.denoise.front_end import Level
 from device.rates import HOP, HOP_S
 
 
