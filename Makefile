@@ -14,10 +14,10 @@ PYTEST_ARGS ?=
 PARALLEL ?= -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-thorough test-train test-arm64 soak lint train bench image clean debian results
+.PHONY: help setup demo test test-thorough test-train test-arm64 bench-arm64 soak lint train bench image clean debian results
 
 help:  ## this menu
-	@awk -F':.*##' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*##' '/^[a-z0-9-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.host: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "stethopi needs Python 3.11 or newer; say which: make PYTHON=python3.11 …" >&2; exit 2; }
@@ -61,6 +61,10 @@ test-train: $(TRAIN)/.train  ## the tests that train, prune, convert and quantis
 test-arm64: $(VENV)/.dev  ## the device's tests and every step of its models on an arm64 Python under qemu (an hour or more)
 	@for p in mmdebstrap qemu-aarch64-static; do command -v $$p >/dev/null || { echo "it needs mmdebstrap and qemu; type: sudo apt-get install -y mmdebstrap qemu-user-static" >&2; exit 2; }; done
 	nice -n 15 $(BIN)/python -m tests.arm64.emulate --write docs/results/arm64.json
+
+bench-arm64: $(VENV)/.dev  ## arm64 instructions of each stage, both interpreters, counted under qemu (two minutes after its downloads)
+	@for p in mmdebstrap qemu-aarch64-static qemu-aarch64 gcc; do command -v $$p >/dev/null || { echo "it needs mmdebstrap, qemu and gcc; type: sudo apt-get install -y mmdebstrap qemu-user-static qemu-user gcc" >&2; exit 2; }; done
+	nice -n 10 $(BIN)/python -m tests.arm64.instructions --write docs/results/bench-arm64.json
 
 soak: $(VENV)/.dev  ## eight hours of sound, exam after exam, while the broker goes and comes (most of an hour)
 	nice -n 10 $(BIN)/python -m tests.soak.run --write docs/results/soak.json

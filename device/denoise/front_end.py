@@ -1,38 +1,30 @@
-"""What a denoiser's network hears: the front end that the bundle names, hop by hop.
+"""What a denoiser's network hears: the front end that the bundle names, one hop at a time.
 
     spectrum   heart sound: high pass 15 Hz ── steady level ──┬── wave, coarse and fine
                                                               └── log spectrum of the last 64 ms
     lead       ECG: high pass, slow ──┬────────── level ── wave three times: coarse, middle ..
                                       └─ high pass, fast ─┘  .. and fine, the fast one
 
-A front end gives the net's inputs by name, NHWC float32, before quantisation, and beside them what the mask
-needs: the levels, and the hops as the net heard them. Hops that come together are taken together, each by
-the same arithmetic as alone, so that any chopping gives the same bits. `analyse` and `analyse_lead` compute
-the same for many sounds at once, for training and calibration.
+A front end gives the net's inputs in int8, and keeps beside them what the removal needs: the level, and the
+hops as the net heard them. `hear` and `hear_lead` compute the same for many
+sounds at once, for training and calibration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from device.arrays import AnyArray, Samples
+from device.arrays import AnyArray, Indices, Int8Array, Samples
 from device.dsp.level import LOUDEST, SILENCE, TIME_CONSTANT_S, hop_high_pass, levels, share_of
 from device.errors import StethopiError
 from device.rates import HOP, HOP_S
 
-__all__ = [
-    "FrontEnd",
-    "Heard",
-    "LeadFrontEnd",
-    "Level",
-    "SpectrumFrontEnd",
-    "analyse",
-    "analyse_lead",
-    "front_end_of",
-]
+__all__ = ["FrontEnd", "LeadFrontEnd", "Scale", "SpectrumFrontEnd", "analyse", "analyse_lead", "front_end_of"]
 
 SPECTRUM_WINDOW = 128
 COARSE = 1.0 / 16.0
@@ -45,47 +37,65 @@ FLAT_MV = 1e-4
 microvolt, under the last bit of every converter and above the rounding of an offset."""
 
 
-class Heard(NamedTuple):
-    """What a front end makes of `k` hops in a row."""
+MOST_HOPS = 32
+"""Hops computed at once, at most."""
 
-    hops: Samples
-    """float32 (k, hop): as they came, with something harmless where they were not finite."""
-    passed: Samples
-    """float32 (k, hop): through the (slow) high pass."""
-    levels: list[float]
-    """Of each hop."""
-    inputs: tuple[Samples, ...]
-    """The net's, float32 (k, ...), in the order of the front end's `inputs`."""
+_STEPS = 256
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How an input of the net writes real numbers as int8."""
+
+    inverse: np.float32
+    """One over the scale."""
+    zero_point: np.float32
+
+    def quantise(self, x: Samples) -> Int8Array:
+        """Real numbers → int8, rounded and cut to its range."""
+        q: Int8Array = np.clip(np.rint(x * self.inverse + self.zero_point), -128, 127).astype(np.int8)
+        return q
 
 
 class FrontEnd(Protocol):
-    """A front end."""
+    """A front end. `level` (hops,) and `passed` (hops, hop), float32, are those of the last `steps`."""
 
     inputs: tuple[str, ...]
-    """Names of the net's inputs that it makes."""
+    heard: tuple[Int8Array, ...]
+    """int8 (MOST_HOPS, …) of each input: always the same memory; `steps` fills a row for each hop."""
+    level: Samples
+    passed: Samples
 
     def reset(self) -> None:
         """As before the first sample."""
 
-    def process(self, hops: Samples) -> Heard:
-        """The next hops, float32 (k, hop)."""
+    def fill(self, x: Samples) -> Samples:
+        """The samples with something harmless where they are not finite."""
+        ...
+
+    def steps(self, hops: Samples) -> None:
+        """Take finite float32 (k, hop), k ≤ MOST_HOPS; the same bits, however hops are spread over calls."""
         ...
 
     def snapshot(self) -> dict[str, Any]:
         """All that the next hop depends on, copied."""
-        ...
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Go on from a snapshot."""
 
 
-def front_end_of(meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> FrontEnd:
-    """The front end that a model's entry in the bundle names; the heart sound's where it names none."""
+def front_end_of(
+    meta: Mapping[str, Any], arrays: Mapping[str, AnyArray], scales: Mapping[str, Scale]
+) -> FrontEnd:
+    """The front end that a model's entry in the bundle names; the heart sound's where it names none.
+
+    scales: of the net's inputs, by name.
+    """
     front = meta.get("front", {"kind": "spectrum"})
     if front["kind"] == "spectrum":
-        return SpectrumFrontEnd(arrays["window"])
+        return SpectrumFrontEnd(arrays["window"], scales["wave"], scales["spectrum"])
     if front["kind"] == "lead":
-        return LeadFrontEnd(int(meta["hop"]), int(meta["rate_hz"]), front)
+        return LeadFrontEnd(int(meta["hop"]), int(meta["rate_hz"]), front, scales.get("wave"))
     raise StethopiError(f"the bundle asks for a front end {front['kind']!r}; update stethopi")
 
 
@@ -119,72 +129,146 @@ class Level:
 
 
 class SpectrumFrontEnd:
-    """The heart sound's: `wave` (1, 1, 16, 2) and `spectrum` (1, 1, 1, 64). Not finite counts as 0."""
+    """The heart sound's: `wave` (16, 2) and `spectrum` (64,) a hop. Not finite counts as 0.
+
+    A call into NumPy costs as much as some thousand multiplications, so what does not depend on the hop
+    before is computed of all hops at once, and int8 comes from the real numbers by one search in a sorted
+    table of where it changes: clipping, logarithm, scale and rounding are in that table.
+    """
 
     inputs: tuple[str, ...] = ("wave", "spectrum")
 
-    def __init__(self, window: Samples) -> None:
+    def __init__(self, window: Samples, wave: Scale, spectrum: Scale) -> None:
         self._window = np.ascontiguousarray(window, dtype=np.float32)
         self._high_pass = hop_high_pass()
+        self._coarse, self._fine = (
+            _table(functools.partial(_wave, scale=wave, part=part), np.float32) for part in (COARSE, FINE)
+        )
+        self._log = _table(functools.partial(_spectrum, scale=spectrum), np.float64)
+        kept = SPECTRUM_WINDOW - HOP
+        self._history = np.zeros(kept + MOST_HOPS * HOP, dtype=np.float32)
+        """The last 112 samples that passed, then those of the hops at hand."""
+        self._passed = [self._history[kept + HOP * k : kept + HOP * (k + 1)] for k in range(MOST_HOPS)]
+        self._grid = self._history[kept:].reshape(MOST_HOPS, HOP)
+        self._frames = np.lib.stride_tricks.sliding_window_view(self._history, SPECTRUM_WINDOW)[::HOP]
+        self._edges = np.zeros((MOST_HOPS, HOP + 2), dtype=np.float32)
+        self._edge = list(self._edges)
+        # items of a memoryview are read and written without making an array
+        self._history_items: Any = self._history.data
+        self._edge_items: Any = self._edges.data
+        self._gain = np.zeros((MOST_HOPS, 1), dtype=np.float32)
+        self._gain_items: Any = self._gain.data
+        self._framed = np.empty((MOST_HOPS, SPECTRUM_WINDOW), dtype=np.float32)
+        self._wave_out = np.empty((MOST_HOPS, HOP, 2), dtype=np.int8)
+        self._spectrum_out = np.empty((MOST_HOPS, SPECTRUM_WINDOW // 2), dtype=np.int8)
+        self.heard: tuple[Int8Array, ...] = (self._wave_out, self._spectrum_out)
         self.reset()
 
     def reset(self) -> None:
         """As before the first sample."""
         self._tracker = Level()
-        self._history = np.zeros(SPECTRUM_WINDOW, dtype=np.float32)
-        self._edge = np.zeros(HOP + 2, dtype=np.float32)
+        self._history[:] = 0.0
+        self._last = 0.0
+        self.level = np.zeros(0, dtype=np.float32)
+        self.passed = np.zeros((0, HOP), dtype=np.float32)
+
+    def fill(self, x: Samples) -> Samples:
+        """Silence where a sample is not finite."""
+        return np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
 
     def snapshot(self) -> dict[str, Any]:
         """All that the next hop depends on, copied."""
         return {
             "level": (self._tracker.value, self._tracker.hops),
-            "history": self._history.copy(),
-            "edge": self._edge.copy(),
+            "history": self._history[: SPECTRUM_WINDOW - HOP].copy(),
+            "last": self._last,
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Go on from a snapshot."""
         self._tracker = Level()
         self._tracker.value, self._tracker.hops = kept["level"]
-        self._history, self._edge = kept["history"].copy(), kept["edge"].copy()
+        self._history[: SPECTRUM_WINDOW - HOP] = kept["history"]
+        self._last = kept["last"]
 
-    def process(self, hops: Samples) -> Heard:
-        """The next hops, float32 (k, hop)."""
-        if not np.isfinite(hops).all():
-            hops = np.nan_to_num(hops, nan=0.0, posinf=0.0, neginf=0.0)
-        passed = np.empty_like(hops)
-        edge, rms = self._edge, []
-        for hop, y in zip(hops, passed, strict=True):
-            edge[2:] = hop
-            y[:] = self._high_pass @ edge
-            edge[0], edge[1] = y[-1], hop[-1]
-            rms.append(float(y @ y) ** 0.5 * 0.25)  # root of the mean of 16
-        levels_now = self._tracker.steps(rms)
-        wave = np.empty((len(hops), 1, 1, HOP, 2), dtype=np.float32)
-        spectrum = np.empty((len(hops), 1, 1, 1, SPECTRUM_WINDOW // 2), dtype=np.float32)
-        history = self._history
-        for k, level in enumerate(levels_now):
-            gain = np.float32(1.0 / level) if level > SILENCE else np.float32(0.0)
-            history[:-HOP] = history[HOP:]
-            history[-HOP:] = passed[k]
-            scaled = passed[k] * gain
-            wave[k, 0, 0, :, 0] = scaled * np.float32(COARSE)
-            wave[k, 0, 0, :, 1] = scaled * np.float32(FINE)
-            bins = np.fft.rfft(history * self._window * gain)[1:]
-            power = (bins.real**2 + bins.imag**2).astype(np.float32)
-            spectrum[k, 0, 0, 0] = (
-                np.log10(power + np.float32(SPECTRUM_FLOOR)) - np.float32(SPECTRUM_CENTRE)
-            ) / np.float32(SPECTRUM_WIDTH)
-        np.clip(wave, -1.0, 1.0, out=wave)
-        return Heard(hops, passed, levels_now, (wave, spectrum))
+    def steps(self, hops: Samples) -> None:
+        """Finite float32 (k, 16) → `wave` and `spectrum`, in `heard`."""
+        k = len(hops)
+        kept = SPECTRUM_WINDOW - HOP
+        edges: Any = self._edge_items
+        history, gains = self._history_items, self._gain_items
+        self._edges[:k, 2:] = hops
+        high_pass, tracker = self._high_pass, self._tracker
+        last = self._last
+        for n in range(k):
+            passed = self._passed[n]
+            edges[n, 0] = history[kept + HOP * n - 1]
+            edges[n, 1] = last
+            high_pass.dot(self._edge[n], passed)
+            last = edges[n, HOP + 1]
+            level = tracker.step(float(passed.dot(passed)) ** 0.5 * 0.25)  # root of the mean of 16
+            gains[n, 0] = 1.0 / level if level > SILENCE else 0.0
+        self._last = last
+        gain = self._gain[:k]
+        framed = np.multiply(self._frames[:k], self._window, self._framed[:k])
+        np.multiply(framed, gain, framed)
+        bins = np.fft.rfft(framed)
+        parts = bins.view(bins.real.dtype)
+        np.multiply(parts, parts, parts)
+        power = parts[:, 2::2] + parts[:, 3::2]
+        scaled = self._grid[:k] * gain
+        wave, spectrum = self._wave_out[:k], self._spectrum_out[:k]
+        wave[:, :, 0] = self._coarse.searchsorted(scaled, "right")
+        wave[:, :, 1] = self._fine.searchsorted(scaled, "right")
+        spectrum[:] = self._log.searchsorted(power, "right")
+        history[:kept] = history[HOP * k : HOP * k + kept]
+
+
+def _wave(x: Samples, scale: Scale, part: float) -> Int8Array:
+    return scale.quantise(np.clip(x * np.float32(part), np.float32(-1.0), np.float32(1.0)))
+
+
+def _spectrum(power: Samples, scale: Scale) -> Int8Array:
+    log = np.log10(np.maximum(power, 0.0).astype(np.float32) + np.float32(SPECTRUM_FLOOR))
+    return scale.quantise((log - np.float32(SPECTRUM_CENTRE)) / np.float32(SPECTRUM_WIDTH))
+
+
+def _table(f: Callable[[Any], Int8Array], dtype: type[np.floating[Any]]) -> AnyArray:
+    """Where a function to int8 that never falls changes: `_table(f).searchsorted(x, "right")`, cut to eight
+    bits, is `f(x)`, to the last bit, for every finite x.
+
+    Found by halving over the bit patterns, which are in the order of the numbers they stand for.
+    """
+    of_bits = np.int32 if dtype is np.float32 else np.int64
+    largest = int(np.array(np.finfo(dtype).max, dtype=dtype).view(of_bits))
+
+    def number(order: AnyArray) -> AnyArray:
+        size = np.abs(order).astype(of_bits).view(dtype)
+        signed: AnyArray = np.where(order < 0, -size, size)
+        return signed
+
+    wanted = np.arange(-127, 128)
+    low = np.full(len(wanted), -largest, dtype=np.int64)
+    high = np.full(len(wanted), largest, dtype=np.int64)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        reached = f(number(high)) >= wanted
+        while (low < high).any():
+            middle = (low >> 1) + (high >> 1) + (low & high & 1)
+            enough = f(number(middle)) >= wanted
+            high = np.where(enough, middle, high)
+            low = np.where(enough, low, np.minimum(middle + 1, high))
+    edges = np.where(reached, number(high), np.inf)
+    # as many in front of them as make the place of a number, less 256, the number in eight bits
+    table: AnyArray = np.concatenate([np.full(_STEPS // 2, -np.inf), edges]).astype(dtype)
+    return table
 
 
 def analyse(x: Samples, window: Samples) -> tuple[Samples, Samples]:
     """What the net hears of many sounds at once, in float: for training and calibration.
 
     x: (batch, n), n a multiple of 16, each from its start. window: (128,) of the spectrum.
-    Returns wave (batch, 2, n) and spectrum (batch, 64, n / 16), float32. `SpectrumFrontEnd` computes the
-    same hop by hop.
+    Returns wave (batch, 2, n) and spectrum (batch, 64, n / 16), float32. `SpectrumFrontEnd` computes the same
+    hop by hop.
     """
     batch, n = x.shape
     hops = n // HOP
@@ -225,11 +309,13 @@ class LeadFrontEnd:
 
     inputs: tuple[str, ...] = ("wave",)
 
-    def __init__(self, hop: int, rate_hz: int, front: Mapping[str, Any]) -> None:
-        self._hop, self._rate_hz, self._front = hop, rate_hz, front
+    def __init__(self, hop: int, rate_hz: int, front: Mapping[str, Any], scale: Scale | None = None) -> None:
+        self._hop, self._rate_hz, self._front, self._scale = hop, rate_hz, front, scale
         self._slow = hop_high_pass(hop, rate_hz, float(front["slow_hz"]))
         self._fast = hop_high_pass(hop, rate_hz, float(front["fast_hz"]))
         self._ranges = np.array([1.0 / r for r in front["ranges"]], dtype=np.float32)
+        self._wave = np.empty((hop, 3), dtype=np.float32)
+        self.heard: tuple[Int8Array, ...] = (np.empty((MOST_HOPS, hop, 3), dtype=np.int8),)
         self.reset()
 
     def _level(self) -> Level:
@@ -241,8 +327,10 @@ class LeadFrontEnd:
         self._edges = np.zeros((2, self._hop + 2), dtype=np.float32)
         self._begun = False
         self._last = np.float32(0.0)
+        self.level = np.zeros(0, dtype=np.float32)
+        self.passed = np.zeros((0, self._hop), dtype=np.float32)
 
-    def _fill(self, x: Samples) -> Samples:
+    def fill(self, x: Samples) -> Samples:
         """Hold the last known sample (0 before the first)."""
         y = x.copy()
         known = np.flatnonzero(np.isfinite(y))
@@ -250,9 +338,8 @@ class LeadFrontEnd:
             y[:] = self._last
             return y
         y[: known[0]] = self._last if self._begun else y[known[0]]
-        at = np.maximum.accumulate(np.where(np.isfinite(y), np.arange(len(y)), 0))
-        held: Samples = y[at]
-        return held
+        at: Indices = np.maximum.accumulate(np.where(np.isfinite(y), np.arange(len(y)), 0))
+        return y[at]
 
     def snapshot(self) -> dict[str, Any]:
         """All that the next hop depends on, copied."""
@@ -269,33 +356,41 @@ class LeadFrontEnd:
         self._edges = kept["edges"].copy()
         self._begun, self._last = kept["begun"]
 
-    def process(self, hops: Samples) -> Heard:
-        """The next hops, float32 (k, hop)."""
-        filled, passed, quick = np.empty_like(hops), np.empty_like(hops), np.empty_like(hops)
-        (slow, fast), rms = self._edges, []
+    def steps(self, hops: Samples) -> None:
+        """Finite float32 (k, hop) → `wave`, in `heard`."""
+        assert self._scale is not None
+        self.heard[0][: len(hops)] = self._scale.quantise(self.hear(hops))
+
+    def hear(self, hops: Samples) -> Samples:
+        """Finite float32 (k, hop) → `wave` before quantisation, (k, hop, 3)."""
+        wave = np.empty((len(hops), self._hop, 3), dtype=np.float32)
+        self.level = np.empty(len(hops), dtype=np.float32)
+        self.passed = np.empty(hops.shape, dtype=np.float32)
         for k, hop in enumerate(hops):
-            filled[k] = hop = hop if np.isfinite(hop).all() else self._fill(hop)
-            if not self._begun:
-                slow[1] = hop[0]
-                self._begun = True
-            slow[2:] = hop
-            passed[k] = y = self._slow @ slow
-            slow[0], slow[1] = y[-1], hop[-1]
-            fast[2:] = y
-            quick[k] = z = self._fast @ fast
-            fast[0], fast[1] = z[-1], y[-1]
-            self._last = hop[-1]
-            rms.append((float(z @ z) / self._hop) ** 0.5)
-        levels_now = self._tracker.steps(rms)
-        wave = np.empty((len(hops), 1, 1, self._hop, 3), dtype=np.float32)
-        for k, level in enumerate(levels_now):
-            gain = np.float32(1.0 / level) if level > FLAT_MV else np.float32(0.0)
-            scaled = passed[k] * gain
-            wave[k, 0, 0, :, 0] = scaled * self._ranges[0]
-            wave[k, 0, 0, :, 1] = scaled * self._ranges[1]
-            wave[k, 0, 0, :, 2] = quick[k] * gain * self._ranges[2]
+            wave[k], self.level[k], self.passed[k] = self._hear(hop)
+        return wave
+
+    def _hear(self, hop: Samples) -> tuple[Samples, float, Samples]:
+        slow, fast = self._edges
+        if not self._begun:
+            slow[1] = hop[0]
+            self._begun = True
+        slow[2:] = hop
+        passed = self._slow @ slow
+        slow[0], slow[1] = passed[-1], hop[-1]
+        fast[2:] = passed
+        quick = self._fast @ fast
+        fast[0], fast[1] = quick[-1], passed[-1]
+        self._last = hop[-1]
+        level = self._tracker.step((float(quick @ quick) / self._hop) ** 0.5)
+        gain = np.float32(1.0 / level) if level > FLAT_MV else np.float32(0.0)
+        wave = self._wave
+        scaled = passed * gain
+        wave[:, 0] = scaled * self._ranges[0]
+        wave[:, 1] = scaled * self._ranges[1]
+        wave[:, 2] = quick * gain * self._ranges[2]
         np.clip(wave, -1.0, 1.0, out=wave)
-        return Heard(filled, passed, levels_now, (wave,))
+        return wave, level, passed
 
 
 def analyse_lead(

@@ -2,9 +2,7 @@
 ECG 150 ms behind.
 
     hop ── front end (device.denoise.front_end) ── int8 net ── answers
-    hop ── mask (device.denoise.mask), by the answers, in float32 ── finished hop ── strength ── out
-
-Hops that come together go through each stage together: what a 20-ms block brings is one way through.
+    hop ── removal (device.denoise.mask), by the answers, in float32 ── finished hop ── strength ── out
 
 Rate, hop, look-ahead, front end and the form of the answers stand in the bundle: `denoiser` is the heart
 sound's (2 kHz, ±1), `ecg` the ECG's (360 Hz, millivolts).
@@ -23,14 +21,15 @@ same signal gives the same bits. All state is in the open: `snapshot()`, `restor
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from device.arrays import Samples
-from device.denoise.front_end import analyse, front_end_of
+from device.arrays import Int8Array, Samples
+from device.denoise.front_end import MOST_HOPS, Scale, analyse, front_end_of
 from device.denoise.mask import mask_of, widen
 from device.errors import StethopiError
 from device.inference.bundle import Bundle, ModelEntry
@@ -42,10 +41,6 @@ __all__ = ["LOOK_AHEAD", "Denoiser", "denoise", "analyse", "vector_difference_db
 
 LOOK_AHEAD = 2 * HOP
 """Samples of heart sound after a hop's end that are heard before the hop is given out: 16 ms."""
-
-_TOGETHER = 4
-"""At most so many hops go through the stages together: a block of 20 ms has three, and how long a step takes
-is told as the mean of so few."""
 
 
 class Denoiser:
@@ -67,38 +62,39 @@ class Denoiser:
                 f"{meta['look_ahead']}; this program streams {WORKING_RATE_HZ}, {HOP}, {LOOK_AHEAD}"
             )
         self.hop_s, self.look_ahead_s = self.hop / self.rate_hz, self.look_ahead / self.rate_hz
-        self._front_end = front_end_of(meta, entry.arrays)
-        self._mask = mask_of(meta, entry.arrays)
-        net, inputs, outputs = self._net, meta["inputs"], meta["outputs"]
-        inputs_at = {t["name"]: t["position"] for t in inputs}
-        answers_at = {t["name"]: t["position"] for t in outputs}
-        self._heard_in = [self._heard_by(entry, inputs_at[name]) for name in self._front_end.inputs]
-        self._answers_out = []
+        inputs, outputs = meta["inputs"], meta["outputs"]
+        heard = {t["name"]: t["position"] for t in inputs}
+        answers = {t["name"]: t["position"] for t in outputs}
+        written = {name: self._net.outputs[position] for name, position in answers.items()}
+        told = {name: (tensor.scale, tensor.zero_point) for name, tensor in written.items()}
+        scales = {name: self._scale_of(entry, position) for name, position in heard.items()}
+        self._front_end = front_end_of(meta, entry.arrays, scales)
+        self._mask = mask_of(meta, entry.arrays, told)
+        into = [self._net.input_memory(heard[name]) for name in self._front_end.inputs]
+        self._heard = list(zip(into, map(_rows, self._front_end.heard), strict=True))
+        self._answers = {}
+        self._answered = []
         for name in self._mask.outputs:
-            get, tensor = net.getter(answers_at[name]), net.outputs[answers_at[name]]
-            scale, zero_point = np.float32(tensor.scale), np.float32(tensor.zero_point)
-            self._answers_out.append((name, get, int(np.prod(tensor.shape)), scale, zero_point))
-        states_in = [inputs[s["input"]]["position"] for s in meta["states"]]
-        states_out = [outputs[s["output"]]["position"] for s in meta["states"]]
-        self._states = [net.inputs[position] for position in states_in]
-        self._set_states = [net.setter(position) for position in states_in]
-        self._get_states = [net.getter(position) for position in states_out]
+            memory = self._net.output_memory(answers[name])
+            self._answers[name] = np.empty((MOST_HOPS, len(memory)), dtype=np.int8)
+            self._answered.append((memory, _rows(self._answers[name])))
+        self._state_in = [inputs[s["input"]]["position"] for s in meta["states"]]
+        self._state = [self._net.input_memory(p) for p in self._state_in]
+        new = [self._net.output_memory(outputs[s["output"]]["position"]) for s in meta["states"]]
+        self._turn = list(zip(self._state, new, strict=True))
         self.strength = strength
         self.step_times = StageTimer("denoise", budget_s or self.hop_s / 4)
         self._reset()
 
-    def _heard_by(
-        self, entry: ModelEntry, position: int
-    ) -> tuple[Callable[[Samples], None], np.float32, np.float32]:
-        """How an input is set, one over its scale, its zero point."""
+    def _scale_of(self, entry: ModelEntry, position: int) -> Scale:
         tensor = self._net.inputs[position]
         if tensor.dtype != np.int8:
             raise StethopiError(f"{entry.tflite}: input {position} is not int8; install the bundle again")
-        return self._net.setter(position), np.float32(1.0 / tensor.scale), np.float32(tensor.zero_point)
+        return Scale(np.float32(1.0 / tensor.scale), np.float32(tensor.zero_point))
 
     @property
     def strength(self) -> float:
-        """Of denoising: 0 is raw, delayed to match; 1 is all that the network says."""
+        """0: the signal as it came, delayed; 1: all of the cleaning."""
         return float(self._strength)
 
     @strength.setter
@@ -114,17 +110,27 @@ class Denoiser:
 
     def _reset(self) -> None:
         # the state of "heard nothing": real zero, which int8 writes as the zero point
-        self.state = [np.full(state.shape, state.zero_point, dtype=np.int8) for state in self._states]
+        for memory, position in zip(self._state, self._state_in, strict=True):
+            memory[:] = np.full(len(memory), self._net.inputs[position].zero_point, dtype=np.int8).data
         self._front_end.reset()
         self._mask.reset()
         self._mixed = self._strength
         self._pending = np.zeros(0, dtype=np.float32)
         self._hops = 0
 
+    @property
+    def state(self) -> list[Int8Array]:
+        """The net's state tensors, copied."""
+        shapes = [self._net.inputs[position].shape for position in self._state_in]
+        return [
+            np.array(memory, dtype=np.int8).reshape(shape)
+            for memory, shape in zip(self._state, shapes, strict=True)
+        ]
+
     def snapshot(self) -> dict[str, Any]:
         """Everything that the next sample depends on, copied. `restore` it in this or another Denoiser."""
         return {
-            "state": [s.copy() for s in self.state],
+            "state": self.state,
             "front end": self._front_end.snapshot(),
             "mask": self._mask.snapshot(),
             "mixed": self._mixed,
@@ -134,7 +140,8 @@ class Denoiser:
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Go on from a snapshot."""
-        self.state = [s.copy() for s in kept["state"]]
+        for memory, state in zip(self._state, kept["state"], strict=True):
+            memory[:] = state.reshape(-1).data
         self._front_end.restore(kept["front end"])
         self._mask.restore(kept["mask"])
         self._mixed = kept["mixed"]
@@ -153,10 +160,17 @@ class Denoiser:
         self._pending = x[whole * hop :].copy()
         hops = x[: whole * hop].reshape(whole, hop)
         out = np.empty((whole, hop), dtype=np.float32)
-        before = min(max(self.look_ahead // hop - self._hops, 0), whole)  # the first sample of the signal
-        for at in range(0, whole, _TOGETHER):
-            out[at : at + _TOGETHER] = self._steps(hops[at : at + _TOGETHER])
-        return out[before:].reshape(-1)
+        # a product is finite only where every sample is, and costs less than looking at each
+        at_once = MOST_HOPS if math.isfinite(x.dot(x)) or np.isfinite(x).all() else 1
+        for start in range(0, whole, at_once):
+            piece = hops[start : start + at_once]
+            if at_once == 1 and not np.isfinite(piece).all():
+                piece = self._front_end.fill(piece[0])[None]
+            out[start : start + len(piece)] = self._steps(piece)
+        # what lies before the first sample of the signal
+        first = max(0, min(whole, self.look_ahead // hop - self._hops))
+        self._hops += whole
+        return out[first:].reshape(-1)
 
     def flush(self) -> Samples:
         """The rest of the signal: as much as was put in minus what has come out. Afterwards a new one may
@@ -171,37 +185,42 @@ class Denoiser:
         return rest
 
     def _steps(self, hops: Samples) -> Samples:
-        """Hops in, float32 (k, hop); those that begin the look-ahead earlier out."""
+        """Hops in (k, hop), the hops that begin the look-ahead earlier out. Only the net goes hop by hop."""
         began_s = time.perf_counter()
-        heard = self._front_end.process(hops)
-        inputs = []
-        for x, (put, inverse_scale, zero_point) in zip(heard.inputs, self._heard_in, strict=True):
-            inputs.append((put, np.clip(np.rint(x * inverse_scale + zero_point), -128, 127).astype(np.int8)))
+        k = len(hops)
+        self._front_end.steps(hops)
+        net, turn, heard = self._net, self._turn, self._heard
+        for n in range(k):
+            for memory, rows in heard:
+                memory[:] = rows[n]
+            net.invoke()
+            for memory, rows in self._answered:
+                rows[n][:] = memory
+            for state, new in turn:
+                state[:] = new
         answers = {}
-        for name, _, n, _, _ in self._answers_out:
-            answers[name] = np.empty((len(hops), n), np.float32)
-        for k in range(len(hops)):
-            for put, x in inputs:
-                put(x[k])
-            for put, state in zip(self._set_states, self.state, strict=True):
-                put(state)
-            self._net.invoke()
-            for n, get in enumerate(self._get_states):
-                self.state[n] = get()
-            for name, get, _, scale, zero_point in self._answers_out:
-                answers[name][k] = (get().reshape(-1).astype(np.float32) - zero_point) * scale
-        raw, clean = self._mask.process(heard, answers)
-        for k in range(len(hops)):
-            strength: Any = self._strength
-            if strength != self._mixed:
-                # another strength is reached within this hop, without a click
-                before = self._mixed if self._hops else strength
-                self._mixed = strength
-                strength = np.linspace(before, strength, self.hop + 1, dtype=np.float32)[1:]
-            raw[k] -= strength * (raw[k] - clean[k])
-            self._hops += 1
-        self.step_times.add((time.perf_counter() - began_s) / len(hops), len(hops))
-        return raw
+        for name, answer in self._answers.items():
+            answers[name] = answer[:k]
+        raw, clean = self._mask.steps(hops, self._front_end, answers)
+        strength: Any = self._strength
+        if strength != self._mixed:
+            # another strength is reached within this hop, without a click
+            wanted, before = strength, self._mixed if self._hops else strength
+            strength = np.full(hops.shape, wanted, dtype=np.float32)
+            strength[0] = np.linspace(before, wanted, self.hop + 1, dtype=np.float32)[1:]
+            self._mixed = wanted
+        removed: Samples = raw - clean
+        if strength is not self._strength or strength != 1.0:
+            removed *= strength
+        cleaned = np.subtract(raw, removed, removed)
+        self.step_times.add((time.perf_counter() - began_s) / k, k)
+        return cleaned
+
+
+def _rows(x: Int8Array) -> list[memoryview]:
+    """The memory of each row, flat."""
+    flat, size = x.data.cast("B").cast("b"), x[0].size
+    return [flat[at : at + size] for at in range(0, len(flat), size)]
 
 
 def denoise(entry: ModelEntry, x: Samples, strength: float = 1.0) -> Samples:

@@ -132,17 +132,24 @@ class Arm64:
             for wheel in Path(wheels).glob("*.whl"):
                 zipfile.ZipFile(wheel).extractall(self.site)
 
+    def command(self, emulator: str = "qemu-aarch64-static", *options: str) -> list[str]:
+        """What starts its Python; `options` are the emulator's."""
+        libraries = ":".join(f"{self.root}/{part}/aarch64-linux-gnu" for part in ("usr/lib", "lib"))
+        command = [emulator, "-cpu", self.core, *options, "-L", str(self.root)]
+        for name, value in (
+            ("LD_LIBRARY_PATH", libraries),
+            ("PYTHONPATH", f"{self.site}:{ROOT}"),
+            ("PYTHONPYCACHEPREFIX", str(self.bytecode)),
+        ):
+            command += ["-E", f"{name}={value}"]
+        return [*command, str(self._python)]
+
     def _write_program(self) -> None:
         """A program that is this Python to those who start it, and so to the tests' own processes."""
-        libraries = ":".join(f"{self.root}/{part}/aarch64-linux-gnu" for part in ("usr/lib", "lib"))
         (self.site / "sitecustomize.py").write_text(
             f"import sys\nsys.executable = {str(self.program)!r}\n", "utf-8"
         )
-        self.program.write_text(
-            "#!/bin/sh\n"
-            f"exec qemu-aarch64-static -cpu {self.core} -L {self.root} -E LD_LIBRARY_PATH={libraries}"
-            f' -E PYTHONPATH={self.site}:{ROOT} -E PYTHONPYCACHEPREFIX={self.bytecode} {self._python} "$@"\n'
-        )
+        self.program.write_text(f'#!/bin/sh\nexec {" ".join(self.command())} "$@"\n')
         self.program.chmod(0o755)
 
     def start(self, *arguments: str, kernels: str = "fast") -> subprocess.Popen[str]:

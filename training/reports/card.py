@@ -17,6 +17,7 @@ from typing import Any
 from training.core.provenance import RESULTS, ROOT
 from training.core.results import write_text
 from training.reports import classify as classify_tables
+from training.reports import cost as cost_tables
 from training.reports import ecg as ecg_tables
 from training.reports import field as field_tables
 from training.reports.classify import figure as _figure
@@ -435,6 +436,12 @@ def refresh(check: bool = False) -> list[str]:
         wanted[field] = fill_markers(
             text, field_tables.field_goals_table(lambda name: _read(None, name)), "goals"
         )
+    cost = ROOT / "docs" / "cost.md"
+    if cost.is_file() and (result := _read(None, "bench-arm64")) is not None:
+        text = cost.read_text("utf-8")
+        for name, table_of in cost_tables.TABLES:
+            text = fill_markers(text, table_of(result), name)
+        wanted[cost] = text
     newest = bundle.find()
     index = json.loads((newest / "bundle.json").read_text("utf-8"))
     wanted[newest / "CARD.md"] = card(index)

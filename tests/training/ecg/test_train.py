@@ -100,11 +100,11 @@ def test_the_front_end_hears_the_same_hop_by_hop() -> None:
     wave, passed, level = analyse_lead(x[None], HOP, ECG_RATE_HZ, DEFAULT_FRONT)
     stage = LeadFrontEnd(HOP, ECG_RATE_HZ, DEFAULT_FRONT)
     for t in range(len(x) // HOP):
+        heard = stage.hear(x[None, t * HOP : (t + 1) * HOP])[0]
         here = slice(t * HOP, (t + 1) * HOP)
-        heard = stage.process(x[None, here])
-        assert np.allclose(heard.inputs[0][0, 0, 0].T, wave[0, :, here], atol=1e-4)
-        assert np.allclose(heard.passed[0], passed[0, here], atol=1e-4)
-        assert heard.levels[0] == pytest.approx(float(level[0, t]), rel=1e-3)
+        assert np.allclose(heard.T, wave[0, :, here], atol=1e-4)
+        assert np.allclose(stage.passed[0], passed[0, here], atol=1e-4)
+        assert stage.level[0] == pytest.approx(float(level[0, t]), rel=1e-3)
     assert float(np.abs(passed[0, :9]).max()) < 0.1  # an electrode's offset is no step
 
 
