@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import AnyArray
 from device.durable import whole_file
 from device.errors import BadInput, StethopiError
 from device.sources.files import Sound, read_sound, soundfile, write_sound
@@ -60,7 +61,7 @@ class Lead:
     """One lead."""
 
     name: str
-    samples: np.ndarray
+    samples: AnyArray
     """float32 (n,), mV; 0 inside gaps."""
     gaps: list[Gap] = field(default_factory=list)
     """Samples that are not known."""
@@ -88,10 +89,12 @@ class Ecg:
 
     @property
     def samples(self) -> int:
+        """Of each lead."""
         return len(self.leads[0].samples) if self.leads else 0
 
     @property
     def seconds(self) -> float:
+        """Length of the recording."""
         return self.samples / self.rate_hz
 
 
@@ -105,7 +108,8 @@ def is_record(path: Path) -> bool:
 
 def find_ecgs(folder: Path) -> list[Path]:
     """The recordings below a folder, sorted: headers of WFDB records, WAV, FLAC and CSV. BadInput when there
-    is none."""
+    is none.
+    """
     wanted = (".hea", ".csv", ".tsv", *_SOUND)
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in wanted and p.is_file())
     if not found:
@@ -115,7 +119,8 @@ def find_ecgs(folder: Path) -> list[Path]:
 
 def read_ecg(path: Path | str) -> Ecg:
     """A recording by its name; a WFDB record with or without extension. BadInput, one line with the remedy,
-    when there is no ECG to be had."""
+    when there is no ECG to be had.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -139,7 +144,7 @@ def _checked_rate(path: Path, rate_hz: float) -> int:
     return whole
 
 
-def _spans(bad: np.ndarray) -> list[Gap]:
+def _spans(bad: AnyArray) -> list[Gap]:
     """Where a bool (n,) is true."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], bad, [False]])))
     return [Gap(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]
@@ -181,7 +186,7 @@ class _Record:
     first: tuple[str, ...]
     signals: tuple[_Signal, ...]
     comments: tuple[str, ...]
-    digital: np.ndarray
+    digital: AnyArray
     """int64 (signals, samples): what is handed on as it is."""
 
 
@@ -262,7 +267,7 @@ def _read_record(path: Path) -> Ecg:
     return Ecg(leads, rate_hz, "WFDB", notes, header, form)
 
 
-def _many(bad: np.ndarray) -> str:
+def _many(bad: AnyArray) -> str:
     places = len(_spans(bad))
     count = int(bad.sum())
     return f"{count} sample{'s' * (count != 1)} in {places} place{'s' * (places != 1)}"
@@ -302,9 +307,9 @@ def _signal(header: Path, line: str) -> _Signal:
 
 def _signals(
     header: Path, signals: tuple[_Signal, ...], samples: int, rate_hz: int, notes: list[str]
-) -> np.ndarray:
+) -> AnyArray:
     """int64 (signals, samples) out of the signal files."""
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, AnyArray] = {}
     for signal in signals:
         if signal.file not in columns:
             columns[signal.file] = _signal_file(
@@ -327,7 +332,7 @@ def _signals(
     return np.array(rows)
 
 
-def _signal_file(header: Path, signal: _Signal, width: int) -> np.ndarray:
+def _signal_file(header: Path, signal: _Signal, width: int) -> AnyArray:
     """int64 (width, n) of one signal file, whose signals take turns."""
     if Path(signal.file).name != signal.file:
         raise BadInput(f"{header}: names {signal.file!r}, which is no plain file name; correct the header")
@@ -345,7 +350,7 @@ def _signal_file(header: Path, signal: _Signal, width: int) -> np.ndarray:
     return np.ascontiguousarray(x[: whole * width].reshape(whole, width).T)
 
 
-def _unpacked(raw: np.ndarray, fmt: int) -> np.ndarray:
+def _unpacked(raw: AnyArray, fmt: int) -> AnyArray:
     """Bytes → samples in the order of the file, int64."""
     if fmt in (16, 61, 160, 32):
         kind = {16: "<i2", 61: ">i2", 160: "<u2", 32: "<i4"}[fmt]
@@ -368,7 +373,7 @@ def _unpacked(raw: np.ndarray, fmt: int) -> np.ndarray:
     return x - ((x >> 11) << 12)
 
 
-def _flac(path: Path, header: Path, fmt: int) -> np.ndarray:
+def _flac(path: Path, header: Path, fmt: int) -> AnyArray:
     if not path.is_file():
         raise BadInput(f"{header}: names {path.name}, which is not there; copy it there")
     module = soundfile()
@@ -379,7 +384,7 @@ def _flac(path: Path, header: Path, fmt: int) -> np.ndarray:
     return np.ascontiguousarray((x.astype(np.int64) >> {508: 24, 516: 16, 524: 8}[fmt]).T)
 
 
-def _packed(x: np.ndarray, fmt: int) -> bytes:
+def _packed(x: AnyArray, fmt: int) -> bytes:
     """Samples in the order of the file, int64 (n,) → bytes."""
     if fmt in (16, 61, 32):
         return x.astype({16: "<i2", 61: ">i2", 32: "<i4"}[fmt]).tobytes()
@@ -412,7 +417,7 @@ class _Table:
     """Rows before the first sample."""
     columns: tuple[int, ...]
     """Of the leads."""
-    place: np.ndarray
+    place: AnyArray
     """int64 (rows,): the sample that a row holds."""
     scale: tuple[float, ...]
     """mV of one unit of each lead's column."""
@@ -515,7 +520,7 @@ def _float(cell: str, comma: bool) -> float:
         return float("nan")
 
 
-def _floats(cells: Iterable[str], comma: bool) -> np.ndarray:
+def _floats(cells: Iterable[str], comma: bool) -> AnyArray:
     return np.array([_float(cell, comma) for cell in cells])
 
 
@@ -561,7 +566,7 @@ def _clock(cell: str) -> float | None:
     return None
 
 
-def _times_of(cells: list[str], title: str, comma: bool) -> tuple[np.ndarray, tuple[float, ...]]:
+def _times_of(cells: list[str], title: str, comma: bool) -> tuple[AnyArray, tuple[float, ...]]:
     """Time of each row, and what its unit may be in seconds."""
     if any(":" in cell for cell in cells[:5]):
         found = [_clock(cell) for cell in cells]
@@ -576,7 +581,7 @@ def _times_of(cells: list[str], title: str, comma: bool) -> tuple[np.ndarray, tu
     return _floats(cells, comma), (1.0, 1e-3, 1e-6)
 
 
-def _places(path: Path, at: np.ndarray, units: tuple[float, ...]) -> tuple[np.ndarray, int, float]:
+def _places(path: Path, at: AnyArray, units: tuple[float, ...]) -> tuple[AnyArray, int, float]:
     """The sample of each row, the rate, and the unit of time in seconds, from the times of the rows."""
     if not np.isfinite(at).all():
         row = int(np.argmin(np.isfinite(at))) + 1
@@ -599,7 +604,7 @@ def _places(path: Path, at: np.ndarray, units: tuple[float, ...]) -> tuple[np.nd
     return place, rate_hz, unit
 
 
-def _unit_of(head: list[list[str]], column: int, title: str, x: np.ndarray) -> tuple[float, str]:
+def _unit_of(head: list[list[str]], column: int, title: str, x: AnyArray) -> tuple[float, str]:
     """mV of one unit of a column, and the unit that had to be guessed."""
     for text in [title, *(_cell(row, column).strip().strip("'\"") for row in head)]:
         found = _UNIT.search(text)
@@ -613,9 +618,10 @@ def _unit_of(head: list[list[str]], column: int, title: str, x: np.ndarray) -> t
 # ---- writing
 
 
-def write_ecg(path: Path, leads: list[np.ndarray], like: Ecg) -> Path:
+def write_ecg(path: Path, leads: list[AnyArray], like: Ecg) -> Path:
     """Write other samples in the place of those of `like`: its kind, rate, length and names; whole or not at
-    all. leads: float (n,) in mV each; gaps stay what they were."""
+    all. leads: float (n,) in mV each; gaps stay what they were.
+    """
     if like.kind == "WFDB":
         return _write_record(path, leads, like)
     if like.kind == "CSV":
@@ -629,7 +635,7 @@ def write_ecg(path: Path, leads: list[np.ndarray], like: Ecg) -> Path:
     return write_sound(path, x, like.rate_hz, like=sound)
 
 
-def _write_record(path: Path, leads: list[np.ndarray], like: Ecg) -> Path:
+def _write_record(path: Path, leads: list[AnyArray], like: Ecg) -> Path:
     form: _Record = like.form
     header = _header_of(path)
     name = header.stem
@@ -674,7 +680,7 @@ def _write_record(path: Path, leads: list[np.ndarray], like: Ecg) -> Path:
     return header
 
 
-def _write_flac(path: Path, digital: np.ndarray, fmt: int, rate_hz: int) -> None:
+def _write_flac(path: Path, digital: AnyArray, fmt: int, rate_hz: int) -> None:
     module = soundfile()
     subtype, shift = {508: ("PCM_S8", 24), 516: ("PCM_16", 16), 524: ("PCM_24", 8)}[fmt]
     x = np.ascontiguousarray((digital.T << shift).astype(np.int32))
@@ -694,7 +700,7 @@ def _decimals(cells: Iterable[str], comma: bool) -> int:
     return most
 
 
-def _write_csv(path: Path, leads: list[np.ndarray], like: Ecg) -> Path:
+def _write_csv(path: Path, leads: list[AnyArray], like: Ecg) -> Path:
     form: _Table = like.form
     rows = [list(row) for row in form.rows]
     body = rows[form.head :]

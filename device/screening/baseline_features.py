@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from device.arrays import AnyArray, Reals, Samples
 from device.dsp import mel
 from device.dsp.iir import Cascade, band_pass_sections
 from device.dsp.mel import MelGrid
@@ -29,11 +30,11 @@ _ORDER = 5
 
 
 @functools.lru_cache(maxsize=1)
-def _sections() -> np.ndarray:
+def _sections() -> Reals:
     return band_pass_sections(_ORDER, *BAND_HZ, WORKING_RATE_HZ)
 
 
-def band_pass(x: np.ndarray) -> np.ndarray:
+def band_pass(x: Samples) -> Samples:
     """25 to 400 Hz of a whole sound at 2 kHz, causal: float32 (n,) → float32 (n,)."""
     return Cascade(_sections()).process(x)
 
@@ -54,27 +55,27 @@ class FrontEnd(ABC):
     """Rows of `whole` in a window."""
 
     @abstractmethod
-    def whole(self, x: np.ndarray) -> np.ndarray:
+    def whole(self, x: Samples) -> Samples:
         """What all windows of a sound share, float16 (m, …). Sound shorter than a window is repeated."""
 
     @abstractmethod
-    def window(self, whole: np.ndarray, index: int) -> np.ndarray:
+    def window(self, whole: Samples, index: int) -> Samples:
         """What the network sees of one window: float32 `shape`."""
 
-    def count(self, whole: np.ndarray) -> int:
+    def count(self, whole: Samples) -> int:
         """Windows on the grid."""
         return max(0, (len(whole) - self._rows) // self._steps + 1)
 
-    def windows(self, x: np.ndarray) -> np.ndarray:
+    def windows(self, x: Samples) -> Samples:
         """All windows of a sound at 2 kHz, float32 (windows, height, width)."""
         whole = self.whole(x)
         return np.stack([self.window(whole, k) for k in range(self.count(whole))])
 
-    def _cut(self, whole: np.ndarray, index: int) -> np.ndarray:
+    def _cut(self, whole: Samples, index: int) -> Samples:
         start = index * self._steps
         return np.asarray(whole[start : start + self._rows], np.float32)
 
-    def _filled(self, x: np.ndarray) -> np.ndarray:
+    def _filled(self, x: Samples) -> Samples:
         x = np.asarray(x, np.float32)
         return np.resize(x, self.length) if len(x) < self.length else x
 
@@ -92,12 +93,14 @@ class Mel(FrontEnd):
     range_db = 80.0
     """What lies further below a window's loudest point is not told apart."""
 
-    def whole(self, x: np.ndarray) -> np.ndarray:
+    def whole(self, x: Samples) -> Samples:
         """Band powers in dB, float16 (frames, 128)."""
         power = mel.frames_of(band_pass(self._filled(x)), self.grid)
-        return (10.0 * np.log10(power + np.float32(1e-12))).astype(np.float16)
+        half: AnyArray = (10.0 * np.log10(power + np.float32(1e-12))).astype(np.float16)
+        return half
 
-    def window(self, whole: np.ndarray, index: int) -> np.ndarray:
+    def window(self, whole: Samples, index: int) -> Samples:
+        """Window `index` of a whole front end, as the network hears it."""
         level = self._cut(whole, index).T
         level = np.maximum(level, level.max() - np.float32(self.range_db))
         level = level - level.mean()
@@ -116,18 +119,20 @@ class Segments(FrontEnd):
     limit = 8.0
 
     @functools.cached_property
-    def _half(self) -> np.ndarray:
+    def _half(self) -> Samples:
         """Low-pass before every other sample is taken: 400 Hz passed, 600 Hz 60 dB down (Kaiser 1974)."""
         t = np.arange(-20, 21)
         taps = np.sinc(0.5 * t) * np.kaiser(41, 5.65)
         return np.asarray(taps / taps.sum())
 
-    def whole(self, x: np.ndarray) -> np.ndarray:
+    def whole(self, x: Samples) -> Samples:
         """The waveform at 1 kHz with the recording's own spread taken as 1, float16 (n,)."""
         half = np.convolve(band_pass(self._filled(x)), self._half, "same")[::2]
-        return (half / (half.std() + 1e-9)).astype(np.float16)
+        coarse: AnyArray = (half / (half.std() + 1e-9)).astype(np.float16)
+        return coarse
 
-    def window(self, whole: np.ndarray, index: int) -> np.ndarray:
+    def window(self, whole: Samples, index: int) -> Samples:
+        """Window `index` of a whole front end, as the network hears it."""
         wave = self._cut(whole, index)[None]
         wave = wave - wave.mean()
         wave = wave / (wave.std() + np.float32(1e-3))

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import Reals, Samples
 from device.dsp import mel
 from device.dsp.mel import MelGrid
 from device.rates import WINDOW, WINDOW_EVERY
@@ -90,7 +91,7 @@ WHOLE = View()
 """Everything, without a floor."""
 
 
-def mel_filters() -> np.ndarray:
+def mel_filters() -> Reals:
     """Triangular filters, float64 (129, 32), each of unit sum, evenly spaced in mel from 20 to 800 Hz."""
     return GRID.filters
 
@@ -102,17 +103,17 @@ class ScreeningFrames(mel.MelFrames):
         super().__init__(GRID)
 
 
-def screening_frames_of(x: np.ndarray) -> np.ndarray:
+def screening_frames_of(x: Samples) -> Samples:
     """Band powers of a whole recording, float32 (m, 32); the same bits as `MelFrames` gives."""
     return mel.frames_of(x, GRID)
 
 
-def at_least_a_window(x: np.ndarray) -> np.ndarray:
+def at_least_a_window(x: Samples) -> Samples:
     """A recording shorter than 5 s, repeated until it fills a window; a longer one as it is."""
     return np.resize(x, WINDOW) if 0 < len(x) < WINDOW else x
 
 
-def network_input(power: np.ndarray, view: View = WHOLE) -> np.ndarray:
+def network_input(power: Samples, view: View = WHOLE) -> Samples:
     """What the network sees of one window: band powers (248, 32) → float32 (bands, 248), about ±2.
 
     The level is gone (the floor follows the window's own power), and so is any fixed filter on the way from

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import Samples
 from device.rates import WINDOW, WINDOW_EVERY, WORKING_RATE_HZ
 from device.screening import features, rhythm
 
@@ -77,6 +78,7 @@ class Quality:
 
     @property
     def good(self) -> bool:
+        """Whether the verdict on this sound can be trusted."""
         return self.score >= GOOD
 
 
@@ -93,7 +95,7 @@ def _missing(gaps: Iterable[Any], length: int) -> int:
     return total
 
 
-def clipped_samples(x: np.ndarray) -> int:
+def clipped_samples(x: Samples) -> int:
     """Samples in runs of three or more at one and the same extreme."""
     peak = float(np.abs(x).max()) if len(x) else 0.0
     if peak == 0.0:
@@ -106,7 +108,7 @@ def clipped_samples(x: np.ndarray) -> int:
     return total
 
 
-def measures(x: np.ndarray, power: np.ndarray) -> np.ndarray:
+def measures(x: Samples, power: Samples) -> Samples:
     """What the judge hears of a piece of 1 s or more: float32 (89,).
 
     x: sound at 2 kHz, (n,). power: its band powers (m, 32). In order: each band's mean level and its swing
@@ -137,9 +139,10 @@ def measures(x: np.ndarray, power: np.ndarray) -> np.ndarray:
     tail = float(np.mean(np.square(np.square(wave, dtype=np.float64)))) / square**2
     flat = clipped_samples(x) / len(x)
     plain = [_db(square), 2 * _db(peak), 2 * _db(peak) - _db(square), _db(tail), min(flat, 0.05) * 1e3]
-    return np.concatenate(
+    measures: Samples = np.concatenate(
         [bands.mean(axis=0), bands.std(axis=0), swings, together, 10 * repeats, [float(long_enough)], plain]
     ).astype(np.float32)
+    return measures
 
 
 class QualityJudge:
@@ -150,7 +153,7 @@ class QualityJudge:
 
     NAMES = ("mean", "scale", "w1", "b1", "w2", "b2", "lift")
 
-    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, arrays: Mapping[str, Samples]) -> None:
         self._mean, self._scale, self._w1, self._b1, self._w2, self._b2, lift = (
             arrays[n] for n in self.NAMES
         )
@@ -159,29 +162,31 @@ class QualityJudge:
         looked at."""
 
     @classmethod
-    def of(cls, arrays: Mapping[str, np.ndarray]) -> QualityJudge | None:
+    def of(cls, arrays: Mapping[str, Samples]) -> QualityJudge | None:
+        """From a bundle's arrays; None where it holds no judge."""
         found = {name: arrays[_PREFIX + name] for name in cls.NAMES if _PREFIX + name in arrays}
         return cls(found) if len(found) == len(cls.NAMES) else None
 
     @staticmethod
-    def named(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def named(arrays: Mapping[str, Samples]) -> dict[str, Samples]:
         """The arrays as a bundle keeps them; `of` reads them again."""
         return {_PREFIX + name: array for name, array in arrays.items()}
 
-    def __call__(self, x: np.ndarray, power: np.ndarray) -> np.ndarray:
+    def __call__(self, x: Samples, power: Samples) -> Samples:
         """Chances, float32 (7,): trusted, then each of CAUSES."""
         z = np.clip((measures(x, power) - self._mean) * self._scale, -5.0, 5.0)
         hidden = np.maximum(z @ self._w1 + self._b1, 0.0)
         logits = hidden @ self._w2 + self._b2
         if len(x) < WINDOW:
             logits[0] += self._lift
-        return 1.0 / (1.0 + np.exp(-logits))
+        chances: Samples = 1.0 / (1.0 + np.exp(-logits))
+        return chances
 
 
 def assess(
-    x: np.ndarray,
+    x: Samples,
     gaps: Iterable[Any] = (),
-    power: np.ndarray | None = None,
+    power: Samples | None = None,
     judge: QualityJudge | None = None,
 ) -> Quality:
     """Quality of a piece of sound at 2 kHz, float32 (n,), one second or more; windows have 10,000 samples.

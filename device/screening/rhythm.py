@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from device.arrays import Samples
 from device.rates import WORKING_RATE_HZ
 from device.screening import features
 
@@ -32,7 +33,7 @@ may be of two beats.
 """
 
 
-def envelope(power: np.ndarray) -> np.ndarray:
+def envelope(power: Samples) -> Samples:
     """Amplitude of the heart sounds, float64 (m,), 50 a second, from band powers (m, 32). Bursts are held
     down.
     """
@@ -42,7 +43,7 @@ def envelope(power: np.ndarray) -> np.ndarray:
     return np.minimum(smooth, np.percentile(smooth, 97))
 
 
-def beat(power: np.ndarray) -> tuple[float | None, float]:
+def beat(power: Samples) -> tuple[float | None, float]:
     """(beats a minute, how sure) from band powers (m, 32).
 
     How sure is the height of the autocorrelation's peak: 1 for exact repetition, about 0.25 for noise. The
@@ -76,12 +77,12 @@ def beat(power: np.ndarray) -> tuple[float | None, float]:
     return 60.0 * _FRAMES_PER_S / float(lag), min(1.0, max(0.0, height))
 
 
-def heart_rate_in(power: np.ndarray) -> float | None:
+def heart_rate_in(power: Samples) -> float | None:
     """Beats a minute from band powers (m, 32); None where it cannot be told."""
     rate, sure = beat(power)
     return rate if sure >= SURE else None
 
 
-def heart_rate(x: np.ndarray) -> float | None:
+def heart_rate(x: Samples) -> float | None:
     """Beats a minute of sound at 2 kHz, shape (n,); None where it cannot be told."""
     return heart_rate_in(features.screening_frames_of(np.asarray(x, np.float32)))

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from device.arrays import Samples
 from device.inference.bundle import ModelEntry
 from device.inference.interpreter import Int8Network
 from device.rates import WINDOW, WINDOW_EVERY, WORKING_RATE_HZ
@@ -42,7 +43,9 @@ WINDOW_BUDGET_S = 0.25 * WINDOW_EVERY / WORKING_RATE_HZ
 class Network(Protocol):
     """(32, 248) float32 → two logits (murmur, abnormal)."""
 
-    def __call__(self, x: np.ndarray) -> np.ndarray: ...
+    def __call__(self, x: Samples) -> Samples:
+        """The logits of one window."""
+        ...
 
 
 class Screener:
@@ -77,7 +80,7 @@ class Screener:
         """
         self._gaps.append((int(start), int(end)))
 
-    def process(self, x: np.ndarray) -> list[Window]:
+    def process(self, x: Samples) -> list[Window]:
         """Take samples, float32 (n,), any n ≥ 0."""
         x = np.asarray(x, np.float32)
         self._end += len(x)
@@ -108,7 +111,7 @@ class Screener:
             self._gaps = [gap for gap in self._gaps if gap[1] > self._start]
         return windows
 
-    def _judge(self, sound: np.ndarray, power: np.ndarray) -> Window:
+    def _judge(self, sound: Samples, power: Samples) -> Window:
         gaps = [(start - self._start, end - self._start) for start, end in self._gaps]
         found = quality.assess(sound, gaps, power, self._quality_judge)
         if found.reasons[:1] == ("silence",):
@@ -120,7 +123,7 @@ class Screener:
 
 
 def screen_recording(
-    x: np.ndarray, entry: ModelEntry, gaps: Iterable[Any] = (), network: Network | None = None
+    x: Samples, entry: ModelEntry, gaps: Iterable[Any] = (), network: Network | None = None
 ) -> Findings:
     """Screen a whole sound at 2 kHz, float32 (n,). gaps: (start, end) pairs of samples that were not heard.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import Samples
 from device.screening import quality
 
 __all__ = ["SHORTEST_JUDGED_S", "Label", "Window", "Findings", "probabilities", "sigmoid", "verdict"]
@@ -59,10 +60,11 @@ class Findings:
 
 
 def sigmoid(x: float) -> float:
+    """Log odds to a probability."""
     return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
 
 
-def probabilities(logits: np.ndarray, meta: Mapping[str, Any]) -> tuple[float, float]:
+def probabilities(logits: Samples, meta: Mapping[str, Any]) -> tuple[float, float]:
     """(abnormal, murmur) from the two logits, by the bundle's `combine`, `bias` and temperatures."""
     murmur, abnormal = float(logits[0]), float(logits[1])
     combine = meta["combine"]

@@ -38,7 +38,8 @@ class Source(Protocol):
 
     def read(self) -> Block | None:
         """The next block, of any length; None when the sound has ended. Raises SourceGone when it
-        vanished."""
+        vanished.
+        """
 
     def stop(self) -> None:
         """End. Safe to call twice, and from another thread: a waiting `read` then returns None."""

@@ -98,7 +98,8 @@ class OffsetRemover:
 
     def process(self, x: AnyArray) -> tuple[Samples, Flags | None]:
         """float32 (n,) → the same without its offset, and where it was at full scale before, bool (n,); None
-        for nowhere."""
+        for nowhere.
+        """
         if not len(x):
             return x, None
         mean = float(x.mean(dtype=np.float64))
@@ -187,6 +188,7 @@ class Capture(ABC):
         return self._last_s is not None
 
     def start(self) -> None:
+        """Begin to hear; SourceGone when there is nothing to hear."""
         try:
             self._start()
         except SourceGone:
@@ -218,6 +220,7 @@ class Capture(ABC):
                 self._heard.notify()
 
     def read(self) -> Block | None:
+        """The next block, or None when the sound has ended; SourceGone when the source went away."""
         with self._heard:
             while not self._queue:
                 if self._stopped or not self._open_now:
@@ -266,6 +269,7 @@ class Capture(ABC):
         return block
 
     def stop(self) -> None:
+        """Hear no more; safe to call twice and from any thread."""
         with self._heard:
             self._stopped = True
             self._heard.notify_all()

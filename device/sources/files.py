@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import AnyArray
 from device.dsp.resample import to_working, working_length
 from device.durable import whole_file
 from device.errors import BadInput, StethopiError
@@ -39,7 +40,7 @@ _USUAL_HZ = (4000, 500)
 class Sound:
     """One channel of a recording, and what it was made of."""
 
-    samples: np.ndarray
+    samples: AnyArray
     """float32 (n,), ±1 full scale, at rate_hz. 0 inside gaps."""
     rate_hz: int
     channels: int = 1
@@ -60,6 +61,7 @@ class Sound:
 
     @property
     def seconds(self) -> float:
+        """Length of the recording."""
         return len(self.samples) / self.rate_hz
 
     @property
@@ -121,7 +123,7 @@ def _count(n: int, thing: str) -> str:
 
 def _finished(
     path: Path,
-    x: np.ndarray,
+    x: AnyArray,
     notes: list[str],
     rate_hz: int,
     channels: int,
@@ -205,7 +207,7 @@ def _read_wav(path: Path, rates_hz: tuple[int, int]) -> Sound:
     return _finished(path, _decoded(first, code, bits), notes, rate_hz, channels, bits, "WAV", code == _FLOAT)
 
 
-def _decoded(raw: np.ndarray, code: int, bits: int) -> np.ndarray:
+def _decoded(raw: AnyArray, code: int, bits: int) -> AnyArray:
     """Bytes (n, bits / 8), little endian → numbers (n,) in ±1."""
     if code == _FLOAT:
         return raw.view("<f4" if bits == 32 else "<f8")[:, 0]
@@ -228,7 +230,7 @@ def soundfile() -> Any:
 def _read_flac(path: Path, rates_hz: tuple[int, int]) -> Sound:
     module = soundfile()
     notes: list[str] = []
-    blocks: list[np.ndarray] = []
+    blocks: list[AnyArray] = []
     damage = ""
     try:
         file = module.SoundFile(path)
@@ -262,7 +264,7 @@ def _said(error: Exception) -> str:
     return str(getattr(error, "error_string", error)).rstrip(". ")
 
 
-def write_sound(path: Path | str, samples: np.ndarray, rate_hz: int, like: Sound | None = None) -> Path:
+def write_sound(path: Path | str, samples: AnyArray, rate_hz: int, like: Sound | None = None) -> Path:
     """Write one channel, float (n,) in ±1, as WAV or FLAC by the name's suffix (else as `like`), whole or not
     at all.
 
@@ -312,17 +314,17 @@ def wav_header(frames: int, rate_hz: int, bits: int, floating: bool = False) -> 
     return b"RIFF" + struct.pack("<I", len(body) + size + size % 2) + body
 
 
-def _encoded(x: np.ndarray, bits: int, floating: bool) -> bytes:
+def _encoded(x: AnyArray, bits: int, floating: bool) -> bytes:
     if floating:
-        return x.astype("<f4" if bits == 32 else "<f8").tobytes()
+        return bytes(x.astype("<f4" if bits == 32 else "<f8").tobytes())
     full = 2.0 ** (bits - 1)
     whole = np.clip(np.rint(x.astype(np.float64) * full), -full, full - 1).astype("<i4")
     if bits == 8:
-        return (whole + 128).astype(np.uint8).tobytes()
-    return np.ascontiguousarray(whole.view(np.uint8).reshape(-1, 4)[:, : bits // 8]).tobytes()
+        return bytes((whole + 128).astype(np.uint8).tobytes())
+    return bytes(np.ascontiguousarray(whole.view(np.uint8).reshape(-1, 4)[:, : bits // 8]).tobytes())
 
 
-def read_working_rate(path: str | Path) -> tuple[np.ndarray, list[Any]]:
+def read_working_rate(path: str | Path) -> tuple[AnyArray, list[Any]]:
     """A file's sound at 2 kHz and its gaps, by the reader and the decimator of the live path."""
     from device.dsp.resample import Decimator
     from device.sources.files import read_sound

@@ -1,5 +1,6 @@
 """PortAudio through PyAudio: opened without its noise on stderr, devices found by name, errors with the
-remedy."""
+remedy.
+"""
 
 from __future__ import annotations
 

@@ -80,10 +80,12 @@ class Replay:
         self._stopped = threading.Event()
 
     def start(self) -> None:
+        """Begin to hear; SourceGone when there is nothing to hear."""
         self._pacer.begin(self._index)
         self._stopped.clear()
 
     def read(self) -> Block | None:
+        """The next block, or None when the sound has ended; SourceGone when the source went away."""
         lost = 0
         for gap in self.sound.gaps:
             if gap.start <= self._index < gap.end:
@@ -106,4 +108,5 @@ class Replay:
         return block
 
     def stop(self) -> None:
+        """Hear no more; safe to call twice and from any thread."""
         self._stopped.set()

@@ -92,7 +92,8 @@ def _band(t: Reals, hz: tuple[float, float], random: np.random.Generator, parts:
     """Noise of rms 1 in a band: sinusoids of random frequency and phase, as a function of time, (n,)."""
     f = random.uniform(*hz, parts)
     phase = random.uniform(0, 2 * np.pi, parts)
-    return np.sin(2 * np.pi * np.outer(t, f) + phase).sum(axis=1) * np.sqrt(2.0 / parts)
+    sound: Reals = np.sin(2 * np.pi * np.outer(t, f) + phase).sum(axis=1) * np.sqrt(2.0 / parts)
+    return sound
 
 
 class Heart:
@@ -137,7 +138,8 @@ class Heart:
 
     def states(self, start_s: float, end_s: float) -> list[tuple[float, float, str]]:
         """The truth: (start, end, state) in s, in order, of S1, systole, S2 and diastole within [start_s,
-        end_s)."""
+        end_s).
+        """
         found = [(start_s, min(_FIRST_S, end_s), "diastole")] if start_s < min(_FIRST_S, end_s) else []
         for beat in self.beats(start_s, end_s):
             edges = (beat.s1, beat.s1 + min(_S1_S, 0.9 * (beat.s2 - beat.s1)), beat.s2)
@@ -149,14 +151,16 @@ class Heart:
 
     def render(self, start: int, n: int) -> Samples:
         """Samples start … start + n - 1 at rate_hz, float32 (n,), cut to ±1. n of any size; best are
-        seconds."""
+        seconds.
+        """
         t = (start + np.arange(n)) / self.settings.rate_hz
-        y = self._gain * self._heart(t) if self._gain > 0 else np.zeros(n)
+        y = self._gain * self.alone(t) if self._gain > 0 else np.zeros(n)
         if self.settings.noise_db < inf and self._rms > 0:
             y = y + self._rms * 10 ** (-self.settings.noise_db / 20) * self._noise(start, t)
         return np.clip(y, -1.0, 1.0).astype(np.float32)
 
-    def _heart(self, t: Reals) -> Reals:
+    def alone(self, t: Reals) -> Reals:
+        """The heart without murmur and noise at times t in seconds, (n,), its loudest sound near 1."""
         y = np.zeros(len(t))
         if not len(t):
             return y
@@ -199,11 +203,13 @@ class Heart:
                 values = self._random(4, second).standard_normal(rate_hz)
                 a, b = max(second * rate_hz, start), min((second + 1) * rate_hz, start + len(t))
                 y[a - start : b - start] = values[a - second * rate_hz : b - second * rate_hz]
-            return y * np.sqrt(rate_hz / 2000.0)
+            white: Reals = y * np.sqrt(rate_hz / 2000.0)
+            return white
         if kind == "hum":
             parts = ((1.0, 50.0), (0.4, 100.0), (0.5, 150.0), (0.2, 250.0))
             y = sum((share * np.sin(2 * np.pi * hz * t + hz) for share, hz in parts), np.zeros(len(t)))
-            return y / np.sqrt(sum(share**2 for share, _ in parts) / 2)
+            hum: Reals = y / np.sqrt(sum(share**2 for share, _ in parts) / 2)
+            return hum
         band = _BREATH_BAND_HZ if kind == "breath" else _RUB_BAND_HZ
         y = np.zeros(len(t))
         # frames of half a second that fade into each other, each a function of its number
@@ -230,7 +236,7 @@ class _Calm(NamedTuple):
 def _calm(rate: float, seed: int) -> _Calm:
     """Peak and rms of the heart alone, without murmur and noise, over its first 20 s at 2 kHz and level 1."""
     heart = Heart(HeartSettings(rate=rate, seed=seed, level=0.0))
-    y = heart._heart(np.arange(40_000) / 2000.0)
+    y = heart.alone(np.arange(40_000) / 2000.0)
     return _Calm(float(np.abs(y).max()), float(np.sqrt(np.mean(y**2))))
 
 
@@ -286,6 +292,7 @@ class SyntheticSource:
         return self.heart.states(0.0, self._index / self.rate_hz)
 
     def start(self) -> None:
+        """Begin to hear; SourceGone when there is nothing to hear."""
         now = self._pacer.monotonic()
         if now < self._back_at:
             raise SourceGone(f"{self.name}: is unplugged; plug it in again")
@@ -301,6 +308,7 @@ class SyntheticSource:
         self._stopped.clear()
 
     def read(self) -> Block | None:
+        """The next block, or None when the sound has ended; SourceGone when the source went away."""
         size = self._sizes[self._reads % len(self._sizes)]
         end = int(min(self._index + size, self._end, self._gone if self._index < self._gone else inf))
         if self._index == self._gone:
@@ -322,6 +330,7 @@ class SyntheticSource:
         return block
 
     def stop(self) -> None:
+        """Hear no more; safe to call twice and from any thread."""
         self._stopped.set()
 
     def _rendered(self, start: int, end: int) -> Samples:

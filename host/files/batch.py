@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from device.arrays import Samples
 from device.denoise.baseline import WindowedFile, classic_file
 from device.denoise.stream import Denoiser
 from device.dsp.resample import decimate, upsample
@@ -69,9 +70,7 @@ def _model(folder: Path | None, name: str) -> bundles.ModelEntry:
     return _bundle(folder).model(name)
 
 
-def clean_sound(
-    sound: Sound, entry: bundles.ModelEntry, strength: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
+def clean_sound(sound: Sound, entry: bundles.ModelEntry, strength: float = 1.0) -> tuple[Samples, Samples]:
     """Denoise a whole sound by the streaming step.
 
     Returns (raw, clean) at the working rate, float32, of equal lengths, both aligned with the input.
@@ -81,7 +80,7 @@ def clean_sound(
     return raw, np.concatenate([denoiser.process(raw), denoiser.flush()])
 
 
-def screen_sound(sound: Sound, entry: bundles.ModelEntry) -> tuple[np.ndarray, Findings]:
+def screen_sound(sound: Sound, entry: bundles.ModelEntry) -> tuple[Samples, Findings]:
     """Screen a whole sound; returns it at the working rate, float32 (n,), with what was found."""
     raw = decimate(sound.samples, sound.rate_hz)
     return raw, screen_recording(raw, entry, gaps=sound.working_gaps)
@@ -89,7 +88,8 @@ def screen_sound(sound: Sound, entry: bundles.ModelEntry) -> tuple[np.ndarray, F
 
 def find_sounds(folder: Path) -> list[Path]:
     """The WAV and FLAC files below a folder, sorted; links that lead nowhere too, for reading them says so.
-    BadInput when there is none."""
+    BadInput when there is none.
+    """
     named = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     found = sorted(p for p in named if p.is_file() or (p.is_symlink() and not p.exists()))
     if not found:
@@ -378,7 +378,8 @@ def summary(found: Findings) -> dict[str, Any]:
 
 def find_recordings(inputs: Sequence[Path]) -> tuple[list[Path], list[Outcome]]:
     """The files given and the WAV and FLAC files of the folders given; and of each folder without any, an
-    outcome that says so."""
+    outcome that says so.
+    """
     paths: list[Path] = []
     empty: list[Outcome] = []
     for path in inputs:

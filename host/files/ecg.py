@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from device.arrays import AnyArray
 from device.dsp.resample import resample, to_working
 from device.ecg.files import Ecg, is_record, read_ecg, write_ecg
 from device.ecg.lead import Mark, believed, not_cleaned
@@ -43,10 +44,11 @@ def check_target(source: Path, target: Path) -> None:
 
 
 def clean_lead(
-    x: np.ndarray, rate_hz: int, entry: ModelEntry, strength: float = 1.0, marks: Iterable[Mark] = ()
-) -> np.ndarray:
+    x: AnyArray, rate_hz: int, entry: ModelEntry, strength: float = 1.0, marks: Iterable[Mark] = ()
+) -> AnyArray:
     """One lead, float32 (n,) in mV at any rate, denoised by the streaming step, of the same length and
-    alignment. What is marked, and what follows it until the denoiser has settled, stays as it is in `x`."""
+    alignment. What is marked, and what follows it until the denoiser has settled, stays as it is in `x`.
+    """
     gaps = list(merged((mark.start, mark.end) for mark in marks))
     bridged = np.array(x, np.float32)
     for start, end in gaps:  # a cliff would ring in the filters
@@ -69,7 +71,7 @@ def denoise_file(
     """
     ecg = read_ecg(source)
     notes = list(ecg.notes)
-    written: list[np.ndarray] = []
+    written: list[AnyArray] = []
     drawn = False
     problems: list[BadInput] = []
     for lead in ecg.leads:
@@ -111,9 +113,7 @@ def _told(what: str, marks: list[Mark], ecg: Ecg) -> list[str]:
     return found
 
 
-def _draw(
-    path: Path, raw: np.ndarray, clean: np.ndarray, rate_hz: int, marks: list[Mark], title: str
-) -> None:
+def _draw(path: Path, raw: AnyArray, clean: AnyArray, rate_hz: int, marks: list[Mark], title: str) -> None:
     from host.files import plots
 
     gaps = [(mark.start, mark.end) for mark in marks]

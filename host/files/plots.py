@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from device.arrays import Indices, Samples
 from device.durable import whole_file
 from device.errors import BadInput
 from device.rates import WINDOW, WORKING_RATE_HZ
@@ -24,7 +25,7 @@ _TOP_HZ = 800
 _MOST_NAMED = 60
 
 
-def _spectrogram(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _spectrogram(x: Samples) -> tuple[Samples, Samples, Samples]:
     """Level in dB, shape (frequencies, times), with the frequencies in Hz and the times in s.
 
     64-ms Hann windows every 8 ms: S1 and S2 stay apart, harmonics of a murmur stay visible.
@@ -44,10 +45,10 @@ def _save(figure: Figure, path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise BadInput(f"{path}: pictures are written as PNG; give a name that ends in .png")
     with whole_file(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+        FigureCanvasAgg(figure).print_png(str(temporary))  # type: ignore[no-untyped-call]
 
 
-def _wave(axes: Any, x: np.ndarray, label: str, colour: str, limit: float) -> None:
+def _wave(axes: Any, x: Samples, label: str, colour: str, limit: float) -> None:
     axes.plot(np.arange(len(x)) / WORKING_RATE_HZ, x, color=colour, linewidth=0.6)
     axes.set_ylim(-limit, limit)
     axes.set_ylabel(label)
@@ -82,7 +83,7 @@ def _heart_sounds(axes: Sequence[Any], states: Sequence[HeartState], seconds: fl
 
 
 def before_after(
-    path: Path, raw: np.ndarray, clean: np.ndarray, title: str, states: Sequence[HeartState] = ()
+    path: Path, raw: Samples, clean: Samples, title: str, states: Sequence[HeartState] = ()
 ) -> None:
     """Waveforms and spectrograms of a sound before and after denoising, on the same scales.
 
@@ -112,7 +113,7 @@ def before_after(
     _save(figure, path)
 
 
-def screening(path: Path, raw: np.ndarray, found: Findings, title: str) -> None:
+def screening(path: Path, raw: Samples, found: Findings, title: str) -> None:
     """Waveform, spectrogram and probability of each window of a screened recording. Writes the PNG `path`.
 
     raw: float32 (n,) at the working rate.
@@ -146,10 +147,10 @@ def screening(path: Path, raw: np.ndarray, found: Findings, title: str) -> None:
 
 def ecg_before_after(
     path: Path,
-    raw: np.ndarray,
-    clean: np.ndarray,
+    raw: Samples,
+    clean: Samples,
     rate_hz: int,
-    peaks: np.ndarray,
+    peaks: Indices,
     gaps: Sequence[tuple[int, int]],
     title: str,
 ) -> None:

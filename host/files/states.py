@@ -27,7 +27,8 @@ _REMEDY = "columns are record,start_s,end_s,state or record,start_s,state"
 @dataclass(frozen=True)
 class HeartState:
     """One state of the heart cycle, seconds from the start of the recording. `end_s` is inf where the last
-    one has no end."""
+    one has no end.
+    """
 
     start_s: float
     end_s: float

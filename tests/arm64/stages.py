@@ -72,7 +72,7 @@ def main() -> None:
             count(name, lambda x, source, work=work: work(source, x), warm_s=5, blocks=1)
 
     # a step by its parts, with as many hops at once as a block of 20 ms brings: two, and three
-    hearing, removal, net = denoiser._hearing, denoiser._removal, denoiser._net
+    front_end, mask, net = denoiser._front_end, denoiser._mask, denoiser._net
     answers = denoiser._answers
     hops = x[:80].reshape(-1, HOP)[:5]
 
@@ -89,10 +89,10 @@ def main() -> None:
             state[:] = new
 
     removed = {k: {name: answer[:k] for name, answer in answers.items()} for k in (2, 3)}
-    count("step: front end", in_two(hearing.steps), blocks=25)
+    count("step: front end", in_two(front_end.steps), blocks=25)
     count("step: network", lambda x, source: net.invoke(), blocks=125)
     count("step: states", lambda x, source: turn(x), blocks=125)
-    count("step: mask", in_two(lambda hops: removal.steps(hops, hearing, removed[len(hops)])), blocks=25)
+    count("step: mask", in_two(lambda hops: mask.steps(hops, front_end, removed[len(hops)])), blocks=25)
     print(json.dumps(names))
 
 
