@@ -74,11 +74,11 @@ _RANGE = np.float32(6.0)
 _UNLIKELY = 1e-6
 """Least probability that a network's answer counts with: one frame alone never forbids a state."""
 
-_TRUST = 0.35
+_TRUST = 0.5
 """Exponent of the network's probabilities: neighbouring frames hear nearly the same, so one says less than its
 probability. Chosen on fold 1, as is the next."""
 
-_SHARE_TRUST = 0.175
+_SHARE_TRUST = 0.25
 """Exponent of each state's share of the time, by which the probabilities are divided."""
 
 _SHARES = np.array([0.19, 0.24, 0.16, 0.41])
@@ -127,7 +127,7 @@ class Duration:
     shortest: int
     """Frames."""
     longest: int
-    even: float = 0.05
+    even: float = 0.15
     """Share of the even part: an irregular beat is unlikely, never impossible."""
 
     def chances(self, size: int) -> np.ndarray:
@@ -293,7 +293,7 @@ def adapted(codes: np.ndarray) -> Durations:
 
 _BEATS_TO_ADAPT = 4
 _LEAST_SPREAD = 0.08
-_IRREGULAR = 0.1
+_IRREGULAR = 0.15
 
 
 # ── beats ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -358,6 +358,9 @@ LOWEST_BPM, HIGHEST_BPM = 30.0, 220.0
 SURE = 0.75
 """Mean confidence of the beats from which a recording's rhythm is told; chosen on fold 1."""
 
+_NEAR = 0.25
+"""Distances within this share of the median are those of one rate."""
+
 FEWEST = 3
 """Beats without which no rate is told."""
 
@@ -374,13 +377,19 @@ class Rhythm:
 
 
 def rhythm_of(found: Sequence[Beat], least: float = SURE) -> Rhythm:
-    """The heart rate by the median distance of neighbouring S1, or why it is not told."""
+    """The heart rate, or why it is not told.
+
+    By the mean of the distances of neighbouring S1 that lie near their median: a missed or an extra beat does
+    not count, and the mean is finer than the frames are.
+    """
     if len(found) < FEWEST:
         return Rhythm(None, 0.0, f"fewer than {FEWEST} whole beats")
     confidence = float(np.mean([beat.confidence for beat in found]))
     if confidence < least:
         return Rhythm(None, confidence, "the beats are not sure")
-    rate = 60.0 / float(np.median(np.diff([beat.s1_s for beat in found])))
+    gaps = np.diff([beat.s1_s for beat in found])
+    near = np.abs(gaps - np.median(gaps)) <= _NEAR * np.median(gaps)
+    rate = 60.0 / float(gaps[near].mean())
     if not LOWEST_BPM <= rate <= HIGHEST_BPM:
         return Rhythm(None, confidence, f"the rate lies outside of {LOWEST_BPM:g} to {HIGHEST_BPM:g}")
     return Rhythm(rate, confidence, None)
