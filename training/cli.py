@@ -263,6 +263,17 @@ def _train(options: argparse.Namespace) -> int:
     if options.model == "ecg-denoiser":
         _say(f"written: {_ecg(options, 'train')}")
         return 0
+    if options.model == "rhythm":
+        from training.rhythm.train import train_rhythm
+
+        _quiet_threads()
+        recipe = read(find(options.recipe, "rhythm"))
+        cache = Path(options.cache).expanduser()
+        path = train_rhythm(
+            recipe, Path(options.data), Path(options.out), cache, resume=options.resume, say=_say
+        )
+        _say(f"written: {path}")
+        return 0
     if options.weights and options.net != "resnet18":
         raise BadInput(f"--weights {options.weights}: only resnet18 takes them; add --model resnet18")
     if options.net and (options.model, options.net) != ("classifier", "ours"):
@@ -429,6 +440,19 @@ def _benchmark(options: argparse.Namespace) -> int:
             say=_say,
         )
         return 0
+    if options.model == "rhythm":
+        from training.benchmarks.rhythm import benchmark as benchmark_rhythm
+
+        benchmark_rhythm(
+            Path(options.data),
+            checkpoints=Path(options.out),
+            results=results,
+            limit=options.limit,
+            seed=options.seed,
+            command=_command(),
+            say=_say,
+        )
+        return 0
     from training.benchmarks import denoise as benchmark_denoise
 
     arguments = ["--data", str(options.data), "--out", str(options.out), "--cache", str(options.cache)]
@@ -511,7 +535,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Train a network. `all` goes the whole way: train, prune, fine-tune, export to int8,"
         " release; steps that are done are skipped.",
     )
-    train.add_argument("model", choices=(*_ALL, "quality", "all"))
+    train.add_argument("model", choices=(*_ALL, "quality", "rhythm", "all"))
     train.add_argument(
         "--model",
         dest="net",
@@ -595,7 +619,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure the released models on recordings they never saw",
         description="Measure the bundle on fold 0 and write docs/results/*.json, for the tables.",
     )
-    benchmark.add_argument("model", choices=("denoise", "classify", "quality", "ecg"))
+    benchmark.add_argument("model", choices=("denoise", "classify", "quality", "ecg", "rhythm"))
     benchmark.add_argument("--bundle", metavar="DIR", help="model bundle (default: the released one)")
     benchmark.add_argument("--results", metavar="DIR", help="where the JSON goes (default: docs/results)")
     benchmark.add_argument("--seed", type=int, default=1, help="of the bootstrap (default 1)")

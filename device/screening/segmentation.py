@@ -4,9 +4,9 @@
 
 The network says of each frame of 20 ms how likely it belongs to each state. A decoder makes a rhythm of that:
 the states follow each other in the order of the heart's cycle, and each lasts as long as it does in people.
-That is a semi-Markov chain with a table of durations (Ferguson 1980; Schmidt et al. 2010 for heart sound). How
-long the states last was measured on the marks of the training folds. From 30 to 220 beats a minute fit, and
-neighbouring beats need not be alike.
+That is a semi-Markov chain with a table of durations (Ferguson 1980; Schmidt et al. 2010 for heart sound).
+How long the states last was measured on the marks of the training folds. From 30 to 220 beats a minute fit,
+and neighbouring beats need not be alike.
 
 Frame k is heard when its 60 ms are over, lies about 0.02 k + 0.03 s, and stands for 20 ms around that.
 """
@@ -59,8 +59,8 @@ LATE = 50
 """Its late answer, for whole recordings: 1 s."""
 
 LAG = 3
-"""Frames that the streaming decoder waits. With the early answer's 200 ms and half a frame's 60 ms, a state is
-told 290 ms after it was heard."""
+"""Frames that the streaming decoder waits, 60 ms. With the early answer's 200 ms and half a frame, 30 ms, a
+state is told 290 ms after it was heard."""
 
 _MEAN_FRAMES = 2 * FRAMES_PER_S
 """Time constant of the running mean that is taken out of each band."""
@@ -75,8 +75,8 @@ _UNLIKELY = 1e-6
 """Least probability that a network's answer counts with: one frame alone never forbids a state."""
 
 _TRUST = 0.5
-"""Exponent of the network's probabilities: neighbouring frames hear nearly the same, so one says less than its
-probability. Chosen on fold 1, as is the next."""
+"""Exponent of the network's probabilities: neighbouring frames hear nearly the same, so one says less than
+its probability. Chosen on fold 1, as is the next."""
 
 _SHARE_TRUST = 0.25
 """Exponent of each state's share of the time, by which the probabilities are divided."""
@@ -215,7 +215,7 @@ class SegmentStream:
         self._frames += 1
         if self._frames <= LAG:
             return None
-        # who is in a state for fewer frames than LAG was LAG frames ago in the one before, for none is shorter
+        # who is in a state for fewer frames than LAG was in the one before LAG frames ago: none is shorter
         young = self._chance[:, :LAG].sum(axis=1)
         then = self._chance[:, LAG:].sum(axis=1) + np.roll(young, -1)
         if self._state is None:

@@ -1,4 +1,4 @@
-"""The rhythm network: streaming equals whole, its answers lie where they say, it stays as small as promised."""
+"""The rhythm network: streaming equals whole, its answers lie where they say, it is as small as promised."""
 
 from __future__ import annotations
 

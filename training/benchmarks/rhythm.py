@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,30 +95,32 @@ def _f1_table(heard: Sequence[_Heard], row: str, tolerance: float, seed: int) ->
     groups = [h.recording.group for h in heard]
     names = [d for d in DATABASES if (database == d).any()]
 
-    def of(rows: np.ndarray) -> float:
-        return f1(counted[rows].sum(axis=0))
+    def score(rows: np.ndarray, of: np.ndarray | None = None) -> float:
+        return f1(counted[rows if of is None else of[rows]].sum(axis=0))
 
     def mean(rows: np.ndarray) -> float:
-        return float(np.mean([of(rows[database[rows] == name]) for name in names]))
+        return float(np.mean([score(rows[database[rows] == name]) for name in names]))
 
     table: dict[str, Any] = {}
     for name in names:
         own = np.flatnonzero(database == name)
         table[name] = {
-            **bootstrap(lambda rows, own=own: of(own[rows]), [groups[i] for i in own], seed),
+            **bootstrap(partial(score, of=own), [groups[i] for i in own], seed),
             "recordings": len(own),
             "subjects": len({groups[i] for i in own}),
         }
-    return {"mean": bootstrap(mean, groups, seed), "sounds": bootstrap(of, groups, seed), "databases": table}
+    return {
+        "mean": bootstrap(mean, groups, seed),
+        "sounds": bootstrap(score, groups, seed),
+        "databases": table,
+    }
 
 
-def _rate_table(
-    heard: Sequence[_Heard], told: Callable[[_Heard], float | None], seed: int
-) -> dict[str, Any]:
+def _rate_table(heard: Sequence[_Heard], told: Sequence[float | None], seed: int) -> dict[str, Any]:
     """Error of the told rates against the marks, and how many are told."""
-    known = [h for h in heard if h.marked_bpm is not None]
-    groups = [h.recording.group for h in known]
-    wrong = np.array([abs(r - float(h.marked_bpm or 0.0)) if (r := told(h)) is not None else np.nan for h in known])
+    known = [(h, rate) for h, rate in zip(heard, told, strict=True) if h.marked_bpm is not None]
+    groups = [h.recording.group for h, _ in known]
+    wrong = np.array([np.nan if rate is None else abs(rate - (h.marked_bpm or 0.0)) for h, rate in known])
     named = np.flatnonzero(~np.isnan(wrong))
     of_named = [groups[i] for i in named]
     return {
@@ -147,10 +150,12 @@ def _section(heard: Sequence[_Heard], seed: int) -> dict[str, Any]:
     for row in ROWS:
         found[row] = {
             **{f"f1_{t * 1000:.0f}_ms": _f1_table(heard, row, t, seed) for t in TOLERANCES_S},
-            "heart_rate": _rate_table(heard, lambda h, row=row: h.rate_bpm[row], seed),
+            "heart_rate": _rate_table(heard, [h.rate_bpm[row] for h in heard], seed),
             "refusal": _refusal(heard, row),
         }
-    found["autocorrelation"] = {"heart_rate": _rate_table(heard, lambda h: h.autocorrelation_bpm, seed)}
+    found["autocorrelation"] = {
+        "heart_rate": _rate_table(heard, [h.autocorrelation_bpm for h in heard], seed)
+    }
     return found
 
 
@@ -172,7 +177,7 @@ def benchmark(
     try:
         net, kept = load_rhythm(path)
     except FileNotFoundError:
-        raise BadInput(f"{path}: not there; run: python -m training.rhythm --out {checkpoints}") from None
+        raise BadInput(f"{path}: not there; run: stethopi train rhythm --out {checkpoints}") from None
     marks = training_data.states(data)
     chosen: list[Recording] = []
     taken: dict[str, int] = {}

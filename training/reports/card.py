@@ -19,6 +19,7 @@ from training.core.provenance import RESULTS, ROOT
 from training.reports import classify as classify_tables
 from training.reports import ecg as ecg_tables
 from training.reports import field as field_tables
+from training.reports import rhythm as rhythm_tables
 from training.reports.classify import figure as _figure
 from training.reports.classify import table as _table
 
@@ -399,6 +400,12 @@ def refresh(check: bool = False) -> list[str]:
         if (result := _read(None, "ecg-trials")) is not None:
             text = fill_markers(text, ecg_tables.trials(result) + "\n", "ecg-trials")
         wanted[ecg] = text
+    rhythm = ROOT / "docs" / "rhythm.md"
+    if rhythm.is_file() and (result := _read(None, "rhythm")) is not None:
+        text = rhythm.read_text("utf-8")
+        for name, table in rhythm_tables.tables(result).items():
+            text = fill_markers(text, table + "\n", name)
+        wanted[rhythm] = text
     field = ROOT / "docs" / "field.md"
     if field.is_file():
         text = field.read_text("utf-8")

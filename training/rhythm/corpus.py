@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from device.errors import BadInput
 from device.rates import WORKING_RATE_HZ
 from device.screening import features
 from device.screening.segmentation import STATES, Levelled
-from device.errors import BadInput
 from training.data.mixing import NoisePool
 from training.screening.corpus import UNKNOWN, Corpus
 

@@ -98,7 +98,7 @@ def f1(counted: np.ndarray) -> float:
 
 
 def marked_rate(spans: Sequence[tuple[float, float, str]]) -> float | None:
-    """Beats a minute by the median distance of neighbouring marked S1; None for fewer than three distances."""
+    """Beats a minute by the median distance of neighbouring marked S1; None for fewer than three of them."""
     starts = np.array([start for start, _, state in spans if state == "S1"])
     gaps = np.diff(starts)
     # over a stretch without marks one S1 is no neighbour of the next
@@ -131,4 +131,3 @@ def middles(codes: np.ndarray) -> dict[str, np.ndarray]:
         kind: np.array([edge_s((a + b) / 2) for a, b in whole_sounds(codes, STATES.index(kind))])
         for kind in _SOUNDS
     }
-

@@ -1,6 +1,6 @@
 """Train the rhythm network.
 
-    python -m training.cli train rhythm --data ../shared/data --out runs [--resume]
+    stethopi train rhythm --data ../shared/data --out runs [--resume]
 
 The loss is the cross-entropy of both answers over the marked frames; what is not marked is passed over.
 """

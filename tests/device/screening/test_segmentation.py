@@ -1,4 +1,4 @@
-"""The decoders: a heart's beats are found where they are, in the cycle's order, however the sound is chopped."""
+"""The decoders: a heart's beats are found where they are, in the cycle's order, however it is chopped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from device.settings.specs import HeartSettings
 from device.sources.synthetic import synthesise
 
 
-def truth(rate: float, seconds: float = 12.0, seed: int = 1) -> tuple[np.ndarray, list[tuple[float, float, str]]]:
+def truth(
+    rate: float, seconds: float = 12.0, seed: int = 1
+) -> tuple[np.ndarray, list[tuple[float, float, str]]]:
     """A synthetic heart's state of each frame, and its states."""
     spans = synthesise(HeartSettings(rate=rate, seed=seed), seconds).states
     codes = np.empty(int((seconds - 0.1) * 50), np.uint8)
@@ -178,7 +180,7 @@ def test_the_input_knows_neither_chopping_nor_level(cuts: list[int], gain: float
     stream = Levelled()
     chopped = np.concatenate([stream.process(part) for part in np.split(power, sorted(cuts))])
     assert np.array_equal(chopped, whole)
-    quieter = Levelled().process(screening_frames_of((np.float32(gain) * sound)))
+    quieter = Levelled().process(screening_frames_of(np.float32(gain) * sound))
     assert np.abs(quieter - whole).max() < 1e-3
 
 

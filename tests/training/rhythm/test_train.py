@@ -1,4 +1,4 @@
-"""A tiny training from recordings to figures: resumed it gives the same weights, and its draws are its own."""
+"""A tiny training from recordings to figures: resumed it gives the same weights; its draws are its own."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ def test_a_broken_off_training_goes_on_as_it_would_have(
     said: list[str] = []
     train.train_rhythm(TINY, data, tmp_path, cache, resume=True, say=said.append)
     assert any("resumed at step 2" in line for line in said)
-    (whole, _), (resumed, kept) = train.load_rhythm(run / "rhythm.pt"), train.load_rhythm(tmp_path / "rhythm.pt")
+    (whole, _), (resumed, kept) = (
+        train.load_rhythm(run / "rhythm.pt"),
+        train.load_rhythm(tmp_path / "rhythm.pt"),
+    )
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert kept["seed"] == 3 and [point["step"] for point in kept["curve"]] == [2, 4]
