@@ -95,10 +95,47 @@ def _network(result: Mapping[str, Any]) -> str:
     )
 
 
+def _goals(result: Mapping[str, Any]) -> str:
+    """The goals that float figures can speak of. All recordings, poor ones too, are the harder question."""
+    section, net = result["all"], result["network"]
+
+    def mean(row: str, tolerance: str) -> float:
+        return 100 * float(section[row][f"f1_{tolerance}_ms"]["mean"]["value"])
+
+    rate = section["offline"]["heart_rate"]
+    each = section["offline"]["f1_100_ms"]["databases"].values()
+    refused = section["offline"]["refusal"]["of_those_refused"]
+    error = rate["mean_absolute_error_bpm"]["value"]
+    measured: list[tuple[str, float | None, str, float, int]] = [
+        ("streaming, S1 and S2 within 100 ms, %", mean("streaming", "100"), "≥", 97, 1),
+        ("the same within 60 ms", mean("streaming", "60"), "≥", 94, 1),
+        ("offline, within 100 ms, %", mean("offline", "100"), "≥", 98, 1),
+        ("the same within 60 ms", mean("offline", "60"), "≥", 96, 1),
+        ("the worst database, offline, 100 ms, %", min(100 * d["value"] for d in each), "≥", 95, 1),
+        ("heart rate, mean absolute error, bpm", error, "≤", 1.5, 2),
+        ("heart rate within 5 bpm, %", _hundredfold(rate["within_5_bpm"]["value"]), "≥", 97, 1),
+        ("heart rate told, %", _hundredfold(rate["told"]["value"]), "≥", 85, 1),
+        ("refused of the wrongly segmented, %", _hundredfold(refused), "≥", 80, 1),
+        ("MMAC for a second of sound", net["mac_per_s"] / 1e6, "≤", 3, 2),
+        ("thousand parameters", net["parameters"] / 1e3, "≤", 80, 1),
+    ]
+    rows = []
+    for name, value, sign, goal, digits in measured:
+        met = value is not None and (value >= goal if sign == "≥" else value <= goal)
+        told = "–" if value is None else f"{value:.{digits}f}"
+        rows.append([name, f"{sign} {goal:g}", told, "yes" if met else "no"])
+    return _table(["figure, float, fold 0", "goal", "measured", "met"], rows)
+
+
+def _hundredfold(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
     """Marker → table."""
     return {
         "rhythm-network": _network(result),
+        "rhythm-goals": _goals(result),
         "rhythm-sounds": _sounds(result["all"]),
         "rhythm-good": _sounds(result["not_poor"]),
         "rhythm-rate": _rates(result["all"]),

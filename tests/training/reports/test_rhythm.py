@@ -56,4 +56,7 @@ def test_figures_become_cells() -> None:
     assert "| autocorrelation, as today | – | 97.1 [96.0, 98.0] | 97.1 [96.0, 98.0] |" in found["rhythm-rate"]
     assert "| streaming | 0 | – | 5 | 100 |" in found["rhythm-refused"]
     assert "| parameters | 51,144 |" in found["rhythm-network"]
+    assert "| streaming, S1 and S2 within 100 ms, % | ≥ 97 | 97.1 | yes |" in found["rhythm-goals"]
+    assert "| offline, within 100 ms, % | ≥ 98 | 97.1 | no |" in found["rhythm-goals"]
+    assert "| heart rate, mean absolute error, bpm | ≤ 1.5 | – | no |" in found["rhythm-goals"]
     assert "2, 3, 4; 0" in found["rhythm-network"]
