@@ -74,7 +74,7 @@ def anything(draw: st.DrawFn) -> np.ndarray:
 @pytest.mark.parametrize("rate", [30, 45, 72, 110, 160])
 def test_every_beat_of_a_heart_is_found_in_the_stream_and_in_the_whole(rate: float) -> None:
     codes, spans = truth(rate)
-    probabilities = heard(codes, 0.9)
+    probabilities = heard(codes, 0.97)
     known = {kind: [(a + b) / 2 for a, b, state in spans if state == kind] for kind in ("S1", "S2")}
     for found in (streamed(probabilities), segment(probabilities)):
         assert len(found) == len(codes)
