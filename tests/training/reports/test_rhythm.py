@@ -28,6 +28,7 @@ def _section() -> dict[str, Any]:
         "recordings": 5,
         "subjects": 3,
         "streaming": row,
+        "unhurried": row,
         "offline": row,
         "autocorrelation": {"heart_rate": rate},
     }
@@ -45,7 +46,6 @@ def test_figures_become_cells() -> None:
     result = {
         "network": network,
         "all": _section(),
-        "not_poor": _section(),
         "trained_on_folds": [2, 3, 4],
         "fold": 0,
         "seed": 1,

@@ -95,7 +95,7 @@ def test_the_benchmark_says_what_it_measured_on_whom(data: Path, run: Path, tmp_
     found = json.loads((tmp_path / "rhythm.json").read_text())
     assert found["fold"] == 0 and found["trained_on_folds"] == [2, 3, 4]
     assert found["all"]["recordings"] == 6
-    for row in ("streaming", "offline"):
+    for row in ("streaming", "unhurried", "offline"):
         table = found["all"][row]["f1_100_ms"]
         assert set(table["databases"]) == {"a", "f", "circor"}
         values = [of["value"] for of in table["databases"].values()]
