@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from device.errors import BadInput
 from training.commands.common import command_typed, common_options, guarded, one_thread, say
 
 __all__ = ["add"]
@@ -18,7 +19,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="measure the released models on recordings they never saw",
         description="Measure the bundle on fold 0 and write docs/results/*.json, for the tables.",
     )
-    benchmark.add_argument("model", choices=("denoise", "classify", "quality", "ecg"))
+    benchmark.add_argument("model", choices=("denoise", "classify", "quality", "ecg", "rhythm"))
     benchmark.add_argument("--bundle", metavar="DIR", help="model bundle (default: the released one)")
     benchmark.add_argument("--results", metavar="DIR", help="where the JSON goes (default: docs/results)")
     benchmark.add_argument("--seed", type=int, default=1, help="of the bootstrap (default 1)")
@@ -58,7 +59,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    measure = {"classify": _classify, "ecg": _ecg, "quality": _quality, "denoise": _denoise}[options.model]
+    measure = {
+        "classify": _classify,
+        "ecg": _ecg,
+        "quality": _quality,
+        "denoise": _denoise,
+        "rhythm": _rhythm,
+    }[options.model]
     return measure(options) or 0
 
 
@@ -101,6 +108,15 @@ def _quality(options: argparse.Namespace) -> None:
     from training.benchmarks.quality import benchmark_quality
 
     benchmark_quality(Path(options.data), cache=Path(options.cache).expanduser(), **_shared(options))
+
+
+def _rhythm(options: argparse.Namespace) -> None:
+    from training.benchmarks.rhythm import benchmark_rhythm
+
+    shared = _shared(options)
+    if shared.pop("bundle"):
+        raise BadInput("--bundle: the rhythm is in no bundle yet; --out takes the folder of rhythm.pt")
+    benchmark_rhythm(Path(options.data), checkpoints=Path(options.out), **shared)
 
 
 def _denoise(options: argparse.Namespace) -> int:

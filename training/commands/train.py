@@ -16,12 +16,14 @@ from training.commands.common import (
     command_typed,
     common_options,
     guarded,
+    one_thread,
     say,
 )
 from training.commands.recipes import RunRecipes
 from training.commands.release import product_version
 from training.commands.run_folder import RunFolder
 from training.commands.steps import Steps
+from training.core.recipe import find, read
 
 __all__ = ["add"]
 
@@ -34,7 +36,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Train a network. `all` goes the whole way: train, prune, fine-tune, export to int8,"
         " release; steps that are done are skipped.",
     )
-    train.add_argument("model", choices=(*EVERY_MODEL, "quality", "all"))
+    train.add_argument("model", choices=(*EVERY_MODEL, "quality", "rhythm", "all"))
     train.add_argument(
         "--model",
         dest="net",
@@ -89,6 +91,9 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     if options.weights and options.net != "resnet18":
         raise BadInput(f"--weights {options.weights}: only resnet18 takes them; add --model resnet18")
+    if options.model == "rhythm":
+        say(f"written: {_rhythm(options)}")
+        return 0
     if options.net and (options.model, options.net) != ("classifier", "ours"):
         say(f"written: {baseline(options, 'train')}")
         return 0
@@ -98,6 +103,17 @@ def _train(options: argparse.Namespace) -> int:
         say(f"written: {run.train(options.model)}")
         return 0
     return _train_all(options, recipes, run)
+
+
+def _rhythm(options: argparse.Namespace) -> Path:
+    """The network of S1, S2 and beats, which is in no bundle yet."""
+    from training.rhythm.train import train_rhythm
+
+    if options.net:
+        raise BadInput(f"--model {options.net}: the rhythm has no other network; leave it out")
+    one_thread()
+    recipe, cache = read(find(options.recipe, "rhythm")), Path(options.cache).expanduser()
+    return train_rhythm(recipe, Path(options.data), Path(options.out), cache, resume=options.resume, say=say)
 
 
 def _train_all(options: argparse.Namespace, recipes: RunRecipes, run: RunFolder) -> int:

@@ -20,6 +20,7 @@ from training.reports import classify as classify_tables
 from training.reports import cost as cost_tables
 from training.reports import ecg as ecg_tables
 from training.reports import field as field_tables
+from training.reports import rhythm as rhythm_tables
 from training.reports.classify import figure as _figure
 from training.reports.classify import markdown_table as _table
 from training.reports.denoise import denoise_table
@@ -427,6 +428,12 @@ def refresh(check: bool = False) -> list[str]:
         if (result := _read(None, "ecg-trials")) is not None:
             text = fill_markers(text, ecg_tables.ecg_trials_table(result) + "\n", "ecg-trials")
         wanted[ecg] = text
+    rhythm = ROOT / "docs" / "rhythm.md"
+    if rhythm.is_file() and (result := _read(None, "rhythm")) is not None:
+        text = rhythm.read_text("utf-8")
+        for name, table in rhythm_tables.rhythm_tables(result).items():
+            text = fill_markers(text, table + "\n", name)
+        wanted[rhythm] = text
     field = ROOT / "docs" / "field.md"
     if field.is_file():
         text = field.read_text("utf-8")
