@@ -106,7 +106,8 @@ class Levelled:
 
     def process(self, power: Samples) -> Samples:
         """Band powers (m, …, 32), any m → float32 (m, …, 20), about ±2. Frame by frame, so that any chopping
-        gives equal bits."""
+        gives equal bits.
+        """
         found = np.empty((*power.shape[:-1], BANDS), np.float32)
         for k, frame in enumerate(power):
             self._heard += 1
@@ -142,8 +143,11 @@ class Duration:
         away = np.log(np.maximum(frames, 0.5) / (self.median_s * FRAMES_PER_S)) / self.spread
         peak = np.where(inside, np.exp(-0.5 * away**2) / np.maximum(frames, 1), 0.0)
         total = peak.sum()
-        flat = inside / inside.sum()
-        return (1.0 - self.even) * peak / total + self.even * flat if total > 0 else flat
+        flat: Reals = inside / inside.sum()
+        if total <= 0:
+            return flat
+        mixed: Reals = (1.0 - self.even) * peak / total + self.even * flat
+        return mixed
 
 
 Durations = tuple[Duration, Duration, Duration, Duration]
