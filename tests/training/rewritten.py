@@ -21,7 +21,7 @@ def rewrite(patch: pytest.MonkeyPatch, folder: Path) -> None:
         for name, module in sys.modules.items()
         if name.split(".")[0] in ("device", "models", "training") and getattr(module, "__file__", None)
     ]
-    assert len(ours) > 20, "the programs whose text is asked for are not loaded"
+    assert ours, "the programs whose text is asked for are not loaded"
     for module in ours:
         patch.setattr(module, "__file__", str(text))
     patch.setattr(inspect, "getsource", lambda thing: text.read_text())

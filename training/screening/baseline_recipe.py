@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from device.errors import BadInput
-from training.core.recipe import load_settings, read, shipped
+from training.core.recipe import read, settings, shipped
 
 __all__ = [
     "SCREENING_BASELINES",
@@ -87,12 +88,14 @@ def load_baseline_recipe(model: str, path: Path | None = None, **changes: Any) -
     a wrong type, or a file that is for another model.
     """
     path = path or shipped(known_baseline(model))
-    if "baseline" not in read(path):
+    table = read(path).get("baseline")
+    if not isinstance(table, Mapping):
         raise BadInput(
             f"{path}: no [baseline] table, which up to 0.3.0 was called [screener]; see"
             f" training/recipes/{model}.toml"
         )
-    recipe = load_settings(BaselineRecipe, path, "baseline", **({"model": model} | changes))
+    usual = {"model": known_baseline(model)}
+    recipe = settings(BaselineRecipe, {**usual, **table, **changes}, "baseline", path)
     where = str(path)
     if recipe.model != model:
         raise BadInput(f"{where}: a recipe for {recipe.model}, not for {model}; give --model {recipe.model}")

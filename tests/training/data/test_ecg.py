@@ -122,6 +122,7 @@ def test_a_batch_is_a_function_of_seed_and_step(data: Path) -> None:
         assert np.array_equal(x, y)
     assert not np.array_equal(a.batch(8)[0], a.batch(7)[0])
     assert np.isfinite(a.batch(8)[1]).all()
+    assert len(a.drawn) == 4 and set(a.drawn) <= {p.record for p in pieces}
     with pytest.raises(BadInput, match="without noise of its own"):
         Mixtures(pieces, noises, EcgMixSettings(own_noise_db=90.0), 1)
 

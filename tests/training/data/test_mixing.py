@@ -44,6 +44,13 @@ def pool() -> NoisePool:
     return NoisePool({k: [rng.standard_normal(6000).astype(np.float32)] for k in ("breath", "speech_babble")})
 
 
+def test_a_mixer_knows_what_its_last_batch_was_cut_from() -> None:
+    mixer = Mixer([reference()], pool(), MixSettings(batch=3, samples=4096, synthetic_heart=0.0), seed=1)
+    for step in (0, 1):
+        mixer.batch(step)
+        assert mixer.drawn == [reference().record] * 3
+
+
 def test_a_step_is_always_the_same_and_another_step_another() -> None:
     settings = MixSettings(batch=3, samples=4096)
     one, two = (Mixer([reference()], pool(), settings, seed=1) for _ in range(2))

@@ -158,6 +158,9 @@ def test_a_batch_holds_only_chosen_windows_and_both_classes(hearing: dict[str, I
     x, labels = drawer.batch(3)
     seen = {inputs.window(r.record, 1).tobytes() for r in drawer.chosen}
     assert {row.tobytes() for row in x} <= seen
+    assert [inputs.window(name, 1).tobytes() for name in drawer.drawn] == [
+        row.tobytes() for row in x[:: drawer.recipe.group]
+    ]
     assert 0.2 < labels[:, 2].mean() < 0.8
     again = drawer.batch(3)
     assert (again[0] == x).all() and not (drawer.batch(4)[0] == x).all()
@@ -196,7 +199,7 @@ def test_leaky_splits_windows_and_not_recordings() -> None:
 
 
 def test_each_fold_is_reported_once() -> None:
-    from training.screening.baselines import rotated
+    from training.screening.baseline_recipe import rotated
 
     for fold in range(5):
         recipe = rotated(tiny("melcnn"), fold)

@@ -72,7 +72,6 @@ def test_kept_features_outlive_a_rename_but_not_another_version(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training.screening import corpus as screening_corpus
-    from training.screening import train as classifier
 
     cache = tmp_path / "cache"
 
@@ -85,7 +84,7 @@ def test_kept_features_outlive_a_rename_but_not_another_version(
     assert kept() == once and len(once) == 1
     monkeypatch.setattr(screening_corpus, "FEATURES_VERSION", screening_corpus.FEATURES_VERSION + 1)
     assert len(kept()) == 2
-    monkeypatch.setattr(classifier.training_data, "data_hashes", lambda _: {"index": "other"})
+    monkeypatch.setattr(screening_corpus.training_data, "data_hashes", lambda _: {"index": "other"})
     assert len(kept()) == 3
 
 
@@ -99,6 +98,8 @@ def test_only_training_folds_and_sources_are_drawn(data: Path, tmp_path: Path) -
     drawn = {i for cell in drawer.cells for group in cell for i in group}
     assert {corpus.recordings[i].fold for i in drawn} == {2, 3, 4}
     assert {corpus.recordings[i].database for i in drawn} == {"a", "circor"}
+    drawer.batch(0)
+    assert len(drawer.drawn) == 64 and set(drawer.drawn) <= {corpus.recordings[i].record for i in drawn}
 
 
 def test_a_teacher_says_only_what_nobody_noted(data: Path, tmp_path: Path) -> None:
