@@ -1,6 +1,7 @@
 """Clean a signal hop by hop while it comes in: the heart sound 24 ms behind (8 ms hop, 16 ms look-ahead), the
 ECG 150 ms behind.
 
+    hop ── less an offset (device.dsp.offset) ── hop
     hop ── front end (device.denoise.front_end) ── int8 net ── answers
     hop ── removal (device.denoise.mask), by the answers, in float32 ── finished hop ── strength ── out
 
@@ -28,6 +29,7 @@ import numpy as np
 
 from device.denoise.front_end import analyse, front_end_of
 from device.denoise.mask import mask_of, widen
+from device.dsp.offset import OffsetFilter
 from device.errors import StethopiError
 from device.inference.bundle import Bundle, ModelEntry
 from device.inference.interpreter import Interpreter, dequantise
@@ -61,6 +63,8 @@ class Denoiser:
         self.hop_s, self.look_ahead_s = self.hop / self.rate_hz, self.look_ahead / self.rate_hz
         self._hearing = front_end_of(meta, entry.arrays)
         self._removal = mask_of(meta, entry.arrays)
+        # an ECG's baseline is its own network's business
+        self._offset = OffsetFilter() if entry.name == "denoiser" else None
         inputs, outputs = meta["inputs"], meta["outputs"]
         by_name = {t["name"]: t for t in inputs}
         answers = {t["name"]: t for t in outputs}
@@ -101,6 +105,9 @@ class Denoiser:
         self.state = [np.full(inputs[p].shape, inputs[p].zero_point, dtype=np.int8) for p in self._state_in]
         self._hearing.reset()
         self._removal.reset()
+        if self._offset:
+            self._offset.reset()
+        self._taken = np.zeros(self.look_ahead + self.hop, dtype=np.float32)
         self._mixed = self._strength
         self._pending = np.zeros(0, dtype=np.float32)
         self._hops = 0
@@ -111,6 +118,8 @@ class Denoiser:
             "state": [s.copy() for s in self.state],
             "hearing": self._hearing.snapshot(),
             "removal": self._removal.snapshot(),
+            "offset": self._offset.snapshot() if self._offset else (),
+            "taken": self._taken.copy(),
             "mixed": self._mixed,
             "pending": self._pending.copy(),
             "hops": self._hops,
@@ -120,6 +129,9 @@ class Denoiser:
         self.state = [s.copy() for s in kept["state"]]
         self._hearing.restore(kept["hearing"])
         self._removal.restore(kept["removal"])
+        if self._offset:
+            self._offset.restore(kept["offset"])
+        self._taken = kept["taken"].copy()
         self._mixed = kept["mixed"]
         self._pending, self._hops = kept["pending"].copy(), kept["hops"]
 
@@ -158,6 +170,11 @@ class Denoiser:
 
     def _step(self, hop: np.ndarray) -> np.ndarray:
         """One hop in, the hop that begins the look-ahead earlier out."""
+        taken = self._offset.step(hop) if self._offset else None
+        if taken is not None:
+            hop = hop - taken
+            self._taken[: -self.hop] = self._taken[self.hop :]
+            self._taken[-self.hop :] = taken
         if not np.isfinite(hop).all():
             hop = self._hearing.fill(hop)
         heard = self._hearing.step(hop)
@@ -180,6 +197,8 @@ class Denoiser:
             strength = np.linspace(before, wanted, self.hop + 1, dtype=np.float32)[1:]
             self._mixed = wanted
         result: np.ndarray = raw - strength * (raw - clean)
+        if taken is not None:  # as much of the offset stays as of everything else that is not heart
+            result = result + (np.float32(1.0) - strength) * self._taken[: self.hop]
         return result
 
 

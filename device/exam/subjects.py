@@ -17,6 +17,7 @@ from pathlib import Path
 
 from device.contract.vocabulary import is_subject_code
 from device.errors import BadInput, StethopiError
+from device.text import read_text
 
 __all__ = ["ALPHABET", "SubjectList", "check_character", "code", "codes", "is_whole", "Subjects"]
 
@@ -71,11 +72,10 @@ class SubjectList:
         self.path = path
         self._memory = memory
         try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            lines = read_text(path).splitlines()
+        except OSError as error:
             raise BadInput(
-                f"{path}: the list of subject codes cannot be read ({reason}); make one with: "
+                f"{path}: the list of subject codes cannot be read ({error.strerror}); make one with: "
                 f"stethopi subjects, or correct [exam] subjects"
             ) from None
         self.codes: list[str] = []

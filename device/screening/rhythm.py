@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from device.dsp.offset import without_offset
 from device.rates import WORKING_RATE_HZ
 from device.screening import features
 
@@ -78,5 +79,5 @@ def beat(power: np.ndarray) -> tuple[float | None, float]:
 
 def heart_rate(x: np.ndarray) -> float | None:
     """Beats a minute of sound at 2 kHz, shape (n,); None where it cannot be told."""
-    rate, sure = beat(features.screening_frames_of(np.asarray(x, np.float32)))
+    rate, sure = beat(features.screening_frames_of(without_offset(np.asarray(x, np.float32))))
     return rate if sure >= SURE else None

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from device.dsp.offset import OffsetStage, without_offset
 from device.inference.bundle import ModelEntry
 from device.inference.interpreter import Interpreter, dequantise, quantise
 from device.rates import WINDOW, WINDOW_EVERY, WORKING_RATE_HZ
@@ -82,6 +83,7 @@ class Screener:
         self._reset()
 
     def _reset(self) -> None:
+        self._offset = OffsetStage()
         self._frames = features.ScreeningFrames()
         self._power = np.zeros((0, features.BANDS), np.float32)
         self._sound = np.zeros(0, np.float32)
@@ -97,20 +99,23 @@ class Screener:
 
     def contact(self, x: np.ndarray, gaps: Iterable[Any] = ()) -> quality.Quality:
         """How good a piece of 1 s or more is, for the hand that holds the stethoscope."""
-        return quality.assess(x, gaps, judge=self._quality_judge)
+        return quality.assess(without_offset(x), gaps, judge=self._quality_judge)
 
     def process(self, x: np.ndarray) -> list[Window]:
         """Take samples, float32 (n,), any n ≥ 0."""
-        x = np.asarray(x, np.float32)
+        self._hear(self._offset.process(x))
+        return self._ready()
+
+    def _hear(self, x: np.ndarray) -> None:
         self._end += len(x)
         self._sound = np.concatenate([self._sound, x])
         self._power = np.concatenate([self._power, self._frames.process(x)])
-        return self._ready()
 
     def flush(self) -> list[Window]:
         """The sound has ended: the last windows. Two to five seconds in all are repeated to fill one
         window.
         """
+        self._hear(self._offset.flush())
         self._power = np.concatenate([self._power, self._frames.flush()])
         windows = self._ready()
         if SHORTEST_S * WORKING_RATE_HZ <= self._end < WINDOW:

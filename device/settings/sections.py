@@ -10,6 +10,7 @@ from typing import Any
 
 from device.contract.vocabulary import SITES
 from device.errors import BadInput
+from device.text import read_text
 
 __all__ = [
     "DeviceSettings",
@@ -251,11 +252,10 @@ class MqttSettings:
         if self.password_file is None:
             return None
         try:
-            return self.password_file.read_text("utf-8").strip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            return read_text(self.password_file).strip("\r\n")
+        except OSError as error:
             raise BadInput(
-                f"{self.password_file}: the broker's password cannot be read ({reason}); "
+                f"{self.password_file}: the broker's password cannot be read ({error.strerror}); "
                 f"write it there, or correct password_file in [mqtt]"
             ) from None
 

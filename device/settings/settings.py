@@ -34,6 +34,7 @@ from device.settings.sections import (
     SourceSettings,
     said,
 )
+from device.text import read_text
 
 __all__ = ["Settings"]
 
@@ -69,13 +70,11 @@ class Settings:
             path = named
         path = Path(path)
         try:
-            text = path.read_text("utf-8")
+            text = read_text(path)
         except FileNotFoundError:
             raise BadInput(
                 f"{path}: no such settings file; write one: stethopi-device settings > {path}"
             ) from None
-        except UnicodeDecodeError:
-            raise BadInput(f"{path}: is no UTF-8 text; save it as UTF-8") from None
         except OSError as error:
             raise BadInput(f"{path}: cannot be read ({error.strerror}); check name and permissions") from None
         return Settings.from_toml(text, str(path), path.absolute().parent)

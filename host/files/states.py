@@ -9,12 +9,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf, isfinite
 from pathlib import Path
 
 from device.errors import BadInput
+from device.text import read_text
 
 __all__ = ["NAME", "HeartState", "read_states"]
 
@@ -38,11 +40,12 @@ class HeartState:
 def read_states(path: Path) -> dict[str, list[HeartState]]:
     """Record → its states in the order of time. BadInput, with the line, for a file that holds none."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return _parse(path, csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise BadInput(f"{path}: the states cannot be read ({reason}); give another --states file") from None
+        text = read_text(path)
+    except OSError as error:
+        raise BadInput(
+            f"{path}: the states cannot be read ({error.strerror}); give another --states file"
+        ) from None
+    return _parse(path, csv.DictReader(io.StringIO(text)))
 
 
 def _parse(path: Path, rows: csv.DictReader[str]) -> dict[str, list[HeartState]]:
