@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from device import __version__
 from device.errors import StethopiError
+from device.text import printable
 
 if TYPE_CHECKING:
     from device.contract.exam import Exam
@@ -55,6 +56,8 @@ def _exam(arguments: argparse.Namespace) -> int:
     settings = Settings.load(arguments.config)
     if arguments.source:
         settings = settings.change("source", spec=arguments.source)
+    if arguments.channel:
+        settings = settings.change("source", channel=arguments.channel)
     if arguments.fast:
         settings = settings.change("source", pace="fast")
     settings = one_exam(settings, arguments.site, arguments.seconds)
@@ -71,7 +74,7 @@ def _exam(arguments: argparse.Namespace) -> int:
 
         print(json.dumps({"delivered": delivered, "exam": to_json(exam)}))
     else:
-        print(_findings(exam, delivered, settings))
+        print(printable(_findings(exam, delivered, settings), sys.stdout))
     return 0
 
 
@@ -188,6 +191,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="length of the recording, 1 to 300 s (default: until enough of it is good)",
     )
+    exam.add_argument(
+        "--channel",
+        metavar="N",
+        help="which channel of a source that has several: 1 (left), 2 (right) ..., or of a file the loudest",
+    )
     exam.add_argument("--fast", action="store_true", help="a file as fast as it goes, not in real time")
     exam.add_argument("--json", action="store_true", help="print the exam as one JSON object")
 
@@ -264,7 +272,7 @@ def run_command(
     except StethopiError as error:
         if debug:
             traceback.print_exc()
-        print(f"stethopi: {error}", file=sys.stderr)
+        print(printable(f"stethopi: {error}", sys.stderr), file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]

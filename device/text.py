@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 from pathlib import Path
+from typing import TextIO
 
-__all__ = ["decoded", "read_text"]
+__all__ = ["decoded", "printable", "read_text"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -21,9 +22,9 @@ def decoded(raw: bytes) -> str:
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
             return raw[len(mark) :].decode(encoding, "replace")
-    encoding = _utf16(raw[:_LOOKED_AT])
-    if encoding:
-        return raw.decode(encoding, "replace")
+    unmarked = _utf16(raw[:_LOOKED_AT])
+    if unmarked:
+        return raw.decode(unmarked, "replace")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -52,3 +53,33 @@ def _utf16(start: bytes) -> str | None:
 def read_text(path: Path) -> str:
     """A file's text, every line end as a newline. OSError as reading gives it."""
     return decoded(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
+
+
+_PLAIN = {
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "µ": "u",
+    "μ": "u",
+    "±": "+/-",
+    "→": "->",
+    "·": "*",
+    "×": "x",
+    "²": "^2",
+}
+
+
+def printable(text: str, stream: TextIO) -> str:
+    """The text as far as a stream can show it: a plain likeness of a sign (3-7 s), else an escape. Bytes of a
+    file name that are no text are escapes on every stream."""
+    try:
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+        return text
+    except (UnicodeEncodeError, LookupError):
+        plain = "".join(_PLAIN.get(sign, sign) for sign in text)
+        return plain.encode("ascii", "backslashreplace").decode("ascii")

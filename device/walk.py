@@ -33,7 +33,8 @@ class Walk:
             return ""
         kinds = sorted(self.others, key=lambda kind: (-self.others[kind], kind))
         named = ", ".join(sorted(kinds[:_MOST_NAMED])) + (", …" if len(kinds) > _MOST_NAMED else "")
-        return f"{count} file{'s' * (count > 1)} of {'another kind' if count == 1 else 'other kinds'} left out ({named})"
+        what = "file of another kind" if count == 1 else "files of other kinds"
+        return f"{count} {what} left out ({named})"
 
 
 _MOST_NAMED = 6
@@ -50,20 +51,21 @@ def is_folder(path: Path) -> bool:
 def walk(folder: Path, wanted: Collection[str], beside: Collection[str] = ()) -> Walk:
     """Everything below `folder` whose ending is `wanted`, links followed, each real folder once.
 
-    Hidden files, macOS's shadow files (._NAME) among them, are passed over; so are names and endings
-    `beside`, which belong to what is wanted.
+    A link upwards, to what holds `folder`, is not followed. macOS's shadow files (._NAME) are passed over;
+    names and endings `beside` belong to what is wanted.
     """
     files: list[Path] = []
     others: Counter[str] = Counter()
     unreadable: list[str] = []
     seen: set[tuple[int, int]] = set()
+    above = folder.resolve().parents
     # folders before links to folders: what can be reached without a link has its plain name
     folders, links = [folder], list[Path]()
     while folders or links:
         here = folders.pop() if folders else links.pop(0)
         try:
             about = here.stat()
-            if (about.st_dev, about.st_ino) in seen:
+            if (about.st_dev, about.st_ino) in seen or (here != folder and here.resolve() in above):
                 continue
             seen.add((about.st_dev, about.st_ino))
             entries = sorted(os.scandir(here), key=lambda entry: entry.name)
@@ -74,11 +76,14 @@ def walk(folder: Path, wanted: Collection[str], beside: Collection[str] = ()) ->
             path = here / entry.name
             if is_folder(path):
                 (links if entry.is_symlink() else folders).append(path)
-            elif entry.name.startswith("."):
-                continue
+            elif entry.name.startswith("._"):
+                continue  # macOS's shadow of another file
             elif path.suffix.lower() in wanted:
                 files.append(path)
-            elif path.name not in beside and path.suffix.lower() not in beside:
-                if entry.name.lower() not in _LITTER:
-                    others[path.suffix.lower() or "no ending"] += 1
+            elif not (
+                {path.name, path.suffix.lower()} & set(beside)
+                or entry.name.startswith(".")
+                or entry.name.lower() in _LITTER
+            ):
+                others[path.suffix.lower() or "no ending"] += 1
     return Walk(sorted(files), dict(others), unreadable)

@@ -24,6 +24,7 @@ _EXTRA_OF = {
     "amqtt": "host",
     "segno": "host",
     "paho": "host",
+    "edfio": "host",
     "torch": "train",
     "torch_pruning": "train",
     "onnx2tf": "train",
@@ -51,6 +52,8 @@ def _denoise(arguments: argparse.Namespace) -> int:
         states=arguments.states,
         kind=arguments.kind,
         model=arguments.model,
+        channel=arguments.channel,
+        rate_hz=arguments.rate,
     )
 
 
@@ -63,7 +66,27 @@ def _classify(arguments: argparse.Namespace) -> int:
         plot=arguments.plot,
         bundle=arguments.bundle,
         processes=arguments.processes,
+        channel=arguments.channel,
     )
+
+
+def _channel(text: str) -> int | str:
+    if text == "loudest":
+        return text
+    try:
+        return _count(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text}: must be a channel from 1, or loudest") from None
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 100 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text}: must be a number from 100 to 1000")
+    return value
 
 
 def _fraction(text: str) -> float:
@@ -99,7 +122,7 @@ def _add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         type=Path,
         metavar="IN",
         help="WAV or FLAC, 2 to 192 kHz, or a folder of them; with --kind ecg a WFDB record, a CSV with a "
-        "column of time, a WAV or FLAC (±1 is ±5 mV), 100 to 1000 Hz, or a folder of them",
+        "column of time (or --rate), a WAV or FLAC (±1 is ±5 mV), EDF, 100 to 1000 Hz, or a folder of them",
     )
     denoise.add_argument(
         "output", type=Path, metavar="OUT", help="file (record) of the same kind, or a folder when IN is one"
@@ -128,6 +151,9 @@ def _add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
         metavar="unet-classic[:FILE]",
         help="for comparison: the classic U-Net instead of the device's network, not in real time",
     )
+    denoise.add_argument(
+        "--rate", type=_rate, metavar="HZ", help="of an ECG's table that has neither times nor a rate"
+    )
     _add_common(denoise)
     denoise.set_defaults(func=_denoise)
 
@@ -148,6 +174,13 @@ def _add_file_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--channel",
+        type=_channel,
+        default=1,
+        metavar="N|loudest",
+        help="which channel of a WAV or FLAC that has several (default 1, the first)",
+    )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="model bundle (default: the released one)")
     parser.add_argument(
         "--processes", type=_count, metavar="N", help="worker processes (default: one for each core)"

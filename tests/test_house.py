@@ -21,6 +21,7 @@ DEVICE_THIRD_PARTY = {
     "ai_edge_litert",
     "paho",
     "soundfile",
+    "edfio",
     "pyaudio",
     "RPi",
     "spidev",

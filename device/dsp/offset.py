@@ -1,10 +1,10 @@
 """The offset of a sound, taken out while it streams: what a converter adds to every sample is no sound.
 
-An offset steps at the first sample, and all that follows hears that step: the denoiser's level is too high for
-seconds, and a spectrum leaks into the heart's bands. So a running mean is subtracted once the offset is
+An offset steps at the first sample, and all that follows hears that step: the denoiser's level is too high
+for seconds, and a spectrum leaks into the heart's bands. So a running mean is subtracted once the offset is
 significant, and until then not one bit is touched: a sound without an offset passes as it is.
 
-    mean, power   of hops of 16 samples; all count alike in the first second, later with a time constant of 1 s
+    mean, power   of hops of 16 samples; all count alike in the first second, later with 1 s as time constant
     significant   |mean| > limit * rms about it; the limit falls from 6 (what one hop may say) to 0.3, as the
                   mean of more sound tells more; once significant, always: the offset goes with the recording
     subtracted    at once where the first hop tells; later within 0.1 s, without a step

@@ -4,7 +4,8 @@ the kind.
     WFDB record    NAME or NAME.hea: header and signal files, formats 16, 24, 32, 61, 80, 160, 212, 508, 516,
                    524; every lead
     WAV, FLAC      one lead, ±1 of full scale is ±5 mV
-    CSV            a column of time and one or more of voltage; delimiter and units are found out
+    CSV            a column of time, or a rate, and one or more of voltage (device.ecg.table)
+    EDF, EDF+      (device.ecg.edf)
 
 Samples that are not known (no numbers, the format's code for "invalid", rows that are missing) become 0 and
 are listed in `Lead.gaps`. The signal is millivolts throughout.
@@ -14,22 +15,31 @@ Source of the formats: "WFDB Applications Guide", header(5) and signal(5).
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from device.durable import whole_file
+from device.ecg.edf import read_edf, write_edf
+from device.ecg.recording import (
+    FULL_SCALE_MV,
+    HIGHEST_RATE_HZ,
+    LOWEST_RATE_HZ,
+    Ecg,
+    Lead,
+    checked_rate,
+    is_other_signal,
+    many,
+    mv_of,
+    spans,
+)
+from device.ecg.table import read_table, write_table
 from device.errors import BadInput, StethopiError
-from device.sources.files import Sound, read_sound, soundfile, write_sound
-from device.spans import Gap
+from device.sources.files import Channel, Sound, read_sound, soundfile, write_sound
+from device.text import decoded
+from device.walk import Walk, is_folder, walk
 
 __all__ = [
     "FULL_SCALE_MV",
@@ -43,56 +53,12 @@ __all__ = [
     "write_ecg",
 ]
 
-FULL_SCALE_MV = 5.0
-"""What ±1 of full scale means in WAV and FLAC."""
-
-LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 100, 1000
-
 _SOUND = (".wav", ".wave", ".flac")
 _TABLE = (".csv", ".tsv", ".txt")
 _WFDB = (".hea", ".dat")
-
-_MV_OF = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "millivolt": 1.0, "volt": 1e3}
-
-
-@dataclass(frozen=True)
-class Lead:
-    """One lead."""
-
-    name: str
-    samples: np.ndarray
-    """float32 (n,), mV; 0 inside gaps."""
-    gaps: list[Gap] = field(default_factory=list)
-    """Samples that are not known."""
-    rails_mv: tuple[float, float] | None = None
-    """The lowest and the highest voltage that the recorder could tell; None where that is not known."""
-    step_mv: float = 0.0
-    """One step of the recorder; 0: not known."""
-    voltage: bool = True
-    """False for what is no ECG (pressure, breathing): it is handed on as it is."""
-
-
-@dataclass(frozen=True)
-class Ecg:
-    """A recording with one or more leads of one length and rate."""
-
-    leads: list[Lead]
-    rate_hz: int
-    kind: str
-    """WFDB, WAV, FLAC or CSV."""
-    notes: list[str] = field(default_factory=list)
-    """What a person should be told, in sentences fit for stderr."""
-    path: Path | None = None
-    form: Any = None
-    """What the writer needs to keep the kind."""
-
-    @property
-    def samples(self) -> int:
-        return len(self.leads[0].samples) if self.leads else 0
-
-    @property
-    def seconds(self) -> float:
-        return self.samples / self.rate_hz
+_EDF = (".edf",)
+_BESIDE = (".dat", ".atr", ".qrs", ".ann")
+"""What lies beside headers of records."""
 
 
 # ---- reading
@@ -100,53 +66,41 @@ class Ecg:
 
 def is_record(path: Path) -> bool:
     """Whether a name can only mean a WFDB record."""
-    return path.suffix.lower() not in (*_SOUND, *_TABLE)
+    return path.suffix.lower() not in (*_SOUND, *_TABLE, *_EDF)
 
 
-def find_ecgs(folder: Path) -> list[Path]:
-    """The recordings below a folder, sorted: headers of WFDB records, WAV, FLAC and CSV. BadInput when there
-    is none."""
-    wanted = (".hea", ".csv", ".tsv", *_SOUND)
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in wanted and p.is_file())
-    if not found:
-        raise BadInput(f"{folder}: no WFDB record, WAV, FLAC or CSV in this folder; give one that holds ECGs")
+def find_ecgs(folder: Path) -> Walk:
+    """The recordings below a folder: headers of WFDB records, WAV, FLAC, CSV and EDF. BadInput when there is
+    none."""
+    found = walk(folder, (".hea", ".csv", ".tsv", *_EDF, *_SOUND), beside=_BESIDE)
+    if not found.files:
+        why = "; ".join(found.unreadable) or found.left_out
+        raise BadInput(
+            f"{folder}: no WFDB record, WAV, FLAC, CSV or EDF in this folder; give one that holds ECGs"
+            + (f" ({why})" if why else "")
+        )
     return found
 
 
-def read_ecg(path: Path | str) -> Ecg:
-    """A recording by its name; a WFDB record with or without extension. BadInput, one line with the remedy,
-    when there is no ECG to be had."""
+def read_ecg(path: Path | str, *, channel: Channel = 1, rate_hz: float | None = None) -> Ecg:
+    """A recording by its name; a WFDB record with or without extension. `channel`: of a WAV or FLAC that has
+    several (device.sources.files). `rate_hz`: of a table that has neither times nor a rate. BadInput, one
+    line with the remedy, when there is no ECG to be had."""
     path = Path(path)
     suffix = path.suffix.lower()
-    if path.is_dir():
-        raise BadInput(f"{path}: is a folder; give a WFDB record, a WAV, FLAC or CSV file")
+    if is_folder(path):
+        raise BadInput(f"{path}: is a folder; give a WFDB record, a WAV, FLAC, CSV or EDF file")
     if suffix in _SOUND:
-        return _read_sound(path)
+        return _read_sound(path, channel)
     if suffix in _TABLE:
-        return _read_csv(path)
+        return read_table(path, rate_hz)
+    if suffix in _EDF:
+        return read_edf(path)
     return _read_record(path)
 
 
-def _checked_rate(path: Path, rate_hz: float) -> int:
-    whole = round(rate_hz)
-    if not LOWEST_RATE_HZ <= whole <= HIGHEST_RATE_HZ:
-        raise BadInput(
-            f"{path}: its rate of {rate_hz:g} Hz is not from {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz; "
-            f"resample it, or correct the rate that the file names"
-        )
-    if abs(rate_hz - whole) > 0.005 * whole:
-        raise BadInput(f"{path}: its rate of {rate_hz:g} Hz is no whole number; resample it to 250 or 360 Hz")
-    return whole
-
-
-def _spans(bad: np.ndarray) -> list[Gap]:
-    """Where a bool (n,) is true."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], bad, [False]])))
-    return [Gap(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def _read_sound(path: Path) -> Ecg:
-    sound = read_sound(path, (LOWEST_RATE_HZ, HIGHEST_RATE_HZ))
+def _read_sound(path: Path, channel: Channel) -> Ecg:
+    sound = read_sound(path, (LOWEST_RATE_HZ, HIGHEST_RATE_HZ), channel)
     rails = None if sound.floating else (-FULL_SCALE_MV, FULL_SCALE_MV * (1 - 2.0 ** (1 - sound.bits)))
     step_mv = 0.0 if sound.floating else FULL_SCALE_MV * 2.0 ** (1 - sound.bits)
     lead = Lead("ECG", sound.samples * np.float32(FULL_SCALE_MV), list(sound.gaps), rails, step_mv)
@@ -183,6 +137,8 @@ class _Record:
     comments: tuple[str, ...]
     digital: np.ndarray
     """int64 (signals, samples): what is handed on as it is."""
+    encoding: str = "utf-8"
+    """Of the header."""
 
 
 _INVALID = {
@@ -212,20 +168,20 @@ def _header_of(path: Path) -> Path:
 def _read_record(path: Path) -> Ecg:
     header = _header_of(path)
     try:
-        text = header.read_text("utf-8", errors="replace")
+        raw = header.read_bytes()
     except FileNotFoundError:
         raise BadInput(
             f"{path}: no such record ({header} is not there); check the name, or give a WAV, FLAC or CSV file"
         ) from None
     except OSError as error:
         raise BadInput(f"{header}: cannot be read ({error.strerror}); check its permissions") from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in decoded(raw).splitlines() if line.strip()]
     comments = tuple(line for line in lines if line.startswith("#"))
     lines = [line for line in lines if not line.startswith("#")]
     try:
         first = tuple(lines[0].split())
         name, count = first[0], int(first[1])
-        if "/" in name:
+        if re.fullmatch(r".+/\d+", name) and not _has_signal_file(header, lines):
             raise BadInput(f"{header}: has several segments; join them first, for example: snip or xform")
         rate = float(re.split(r"[/(]", first[2])[0]) if len(first) > 2 else 250.0
         samples = int(first[3]) if len(first) > 3 else 0
@@ -236,36 +192,64 @@ def _read_record(path: Path) -> Ecg:
         raise BadInput(f"{header}: is no WFDB header ({error}); copy the record again") from None
     if not signals:
         raise BadInput(f"{header}: holds no signal; give a record with one")
-    rate_hz = _checked_rate(header, rate)
+    rate_hz = checked_rate(header, rate)
     notes: list[str] = []
     digital = _signals(header, signals, samples, rate_hz, notes)
     leads = []
     for signal, x in zip(signals, digital, strict=True):
         bad = x == _INVALID[signal.fmt]
-        unit = _MV_OF.get(signal.units.lower())
+        unit = mv_of(signal.units)
         scale = (unit or 1.0) / signal.gain
         mv = np.where(bad, 0.0, (x - signal.baseline) * scale).astype(np.float32)
-        half = 1 << (signal.bits - 1) if signal.bits else 0
-        low, high = signal.zero - half, signal.zero + half - 1
-        rails = None
-        if half:
-            rails = ((low - signal.baseline) * scale, (high - signal.baseline) * scale)
-        gaps = _spans(bad)
+        rails = _rails(signal, x[~bad], scale)
+        gaps = spans(bad)
         if gaps:
-            notes.append(f"{header}: {signal.name}: {_many(bad)} are not known; treated as gaps")
-        if unit is None:
+            notes.append(f"{header}: {signal.name}: {many(bad)} are not known; treated as gaps")
+        if unit is not None and is_other_signal(signal.name):
+            unit = None
+            notes.append(f"{header}: {signal.name} is no ECG by its name; handed on as it is")
+        elif unit is None:
             notes.append(f"{header}: {signal.name} is in {signal.units}, no voltage; handed on as it is")
         leads.append(Lead(signal.name, mv, gaps, rails, abs(scale), unit is not None))
     if not any(lead.voltage for lead in leads):
-        raise BadInput(f"{header}: none of its signals is a voltage; give a record with an ECG")
-    form = _Record(name, first, signals, comments, digital)
+        raise BadInput(f"{header}: none of its signals is a voltage of an ECG; give a record with one")
+    form = _Record(name, first, signals, comments, digital, _encoding(raw))
     return Ecg(leads, rate_hz, "WFDB", notes, header, form)
 
 
-def _many(bad: np.ndarray) -> str:
-    places = len(_spans(bad))
-    count = int(bad.sum())
-    return f"{count} sample{'s' * (count != 1)} in {places} place{'s' * (places != 1)}"
+def _encoding(raw: bytes) -> str:
+    """To write a header in as it was: a µ of one byte stays one."""
+    try:
+        raw.decode("utf-8")
+        return "utf-8"
+    except UnicodeDecodeError:
+        return "latin-1"
+
+
+def _has_signal_file(header: Path, lines: list[str]) -> bool:
+    """Whether NAME/DIGITS is a name with a folder in it: a record of segments names no signal file."""
+    return len(lines) > 1 and _placed(header, lines[1].split()[0]).is_file()
+
+
+def _rails(signal: _Signal, x: np.ndarray, scale: float) -> tuple[float, float] | None:
+    """The ends of the recorder's range in mV, by the header's resolution and zero; None where the samples
+    (n,) lie beyond them: then the header is wrong about it."""
+    if not signal.bits or not len(x):
+        return None
+    half = 1 << (signal.bits - 1)
+    low, high = signal.zero - half, signal.zero + half - 1
+    if x.min() < low or x.max() > high:
+        return None
+    ends = ((low - signal.baseline) * scale, (high - signal.baseline) * scale)
+    return min(ends), max(ends)
+
+
+def _placed(header: Path, name: str) -> Path:
+    """Where a signal file lies: beside the header, whatever folder its name has; else in that folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).name:
+        raise BadInput(f"{header}: names {name!r}, which is no plain file name; correct the header")
+    plain = header.with_name(Path(name).name)
+    return plain if plain.exists() else header.parent / name
 
 
 def _signal(header: Path, line: str) -> _Signal:
@@ -329,9 +313,7 @@ def _signals(
 
 def _signal_file(header: Path, signal: _Signal, width: int) -> np.ndarray:
     """int64 (width, n) of one signal file, whose signals take turns."""
-    if Path(signal.file).name != signal.file:
-        raise BadInput(f"{header}: names {signal.file!r}, which is no plain file name; correct the header")
-    path = header.with_name(signal.file)
+    path = _placed(header, signal.file)
     if signal.fmt in (508, 516, 524):
         return _flac(path, header, signal.fmt)
     try:
@@ -400,216 +382,6 @@ def _packed(x: np.ndarray, fmt: int) -> bytes:
     return data[:-1] if odd else data
 
 
-# ---- CSV
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A CSV's cells, for the writer."""
-
-    rows: list[list[str]]
-    head: int
-    """Rows before the first sample."""
-    columns: tuple[int, ...]
-    """Of the leads."""
-    place: np.ndarray
-    """int64 (rows,): the sample that a row holds."""
-    scale: tuple[float, ...]
-    """mV of one unit of each lead's column."""
-    delimiter: str
-    comma: bool
-    """Decimal comma."""
-    newline: str
-
-
-_TIME = re.compile(
-    r"(elapsed[ _]?)?(time|times?tamp|t|zeit|temps|tiempo|tempo|date ?time|date|seconds?|secs?|s|ms|msecs?|"
-    r"millis(econds)?|us|micros(econds)?)([ _]*[\[(/].*|_?(s|sec|ms|us|utc|stamp))?",
-    re.IGNORECASE,
-)
-_LEAD = re.compile(
-    r".*(ecg|ekg|mlii|lead|volt|mv\b|uv\b|µv).*|i{1,3}|av[rlf]|v[1-9]|ch(annel)?[ _]?\d*", re.IGNORECASE
-)
-_NO_LEAD = re.compile(
-    r"(index|idx|#|n|no\.?|nr|row|sample( ?(number|#|no))?|id|label|class|beat|annotation|marker|event|"
-    r"quality|lead[_ -]?off|lo[+-])",
-    re.IGNORECASE,
-)
-_UNIT_CELL = re.compile(r"\(?(mV|uV|µV|μV|V|s|sec|seconds|ms|(hh:)?mm:ss\S*)\)?", re.IGNORECASE)
-_UNIT = re.compile(r"(?:^|[\s_\[(/])(mV|uV|µV|μV|V)\b[\])]?", re.IGNORECASE)
-
-
-def _read_csv(path: Path) -> Ecg:
-    try:
-        text = path.read_bytes().decode("utf-8-sig", errors="replace")
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; check the name") from None
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    newline = "\r\n" if "\r\n" in text else "\n"
-    start = "\n".join(text.splitlines()[:20])
-    try:
-        delimiter = csv.Sniffer().sniff(start, ",;\t|").delimiter
-    except csv.Error:
-        delimiter = next((one for one in ";\t,|" if one in start), ",")
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(c.strip() for c in row)]
-    comma = delimiter != "," and re.search(r"\d,\d", start) is not None
-    head = 0
-    while head < len(rows) and head < 50 and not _numbers(rows[head], comma):
-        head += 1
-    body = rows[head:]
-    if len(body) < 2:
-        raise BadInput(f"{path}: holds no table of numbers; write rows of time and voltage, with a header")
-    width = max(set(map(len, body[:100])), key=[len(row) for row in body[:100]].count)
-    titles = _titles(rows[:head], width)
-    time_column = _time_column(path, titles, body, width, comma)
-    cells = [_cell(row, time_column) for row in body]
-    at, units = _times_of(cells, titles[time_column], comma)
-    place, rate_hz, unit = _places(path, at, units)
-    total = int(place[-1]) + 1
-    notes: list[str] = []
-    if len(units) > 1 and unit != 1.0:
-        word = "milliseconds" if unit == 1e-3 else "microseconds"
-        notes.append(f"{path}: its times name no unit; taken as {word}, which makes {rate_hz} Hz")
-    missing = np.ones(total, bool)
-    missing[place] = False
-    chosen = [n for n in range(width) if n != time_column and _LEAD.fullmatch(titles[n])]
-    chosen = chosen or [n for n in range(width) if n != time_column and not _NO_LEAD.fullmatch(titles[n])]
-    leads, columns, scales = [], [], []
-    for column in chosen:
-        cells = [_cell(row, column) for row in body]
-        x = _floats(cells, comma)
-        if np.isfinite(x).mean() < 0.02 and any(c.strip() and not _is_nan(c) for c in cells[:100]):
-            continue  # words, not numbers
-        name = titles[column] or "ECG"
-        scale, guess = _unit_of(rows[:head], column, titles[column], x)
-        if guess:
-            notes.append(f"{path}: {name}: no unit is named; taken as {guess}")
-        whole = np.full(total, np.nan)
-        whole[place] = x * scale
-        bad = ~np.isfinite(whole)
-        if bad.any():
-            notes.append(f"{path}: {name}: {_many(bad)} are missing or no numbers; treated as gaps")
-        samples = np.where(bad, 0.0, whole).astype(np.float32)
-        leads.append(Lead(name, samples, _spans(bad)))
-        columns.append(column)
-        scales.append(scale)
-    if not leads:
-        raise BadInput(f"{path}: beside the time there is no column of numbers; name one ecg or mV")
-    form = _Table(rows, head, tuple(columns), place, tuple(scales), delimiter, comma, newline)
-    return Ecg(leads, rate_hz, "CSV", notes, path, form)
-
-
-def _cell(row: list[str], column: int) -> str:
-    return row[column] if column < len(row) else ""
-
-
-def _is_nan(cell: str) -> bool:
-    return cell.strip().lower() in ("", "nan", "na", "n/a", "null", "none", "inf", "-inf", "-")
-
-
-def _float(cell: str, comma: bool) -> float:
-    try:
-        return float(cell.replace(",", ".") if comma else cell)
-    except ValueError:
-        return float("nan")
-
-
-def _floats(cells: Iterable[str], comma: bool) -> np.ndarray:
-    return np.array([_float(cell, comma) for cell in cells])
-
-
-def _numbers(row: list[str], comma: bool) -> bool:
-    """Whether a row can be one of samples: a number or a time in it, and nothing that is a title."""
-    found = [np.isfinite(_float(cell, comma)) or _clock(cell) is not None for cell in row]
-    return any(found) and all(
-        good or _is_nan(cell) or n > 1 for n, (good, cell) in enumerate(zip(found, row, strict=True))
-    )
-
-
-def _titles(head: list[list[str]], width: int) -> list[str]:
-    """The names of the columns: the last row before the numbers that is as wide and not merely units."""
-    rows = [[cell.strip().strip("'\"").strip() for cell in row] for row in head if len(row) == width]
-    if len(rows) > 1 and all(_is_nan(c) or _UNIT_CELL.fullmatch(c) for c in rows[-1]):
-        rows.pop()
-    return rows[-1] if rows else [""] * width
-
-
-def _time_column(path: Path, titles: list[str], body: list[list[str]], width: int, comma: bool) -> int:
-    named = [n for n, title in enumerate(titles) if _TIME.fullmatch(title)]
-    if named:
-        return named[0]
-    if not any(titles):  # no header: the first column, when it rises evenly
-        x = _floats((_cell(row, 0) for row in body[:1000]), comma)
-        steps = np.diff(x)
-        if width > 1 and np.isfinite(steps).all() and (steps > 0).all():
-            return 0
-    shown = ", ".join(title or f"column {n + 1}" for n, title in enumerate(titles))
-    raise BadInput(f"{path}: no column of time among {shown}; name one time, t, s or ms")
-
-
-def _clock(cell: str) -> float | None:
-    """Seconds of [hh:]mm:ss[.fff] or of an ISO date and time; None for anything else."""
-    text = cell.strip().strip("'\"[] ").replace("Z", "+00:00")
-    if ":" not in text:
-        return None
-    found = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)", text)
-    if found:
-        return int(found[1] or 0) * 3600 + int(found[2]) * 60 + float(found[3].replace(",", "."))
-    with contextlib.suppress(ValueError):
-        return datetime.fromisoformat(text).timestamp()
-    return None
-
-
-def _times_of(cells: list[str], title: str, comma: bool) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Time of each row, and what its unit may be in seconds."""
-    if any(":" in cell for cell in cells[:5]):
-        found = [_clock(cell) for cell in cells]
-        return np.array([np.nan if one is None else one for one in found]), (1.0,)
-    for pattern, unit in (
-        (r"(^|[\s_\[(/])(us|µs|micros\w*)\b", 1e-6),
-        (r"(^|[\s_\[(/])(ms|msecs?|millis\w*)\b", 1e-3),
-        (r"(^|[\s_\[(/])(s|secs?|seconds?)\b", 1.0),
-    ):
-        if re.search(pattern, title, re.IGNORECASE):
-            return _floats(cells, comma), (unit,)
-    return _floats(cells, comma), (1.0, 1e-3, 1e-6)
-
-
-def _places(path: Path, at: np.ndarray, units: tuple[float, ...]) -> tuple[np.ndarray, int, float]:
-    """The sample of each row, the rate, and the unit of time in seconds, from the times of the rows."""
-    if not np.isfinite(at).all():
-        row = int(np.argmin(np.isfinite(at))) + 1
-        raise BadInput(f"{path}: the time of sample {row} is no number; write a time in every row")
-    steps = np.diff(at)
-    if (steps <= 0).any():
-        row = int(np.argmax(steps <= 0)) + 2
-        raise BadInput(f"{path}: the time of sample {row} does not rise; sort the rows by time")
-    usual = float(np.median(steps))
-    # the mean of the usual steps: times are often rounded to a millisecond
-    normal = steps[steps < 1.7 * usual + 1e-12]
-    step = float(np.mean(normal))
-    fitting = [u for u in units if LOWEST_RATE_HZ * 0.99 <= 1 / (step * u) <= HIGHEST_RATE_HZ * 1.01]
-    unit = fitting[0] if fitting else units[0]
-    rate_hz = _checked_rate(path, 1 / (step * unit))
-    holes = np.where(steps >= 1.7 * usual + 1e-12, np.maximum(np.rint(steps / step).astype(np.int64), 1), 1)
-    place = np.concatenate([[0], np.cumsum(holes)])
-    if place[-1] > 100 * len(place):
-        raise BadInput(f"{path}: its rows are seconds or hours apart in places; give one recording a file")
-    return place, rate_hz, unit
-
-
-def _unit_of(head: list[list[str]], column: int, title: str, x: np.ndarray) -> tuple[float, str]:
-    """mV of one unit of a column, and the unit that had to be guessed."""
-    for text in [title, *(_cell(row, column).strip().strip("'\"") for row in head)]:
-        found = _UNIT.search(text)
-        if found:
-            return _MV_OF[found[1].lower()], ""
-    good = x[np.isfinite(x)]
-    span = float(np.subtract(*np.percentile(good, [99.5, 0.5]))) if len(good) else 0.0
-    return (1.0, "mV") if span <= 50 else (1e-3, "µV")
-
-
 # ---- writing
 
 
@@ -619,7 +391,9 @@ def write_ecg(path: Path, leads: list[np.ndarray], like: Ecg) -> Path:
     if like.kind == "WFDB":
         return _write_record(path, leads, like)
     if like.kind == "CSV":
-        return _write_csv(path, leads, like)
+        return write_table(path, leads, like)
+    if like.kind == "EDF":
+        return write_edf(path, leads, like)
     sound: Sound = like.form
     x = np.asarray(leads[0], np.float32) / np.float32(FULL_SCALE_MV)
     if sound.floating:
@@ -640,7 +414,7 @@ def _write_record(path: Path, leads: list[np.ndarray], like: Ecg) -> Path:
         if not lead.voltage:
             continue
         lowest = _INVALID[signal.fmt]
-        scale = _MV_OF[signal.units.lower()] / signal.gain
+        scale = (mv_of(signal.units) or 1.0) / signal.gain
         made = np.rint(np.asarray(x, np.float64) / scale).astype(np.int64) + signal.baseline
         made = np.clip(made, lowest + 1, -lowest - 1)
         for gap in lead.gaps:
@@ -670,7 +444,7 @@ def _write_record(path: Path, leads: list[np.ndarray], like: Ecg) -> Path:
                 temporary.write_bytes(_packed(digital[rows].T.reshape(-1), fmt))
     # the header last: a record that has one is whole
     with whole_file(header) as temporary:
-        temporary.write_text("\n".join([*lines, *form.comments]) + "\n", "utf-8")
+        temporary.write_text("\n".join([*lines, *form.comments]) + "\n", form.encoding, "replace")
     return header
 
 
@@ -682,33 +456,3 @@ def _write_flac(path: Path, digital: np.ndarray, fmt: int, rate_hz: int) -> None
         module.write(path, x, rate_hz, subtype=subtype, format="FLAC")
     except module.LibsndfileError as error:
         raise StethopiError(f"{path}: cannot be written ({error})") from None
-
-
-def _decimals(cells: Iterable[str], comma: bool) -> int:
-    """Digits behind the point that a column has; more than it needs to show a microvolt do no harm."""
-    most = 0
-    for cell in cells:
-        _, point, rest = cell.strip().partition("," if comma else ".")
-        if point and rest.isdigit():
-            most = max(most, len(rest))
-    return most
-
-
-def _write_csv(path: Path, leads: list[np.ndarray], like: Ecg) -> Path:
-    form: _Table = like.form
-    rows = [list(row) for row in form.rows]
-    body = rows[form.head :]
-    for column, scale, lead, x in zip(form.columns, form.scale, like.leads, leads, strict=True):
-        digits = _decimals((_cell(row, column) for row in body[:2000]), form.comma)
-        digits = min(max(digits, 4 if scale == 1.0 else 1 if scale < 1 else 7), 9)
-        known = np.ones(like.samples, bool)
-        for gap in lead.gaps:
-            known[gap.start : gap.end] = False
-        values = np.asarray(x, np.float64) / scale
-        for row, at in zip(body, form.place, strict=True):
-            if known[at] and column < len(row):
-                text = f"{values[at]:.{digits}f}"
-                row[column] = text.replace(".", ",") if form.comma else text
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, delimiter=form.delimiter, lineterminator=form.newline).writerows(rows)
-    return path

@@ -118,7 +118,12 @@ class SourceSettings:
         also=0,
         remedy="Set one your microphone has.",
     )
-    channel: str = _key("left", "which channel of a microphone that has two", choices=("left", "right"))
+    channel: str = _key(
+        "left",
+        "which channel of a microphone that has two, or of a file",
+        pattern=r"left|right|loudest|[1-9]\d?",
+        shape="left, right, loudest or a number from 1",
+    )
     hardware: str = _key(
         "auto",
         "what is wired; auto: by the card's name",

@@ -23,15 +23,19 @@ def open_source(spec: str, *, pace: str = "real", rate_hz: int = 0, channel: str
     """The source of that name, not yet started.
 
     `pace`: "real" or "fast" (files and synthetic hearts as fast as they are read). `rate_hz`: of a
-    microphone; 0: the first that it offers; `channel`: left or right, of one that has two. Raises BadInput
-    for a name or a file that cannot be used.
+    microphone; 0: the first that it offers; `channel`: left or 1, right or 2, of a microphone that has two;
+    of a file a number or loudest, left and right being a microphone's. Raises BadInput for a name or a file
+    that cannot be used.
     """
     kind, rest = check_spec(spec)
     if kind == "file":
         from device.sources.files import read_sound
         from device.sources.replay import Replay
 
-        return Replay(read_sound(Path(rest).expanduser()), pace=pace)
+        wanted: int | str = 1 if channel in ("left", "right") else channel
+        if channel.isdigit():
+            wanted = int(channel)
+        return Replay(read_sound(Path(rest).expanduser(), channel=wanted), pace=pace)
     if kind == "synthetic":
         from device.sources.synthetic import SyntheticSource
 

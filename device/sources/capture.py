@@ -16,7 +16,7 @@ from math import exp, inf
 
 import numpy as np
 
-from device.errors import SourceGone, StethopiError
+from device.errors import BadInput, SourceGone, StethopiError
 from device.sources.base import Block
 
 __all__ = ["CHANNELS", "PERIOD_S", "RATES_HZ", "Capture", "OffsetRemover", "SampleClock"]
@@ -131,7 +131,9 @@ class Capture(ABC):
     ) -> None:
         self.name = f"{self.kind} {name}".rstrip()
         self.period_s = PERIOD_S
-        self.channel = channel
+        self.channel = {"1": "left", "2": "right"}.get(channel, channel)
+        if self.channel not in CHANNELS:
+            raise BadInput(f"{self.name}: has no channel {channel}; give left (1) or right (2)")
         self.channels = 1
         self.rate_hz = 0
         self.dropped = 0

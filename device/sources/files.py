@@ -267,11 +267,11 @@ def _wav_form(path: Path, form: bytes, notes: list[str]) -> _WavForm:
     if not channels:
         raise BadInput(f"{path}: its WAV header is damaged (no channels); record or copy it again")
     stated, rest = divmod(frame_bytes, channels)
-    if not rest and code == _PCM and width < stated <= 4:
-        width = stated  # 24 bits in 4 bytes and their like
+    if not rest and code == _PCM and bits > 16 and stated == 4:
+        width = 4  # 24 bits in 4 bytes and their like
     elif frame_bytes != channels * width:
         notes.append(
-            f"{path}: its header states frames of {frame_bytes} bytes; read as {channels * width}, "
+            f"{path}: its header states frames of {_count(frame_bytes, 'byte')}; read as {channels * width}, "
             f"for {_count(channels, 'channel')} of {bits} bits"
         )
     if not rate_hz:

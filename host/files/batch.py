@@ -12,8 +12,11 @@ import os
 import signal
 import sys
 import threading
+import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -33,7 +36,9 @@ from device.rates import WORKING_RATE_HZ
 from device.screening.quality import troubles
 from device.screening.screen import screen_recording
 from device.screening.verdict import Findings
-from device.sources.files import SUFFIXES, Sound, read_sound, write_sound
+from device.sources.files import SUFFIXES, Channel, Sound, read_sound, write_sound
+from device.text import printable
+from device.walk import Walk, is_folder, walk
 from host.files import ecg
 from host.files.states import NAME as STATES_NAME
 from host.files.states import HeartState, read_states
@@ -77,19 +82,46 @@ def screen_sound(sound: Sound, entry: bundles.ModelEntry) -> tuple[np.ndarray, F
     return raw, screen_recording(raw, entry, gaps=sound.working_gaps)
 
 
-def find_sounds(folder: Path) -> list[Path]:
-    """The WAV and FLAC files below a folder, sorted; links that lead nowhere too, for reading them says so.
-    BadInput when there is none."""
-    named = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    found = sorted(p for p in named if p.is_file() or (p.is_symlink() and not p.exists()))
-    if not found:
-        raise BadInput(f"{folder}: no WAV or FLAC file in this folder; give one that holds recordings")
+def find_sounds(folder: Path) -> Walk:
+    """The WAV and FLAC files below a folder. BadInput when there is none."""
+    found = walk(folder, SUFFIXES, beside=(STATES_NAME,))
+    if not found.files:
+        why = "; ".join(found.unreadable) or found.left_out
+        raise BadInput(
+            f"{folder}: no WAV or FLAC file in this folder; give one that holds recordings"
+            + (f" ({why})" if why else "")
+        )
     return found
 
 
 def _say(notes: Sequence[str]) -> None:
     for note in notes:
-        print(f"stethopi: {note}", file=sys.stderr)
+        print(printable(f"stethopi: {note}", sys.stderr), file=sys.stderr)
+
+
+def _told(folder: Path, found: Walk) -> int:
+    """Say what was left out of a folder; the exit code so far."""
+    _say(found.unreadable)
+    if found.left_out:
+        _say([f"{folder}: {found.left_out}"])
+    return 2 if found.unreadable else 0
+
+
+def _failed(path: Path, error: Exception) -> str:
+    """One line for whatever a file did. A package that is missing is no file's fault, and is raised."""
+    if os.environ.get("DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, StethopiError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        raise error
+    if isinstance(error, MemoryError):
+        return f"{path}: does not fit into this machine's memory; cut it into pieces"
+    what = " ".join(str(error).split())[:200]
+    return (
+        f"{path}: could not be worked on ({type(error).__name__}{': ' if what else ''}{what}); "
+        f"it may be damaged: record or copy it again"
+    )
 
 
 def _single_thread() -> None:
@@ -112,9 +144,14 @@ def _children_deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def _each(
-    work: Callable[[Job], Done], jobs: Sequence[Job], processes: int | None, what: str
+    work: Callable[[Job], Done],
+    lost: Callable[[Job], Done],
+    jobs: Sequence[Job],
+    processes: int | None,
+    what: str,
 ) -> Iterator[Done]:
-    """`work` on every job, in order, one process a core; few jobs stay in this process."""
+    """`work` on every job, in order, one process a core; few jobs stay in this process. `lost`: what to give
+    for a job whose process was killed."""
     from tqdm import tqdm
 
     workers = min(processes or os.cpu_count() or 1, len(jobs))
@@ -126,21 +163,51 @@ def _each(
         bar.close()
         return
     _single_thread()
+    try:
+        yield from _in_pool(work, lost, jobs, workers, bar.update)
+    finally:
+        bar.close()
+
+
+def _in_pool(
+    work: Callable[[Job], Done],
+    lost: Callable[[Job], Done],
+    jobs: Sequence[Job],
+    workers: int,
+    done: Callable[[], object],
+) -> Iterator[Done]:
     # spawned, not forked: an interpreter and its threads do not survive a fork
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        # a bounded number in flight, so that an interrupted run over a whole season of exams stops at once
-        queue = iter(jobs)
-        with _children_deaf_to_ctrl_c():
-            pending = [pool.submit(work, job) for job in islice(queue, 4 * workers)]
-        try:
-            while pending:
-                yield pending.pop(0).result()
-                bar.update()
-                pending.extend(pool.submit(work, job) for job in islice(queue, 1))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            bar.close()
+    queue = deque(jobs)
+    alone = False
+    while queue:
+        # a process that is killed takes its whole pool along: what was in flight is done again, one by one,
+        # until the job that kills is found
+        size = 1 if alone else workers
+        with ProcessPoolExecutor(size, mp_context=context) as pool:
+            # a bounded number in flight, so that an interrupted run stops at once
+            with _children_deaf_to_ctrl_c():
+                ahead = 1 if alone else 4 * workers
+                pending = deque((job, pool.submit(work, job)) for job in islice(queue, ahead))
+            try:
+                while pending:
+                    job, future = pending[0]
+                    result = future.result()
+                    pending.popleft()
+                    queue.popleft()
+                    yield result
+                    done()
+                    alone = False
+                    if len(queue) > len(pending):
+                        following = queue[len(pending)]
+                        pending.append((following, pool.submit(work, following)))
+            except BrokenProcessPool:
+                if alone:
+                    yield lost(queue.popleft())
+                    done()
+                alone = not alone
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
@@ -188,6 +255,8 @@ class _DenoiseJob:
     bundle: Path | None
     states: Path | None = None
     kind: str = "sound"
+    channel: Channel = 1
+    rate_hz: float | None = None
     model: Path | None = None
     """A classic U-Net's file instead of the bundle's denoiser."""
 
@@ -197,7 +266,19 @@ class _Outcome:
     path: Path
     notes: tuple[str, ...] = ()
     error: str | None = None
+    code: int = 0
+    """What the command ends with for this file alone."""
     result: dict[str, Any] | None = None
+
+
+def _lost(job: _DenoiseJob | _ClassifyJob) -> _Outcome:
+    path = job.source if isinstance(job, _DenoiseJob) else job.path
+    return _Outcome(
+        path,
+        code=2,
+        error=f"{path}: its process was killed, most likely for want of memory; "
+        f"give fewer --processes, or cut it into pieces",
+    )
 
 
 def _states_of(job: _DenoiseJob) -> tuple[list[HeartState], list[str]]:
@@ -217,15 +298,32 @@ def _states_of(job: _DenoiseJob) -> tuple[list[HeartState], list[str]]:
     return states, []
 
 
+def _clipped(target: Path, output: np.ndarray, sound: Sound) -> list[str]:
+    """Floating point may reach beyond full scale; FLAC may not."""
+    over = int(np.count_nonzero(np.abs(output) > 1.0))
+    if not sound.floating or target.suffix.lower() != ".flac" or not over:
+        return []
+    return [
+        f"{target}: {over} samples reach beyond full scale and are clipped there; "
+        f"choose a name that ends in .wav to keep them"
+    ]
+
+
 def _denoise_one(job: _DenoiseJob) -> _Outcome:
     notes: list[str] = []
     try:
         if job.kind == "ecg":
             notes = ecg.denoise_file(
-                job.source, job.target, _model(job.bundle, "ecg"), job.strength, job.plot
+                job.source,
+                job.target,
+                _model(job.bundle, "ecg"),
+                job.strength,
+                job.plot,
+                channel=job.channel,
+                rate_hz=job.rate_hz,
             )
             return _Outcome(job.source, tuple(notes))
-        sound = read_sound(job.source)
+        sound = read_sound(job.source, channel=job.channel)
         if job.model:
             raw = decimate(sound.samples, sound.rate_hz)
             clean = raw + np.float32(job.strength) * (_windowed(job.model)(raw) - raw)
@@ -241,8 +339,9 @@ def _denoise_one(job: _DenoiseJob) -> _Outcome:
 
             states, notes = _states_of(job)
             plots.before_after(job.plot, raw, clean, title=job.source.name, states=states)
-    except BadInput as error:
-        return _Outcome(job.source, error=str(error))
+        notes += _clipped(job.target, output, sound)
+    except Exception as error:  # whatever one file does, the others go on
+        return _Outcome(job.source, error=_failed(job.source, error), code=getattr(error, "exit_code", 2))
     return _Outcome(job.source, (*sound.notes, *notes))
 
 
@@ -257,45 +356,52 @@ def denoise(
     states: Path | None = None,
     kind: str = "sound",
     model: str | None = None,
+    channel: Channel = 1,
+    rate_hz: float | None = None,
 ) -> int:
     """Clean a file, or every WAV and FLAC file of a folder into another folder under the same names. With
     `kind` ecg: a WFDB record, a WAV, FLAC or CSV, or every one of a folder.
 
     `plot`: a PNG file, or a folder of them when `source` is one. `states`: a table of where S1 and S2 lie,
     for the plot; None: a states.csv beside the recording, if there is one. `model`: "unet-classic", or
-    "unet-classic:FILE", for the network that ours is measured against. Returns the exit code: 0, or 2
-    when a file could not be read (the others are done all the same).
+    "unet-classic:FILE", for the network that ours is measured against. `channel`: of a sound that has
+    several, from 1, or "loudest". `rate_hz`: of an ECG whose table has neither times nor a rate. Returns the
+    exit code: 0, or 2 when a file could not be read (the others are done all the same).
     """
     if states is not None:
         if plot is None:
             raise BadInput("--states: is drawn into the picture; give --plot PNG too")
         read_states(states)  # a broken table is told once, before any work
+    if rate_hz is not None and kind != "ecg":
+        raise BadInput("--rate: is for a table without times; give --kind ecg, or leave it out")
     other = classic_file(model) if model else None
     if other:
         if kind != "sound":
             raise BadInput(f"--model {model}: cleans heart sound only; leave it out for --kind {kind}")
         _windowed(other)
-    if source.is_dir():
+    code = 0
+    if is_folder(source):
         if target.exists() and not target.is_dir():
             raise BadInput(f"{target}: a file, but {source} is a folder; give a folder for the output")
         if source.resolve() == target.resolve():
             raise BadInput(
                 f"{target}: the output folder is the input folder; give another, inputs are never changed"
             )
-        paths = find_ecgs(source) if kind == "ecg" else find_sounds(source)
+        found = find_ecgs(source) if kind == "ecg" else find_sounds(source)
+        code = _told(source, found)
         inside = target.resolve()
-        paths = [path for path in paths if not _lies_in(path, inside)]
+        paths = [path for path in found.files if not _lies_in(path, inside)]
         if not paths:
             raise BadInput(f"{source}: its only recordings lie in the output folder {target}; give another")
         if plot:
             _make_folder(plot)
         names = [path.relative_to(source) for path in paths]
         jobs = [
-            _DenoiseJob(path, target / name, png, strength, bundle, states, kind, other)
+            _DenoiseJob(path, target / name, png, strength, bundle, states, kind, channel, rate_hz, other)
             for path, name, png in zip(paths, names, _plot_names(names, plot), strict=True)
         ]
     else:
-        if target.is_dir():
+        if is_folder(target):
             target = target / source.name
         if kind == "ecg":
             ecg.check_target(source, target)
@@ -305,16 +411,15 @@ def denoise(
             raise BadInput(f"{target}: the output is the input; give another name, inputs are never changed")
         if plot and plot.suffix.lower() != ".png":
             raise BadInput(f"{plot}: pictures are written as PNG; give a name that ends in .png")
-        jobs = [_DenoiseJob(source, target, plot, strength, bundle, states, kind, other)]
+        jobs = [_DenoiseJob(source, target, plot, strength, bundle, states, kind, channel, rate_hz, other)]
     if kind == "ecg":
         _model(bundle, "ecg")
     _bundle(bundle)  # a broken bundle is told once, before any work
-    code = 0
-    for outcome in _each(_denoise_one, jobs, processes, "denoise"):
+    for outcome in _each(_denoise_one, _lost, jobs, processes, "denoise"):
         _say(outcome.notes)
         if outcome.error:
-            print(f"stethopi: {outcome.error}", file=sys.stderr)
-            code = 2
+            _say([outcome.error])
+            code = 2 if len(jobs) > 1 else max(code, outcome.code)
     return code
 
 
@@ -330,6 +435,7 @@ class _ClassifyJob:
     path: Path
     plot: Path | None
     bundle: Path | None
+    channel: Channel = 1
 
 
 def _finite(value: float | None) -> float | None:
@@ -338,14 +444,14 @@ def _finite(value: float | None) -> float | None:
 
 def _classify_one(job: _ClassifyJob) -> _Outcome:
     try:
-        sound = read_sound(job.path)
+        sound = read_sound(job.path, channel=job.channel)
         raw, found = screen_sound(sound, _model(job.bundle, "classifier"))
         if job.plot:
             from host.files import plots
 
             plots.screening(job.plot, raw, found, title=job.path.name)
-    except StethopiError as error:
-        return _Outcome(job.path, error=str(error))
+    except Exception as error:  # whatever one file does, the others go on
+        return _Outcome(job.path, error=_failed(job.path, error))
     result = {
         "label": found.label.value,
         "probability": _finite(found.probability),
@@ -366,39 +472,55 @@ def classify(
     plot: Path | None = None,
     bundle: Path | None = None,
     processes: int | None = None,
+    channel: Channel = 1,
 ) -> int:
-    """Screen files and folders; print a line a recording.
+    """Screen files and folders; print a line a recording. `channel`: as in `denoise`.
 
     Returns the exit code: 0, or 2 when a file could not be read (the others are done all the same).
     """
     paths: list[Path] = []
     empty: list[_Outcome] = []
+    code = 0
     for path in inputs:
         try:
-            paths += find_sounds(path) if path.is_dir() else [path]
+            if not is_folder(path):
+                paths.append(path)
+                continue
+            found = find_sounds(path)
+            code |= _told(path, found)
+            paths += found.files
         except BadInput as error:
             empty.append(_Outcome(path, error=str(error)))
     if plot:
         _make_folder(plot)
     _bundle(bundle)
     pictures = _plot_names([Path(path.name) for path in paths], plot)
-    jobs = [_ClassifyJob(path, png, bundle) for path, png in zip(paths, pictures, strict=True)]
-    code = 0
+    jobs = [_ClassifyJob(path, png, bundle, channel) for path, png in zip(paths, pictures, strict=True)]
     if not as_json and jobs:
         print(f"{'verdict':<9} {'p(abnormal)':>11} {'quality':>7}  recording")
-    for outcome in chain(empty, _each(_classify_one, jobs, processes, "classify")):
+    for outcome in chain(empty, _each(_classify_one, _lost, jobs, processes, "classify")):
         _say(outcome.notes)
         if outcome.error:
             code = 2
-            print(f"stethopi: {outcome.error}", file=sys.stderr)
+            _say([outcome.error])
         if as_json:
             shown = {"file": str(outcome.path), **(outcome.result or {"error": outcome.error})}
-            print(json.dumps(shown, ensure_ascii=False), flush=True)
+            print(_json(shown), flush=True)
         elif outcome.result:
-            print(_line(outcome.path, outcome.result), flush=True)
+            print(printable(_line(outcome.path, outcome.result), sys.stdout), flush=True)
     if not as_json and jobs:
         print("It screens; it does not diagnose. Not a medical device.", file=sys.stderr)
     return code
+
+
+def _json(shown: dict[str, Any]) -> str:
+    """One line of JSON; what stdout cannot hold, and bytes of a name that are no text, escaped as it asks."""
+    text = json.dumps(shown, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(shown)
+    return text
 
 
 def _line(path: Path, result: dict[str, Any]) -> str:

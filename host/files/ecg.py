@@ -20,17 +20,19 @@ from device.ecg.track import clean_track
 from device.errors import BadInput
 from device.inference.bundle import ModelEntry
 from device.rates import ECG_RATE_HZ
+from device.sources.files import Channel
 from device.spans import merged
 
 __all__ = ["check_target", "clean_lead", "denoise_file"]
 
 _SOUND = (".wav", ".wave", ".flac")
 _TABLE = (".csv", ".tsv", ".txt")
+_EDF = (".edf",)
 
 
 def check_target(source: Path, target: Path) -> None:
     """BadInput when the output would be of another kind, or the input itself."""
-    for kind, suffixes in (("WAV or FLAC", _SOUND), ("CSV", _TABLE)):
+    for kind, suffixes in (("WAV or FLAC", _SOUND), ("CSV", _TABLE), ("EDF", _EDF)):
         if source.suffix.lower() in suffixes and target.suffix.lower() not in suffixes:
             raise BadInput(
                 f"{target}: must be {kind}, as {source.name} is; end it in {' or '.join(suffixes)}"
@@ -61,13 +63,20 @@ def clean_lead(
 
 
 def denoise_file(
-    source: Path, target: Path, entry: ModelEntry, strength: float = 1.0, plot: Path | None = None
+    source: Path,
+    target: Path,
+    entry: ModelEntry,
+    strength: float = 1.0,
+    plot: Path | None = None,
+    *,
+    channel: Channel = 1,
+    rate_hz: float | None = None,
 ) -> list[str]:
     """Clean a recording into another of its kind, rate, length and alignment; what is to be said of it.
 
-    plot: a PNG of its first lead. Raises BadInput.
+    plot: a PNG of its first lead. channel, rate_hz: as in `read_ecg`. Raises BadInput.
     """
-    ecg = read_ecg(source)
+    ecg = read_ecg(source, channel=channel, rate_hz=rate_hz)
     notes = list(ecg.notes)
     written: list[np.ndarray] = []
     drawn = False

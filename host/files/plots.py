@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,15 @@ def _spectrogram(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _save(figure: Figure, path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise BadInput(f"{path}: pictures are written as PNG; give a name that ends in .png")
-    with whole_file(path) as temporary:
+    with whole_file(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
         FigureCanvasAgg(figure).print_png(str(temporary))
+
+
+def _title(figure: Figure, text: str) -> None:
+    """A title that holds a file's name: no formula, whatever signs are in it."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    figure.suptitle("".join(c if c.isprintable() else " " for c in text), fontsize=11, parse_math=False)
 
 
 def _wave(axes: Any, x: np.ndarray, label: str, colour: str, limit: float) -> None:
@@ -108,7 +116,7 @@ def before_after(
     axes[3].set_xlabel("seconds")
     axes[3].set_xlim(0, max(len(raw), 1) / WORKING_RATE_HZ)
     figure.colorbar(images[-1], ax=list(axes[2:]), label="dB", pad=0.01)
-    figure.suptitle(title, fontsize=11)
+    _title(figure, title)
     _save(figure, path)
 
 
@@ -139,7 +147,7 @@ def screening(path: Path, raw: np.ndarray, found: Findings, title: str) -> None:
     axes[2].grid(alpha=0.25)
     probability = "unknown" if found.probability is None else f"{found.probability:.2f}"
     reasons = f"  ({', '.join(found.reasons)})" if found.reasons else ""
-    figure.suptitle(f"{title}: {found.label.value}, p(abnormal) {probability}{reasons}", fontsize=11)
+    _title(figure, f"{title}: {found.label.value}, p(abnormal) {probability}{reasons}")
     axes[0].set_title("It screens; it does not diagnose. Not a medical device.", fontsize=8, loc="right")
     _save(figure, path)
 
@@ -189,5 +197,5 @@ def ecg_before_after(
     whole.set_xlabel("seconds")
     near.set_xlabel("seconds")
     whole.set_title("Not a diagnostic device.", fontsize=8, loc="right")
-    figure.suptitle(title, fontsize=11)
+    _title(figure, title)
     _save(figure, path)

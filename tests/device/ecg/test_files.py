@@ -107,8 +107,8 @@ def test_a_cut_off_record_gives_what_is_there(tmp_path: Path) -> None:
         (lambda f: header_of(f, "r.dat 16", "../r.dat 16"), "no plain file name"),
         (lambda f: (f / "r.hea").write_text("nonsense\n"), "is no WFDB header"),
         (lambda f: (f / "r.hea").write_bytes(b""), "is no WFDB header"),
-        (lambda f: header_of(f, "r 1 360", "r/3 1 360"), "has several segments"),
-        (lambda f: header_of(f, "/mV", "/mmHg"), "none of its signals is a voltage"),
+        (lambda f: (f / "r.hea").write_text("r/2 1 360 720\nr_1 360\nr_2 360\n"), "has several segments"),
+        (lambda f: header_of(f, "/mV", "/mmHg"), "none of its signals is a voltage of an ECG"),
     ],
 )
 def test_a_record_that_cannot_be_had_is_refused_in_one_line(tmp_path: Path, change, said: str) -> None:
@@ -224,7 +224,7 @@ def test_rows_that_are_missing_are_a_gap(tmp_path: Path) -> None:
     [
         (["one,two", "a,b"], "holds no table of numbers"),
         (["x,y", "5,1", "3,2", "4,3"], "no column of time among x, y; name one time"),
-        (["time,mV", "0.000,1", "0.004,2", "0.004,3", "0.008,3"], "the time of sample 3 does not rise"),
+        (["time,mV", "0.000,1", "0.004,2", "0.003,3", "0.008,3"], "the time of sample 3 does not rise"),
         (["seconds,mV", "0,1", "1,2", "2,3", "3,4"], "rate of 1 Hz is not from 100 to 1000 Hz"),
         (["time,note", "0.000,a", "0.004,b", "0.008,c"], "holds no table of numbers"),
         (["time,label", "0.000,1", "0.004,2", "0.008,1"], "no column of numbers"),
@@ -240,5 +240,5 @@ def test_a_table_that_cannot_be_had_is_refused_in_one_line(
 def test_no_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert "no such file" in refusal(tmp_path / "a.csv")
     assert "is a folder" in refusal(tmp_path)
-    with pytest.raises(BadInput, match="no WFDB record, WAV, FLAC or CSV"):
+    with pytest.raises(BadInput, match="no WFDB record, WAV, FLAC, CSV or EDF"):
         find_ecgs(tmp_path)
