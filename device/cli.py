@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from device import __version__
 from device.errors import StethopiError
-from device.text import printable
+from device.text import one_line, printable
 
 if TYPE_CHECKING:
     from device.contract.exam import Exam
@@ -272,7 +272,7 @@ def run_command(
     except StethopiError as error:
         if debug:
             traceback.print_exc()
-        print(printable(f"stethopi: {error}", sys.stderr), file=sys.stderr)
+        print(printable(one_line(f"stethopi: {error}"), sys.stderr), file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]

@@ -46,7 +46,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Raises StethopiError when the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    name = path.name
+    if len(os.fsencode(name)) > 200:  # a file system gives a name 255 bytes
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    temporary = path.with_name(f".{name}.{os.getpid()}.part")
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

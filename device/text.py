@@ -6,7 +6,7 @@ import codecs
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["decoded", "printable", "read_text"]
+__all__ = ["decoded", "one_line", "printable", "read_text"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -83,3 +83,8 @@ def printable(text: str, stream: TextIO) -> str:
     except (UnicodeEncodeError, LookupError):
         plain = "".join(_PLAIN.get(sign, sign) for sign in text)
         return plain.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def one_line(text: str) -> str:
+    """The text with line ends, and whatever else steers a terminal, as escapes."""
+    return "".join(sign if sign >= " " and sign != "\x7f" else repr(sign)[1:-1] for sign in text)

@@ -37,7 +37,7 @@ from device.screening.quality import troubles
 from device.screening.screen import screen_recording
 from device.screening.verdict import Findings
 from device.sources.files import SUFFIXES, Channel, Sound, read_sound, write_sound
-from device.text import printable
+from device.text import one_line, printable
 from device.walk import Walk, is_folder, walk
 from host.files import ecg
 from host.files.states import NAME as STATES_NAME
@@ -96,7 +96,7 @@ def find_sounds(folder: Path) -> Walk:
 
 def _say(notes: Sequence[str]) -> None:
     for note in notes:
-        print(printable(f"stethopi: {note}", sys.stderr), file=sys.stderr)
+        print(printable(one_line(f"stethopi: {note}"), sys.stderr), file=sys.stderr)
 
 
 def _told(folder: Path, found: Walk) -> int:
@@ -185,11 +185,11 @@ def _in_pool(
         # until the job that kills is found
         size = 1 if alone else workers
         with ProcessPoolExecutor(size, mp_context=context) as pool:
-            # a bounded number in flight, so that an interrupted run stops at once
-            with _children_deaf_to_ctrl_c():
-                ahead = 1 if alone else 4 * workers
-                pending = deque((job, pool.submit(work, job)) for job in islice(queue, ahead))
             try:
+                # a bounded number in flight, so that an interrupted run stops at once
+                with _children_deaf_to_ctrl_c():
+                    ahead = 1 if alone else 4 * workers
+                    pending = deque((job, pool.submit(work, job)) for job in islice(queue, ahead))
                 while pending:
                     job, future = pending[0]
                     result = future.result()
@@ -507,7 +507,7 @@ def classify(
             shown = {"file": str(outcome.path), **(outcome.result or {"error": outcome.error})}
             print(_json(shown), flush=True)
         elif outcome.result:
-            print(printable(_line(outcome.path, outcome.result), sys.stdout), flush=True)
+            print(printable(one_line(_line(outcome.path, outcome.result)), sys.stdout), flush=True)
     if not as_json and jobs:
         print("It screens; it does not diagnose. Not a medical device.", file=sys.stderr)
     return code
