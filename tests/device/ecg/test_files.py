@@ -242,3 +242,75 @@ def test_no_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert "is a folder" in refusal(tmp_path)
     with pytest.raises(BadInput, match="no WFDB record, WAV, FLAC, CSV or EDF"):
         find_ecgs(tmp_path)
+
+
+# ---- WFDB headers weighed against the samples
+
+
+def record(
+    folder: Path, line: str, digital: np.ndarray, first: str = "r 1 360 1440", name: str = "r"
+) -> Path:
+    (folder / f"{name}.dat").write_bytes(digital.astype("<i2").tobytes())
+    (folder / f"{name}.hea").write_bytes(f"{first}\n{line}\n# a comment\n".encode("latin-1"))
+    return folder / f"{name}.hea"
+
+
+X, _ = beating(4.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "scale"),
+    [
+        ("r.dat 16 -200/mV 12 0 0 0 0 II", -200),
+        ("r.dat 16 200/mV 11 1024 0 0 0 II", 200),  # a zero that the samples are nowhere near
+        ("r.dat 16 200/mV 4 0 0 0 0 II", 200),  # fewer bits than the samples have
+        ("r.dat 16 0/mV 12 0 0 0 0 II", 200),
+        ("r.dat 16 1/\xb5V 16 0 0 0 0 II", 1000),
+        ("r.dat 16 1/uV 16 0 0 0 0 II", 1000),
+        ("r.dat 16 2000000/V 16 0 0 0 0 II", 2000),
+        ("folder/r.dat 16 200/mV 12 0 0 0 0 II", 200),
+    ],
+)
+def test_gain_zero_bits_and_units_give_millivolts(tmp_path: Path, line: str, scale: int) -> None:
+    zero = 1024 if " 1024 " in line else 0
+    header = record(tmp_path, line, np.rint(X * scale) + zero)
+    if zero:  # the baseline is where the header says, the range is not
+        header = record(
+            tmp_path, line.replace("200/mV", "200(1024)/mV").replace("1024 0 0", "0 0 0"), X * scale + zero
+        )
+    lead = read_ecg(header).leads[0]
+    np.testing.assert_allclose(lead.samples, X, atol=0.006)
+    low, high = lead.rails_mv or (-99.0, 99.0)
+    assert low < X.min() and X.max() < high
+    write_ecg(tmp_path / "out", [lead.samples], read_ecg(header))
+    written = (tmp_path / "out.hea").read_bytes()
+    assert b"# a comment" in written and (b"1/\xb5V" in written) == ("\xb5" in line)
+    np.testing.assert_allclose(read_ecg(tmp_path / "out").leads[0].samples, X, atol=0.012)
+
+
+def test_a_record_whose_name_has_a_folder_is_read(tmp_path: Path) -> None:
+    header = record(
+        tmp_path, "beats/7.dat 16 200/mV 12 0 0 0 0 I", np.rint(X * 200), "beats/7 1 360 1440", "7"
+    )
+    np.testing.assert_allclose(read_ecg(header).leads[0].samples, X, atol=0.003)
+    (tmp_path / "beats").mkdir()
+    (tmp_path / "7.dat").rename(tmp_path / "beats" / "7.dat")
+    assert read_ecg(header).samples == 1440
+
+
+@pytest.mark.parametrize("gain", ["100/NU", "100", "100/mV"])
+def test_a_pulse_wave_is_handed_on_and_no_ecg(tmp_path: Path, gain: str) -> None:
+    both = np.stack([np.rint(X * 200), np.full(1440, 50.0)], axis=1)
+    header = record(tmp_path, "r.dat 16 200/mV 16 0 0 0 0 II", both, "r 2 360 1440")
+    header.write_text(header.read_text().replace("# a", f"r.dat 16 {gain} 16 0 0 0 0 PLETH\n# a"))
+    ecg = read_ecg(header)
+    assert [(lead.name, lead.voltage) for lead in ecg.leads] == [("II", True), ("PLETH", False)]
+    assert any("PLETH" in note and "handed on as it is" in note for note in ecg.notes)
+
+
+def test_a_channel_of_a_sound_is_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([0 * X, X / 5], axis=1), 360, subtype="FLOAT")
+    ecg = read_ecg(path, channel="loudest")
+    np.testing.assert_allclose(ecg.leads[0].samples, X, atol=1e-5)
+    assert "channel 1 is silent" in read_ecg(path).notes[1]

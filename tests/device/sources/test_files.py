@@ -229,3 +229,161 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "in-the-way").touch()
     with pytest.raises(StethopiError, match="cannot be written"):
         write_sound(tmp_path / "in-the-way" / "x.wav", noise(), RATE)
+
+
+# ---- headers weighed against the bytes
+
+
+def riff(*chunks: tuple[bytes, int | None, bytes], size: int | None = None, kind: bytes = b"RIFF") -> bytes:
+    """A WAV of chunks (name, stated size, bytes); None: the true size."""
+    body = b"WAVE" + b"".join(
+        name + struct.pack("<I", len(data) if stated is None else stated) + data + b"\0" * (len(data) % 2)
+        for name, stated, data in chunks
+    )
+    return kind + struct.pack("<I", len(body) if size is None else size) + body
+
+
+def form(bits: int = 16, channels: int = 1, code: int = 1, frame: int | None = None) -> bytes:
+    frame = channels * bits // 8 if frame is None else frame
+    return struct.pack("<HHIIHH", code, channels, RATE, RATE * frame, frame, bits)
+
+
+SOUND = np.rint(noise() * 32767).astype("<i2")
+EXPECTED = SOUND / np.float32(32768)
+
+
+@pytest.mark.parametrize("stated", [0, 0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF0, 2048])
+@pytest.mark.parametrize("riff_size", [0, 8, 36, 0xFFFFFFFF, 7])
+def test_a_size_that_was_never_put_right_loses_nothing(tmp_path: Path, stated: int, riff_size: int) -> None:
+    path = tmp_path / "x.wav"
+    path.write_bytes(riff((b"fmt ", None, form()), (b"data", stated, SOUND.tobytes()), size=riff_size))
+    sound = read_sound(path)
+    assert np.array_equal(sound.samples, EXPECTED)
+    assert len(sound.notes) == 1 and "2.000 s" in sound.notes[0] and "used" in sound.notes[0]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        (b"LIST", None, b"INFOISFT" + bytes(600)),
+        (b"id3 ", None, bytes(999)),
+        (b"LIST", 5000, bytes(600)),  # cut off
+        (b"data", 0, b""),
+    ],
+)
+def test_chunks_behind_the_sound_are_no_sound(tmp_path: Path, tail: tuple[bytes, int | None, bytes]) -> None:
+    path = tmp_path / "x.wav"
+    path.write_bytes(riff((b"fmt ", None, form()), (b"data", None, SOUND.tobytes()), tail, size=0))
+    assert np.array_equal(read_sound(path).samples, EXPECTED) and not read_sound(path).notes
+
+
+def test_a_tag_without_a_chunk_is_no_sound(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    path.write_bytes(riff((b"fmt ", None, form()), (b"data", None, SOUND.tobytes())) + b"TAG" + bytes(125))
+    assert np.array_equal(read_sound(path).samples, EXPECTED) and not read_sound(path).notes
+
+
+@pytest.mark.parametrize("last", [None, 0, 0xFFFFFFFF])
+def test_several_data_chunks_are_joined_and_said(tmp_path: Path, last: int | None) -> None:
+    path = tmp_path / "x.wav"
+    raw = SOUND.tobytes()
+    path.write_bytes(
+        riff(
+            (b"fmt ", None, form()),
+            (b"data", None, raw[:6000]),
+            (b"LIST", None, bytes(301)),
+            (b"data", last, raw[6000:]),
+        )
+    )
+    sound = read_sound(path)
+    assert np.array_equal(sound.samples, EXPECTED)
+    assert sound.notes[-1] == f"{path}: holds its sound in 2 pieces; they are joined"
+
+
+def test_chunks_whose_sizes_lead_nowhere_are_searched(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    junk = (b"JUNK", 70_000_000, bytes(28))
+    path.write_bytes(riff(junk, (b"fmt ", None, form()), (b"data", None, SOUND.tobytes())))
+    assert np.array_equal(read_sound(path).samples, EXPECTED)
+
+
+@pytest.mark.parametrize("frame", [0, 1, 3, 4, 8])
+def test_a_wrong_block_align_is_put_right_and_said(tmp_path: Path, frame: int) -> None:
+    path = tmp_path / "x.wav"
+    path.write_bytes(riff((b"fmt ", None, form(frame=frame)), (b"data", None, SOUND.tobytes())))
+    sound = read_sound(path)
+    assert np.array_equal(sound.samples, EXPECTED) and sound.bits == 16
+    assert len(sound.notes) == 1 and f"frames of {frame} byte" in sound.notes[0]
+
+
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_24_bits_in_4_bytes_stand_on_either_side(tmp_path: Path, left: bool, channels: int) -> None:
+    x = np.rint(noise() * 2**23).astype("<i4")
+    frames = np.stack([x << 8 if left else x] * channels, axis=1)
+    path = tmp_path / "x.wav"
+    path.write_bytes(
+        riff((b"fmt ", None, form(24, channels, frame=4 * channels)), (b"data", None, frames.tobytes()))
+    )
+    sound = read_sound(path)
+    np.testing.assert_array_equal(sound.samples, x / np.float32(2**23))
+    assert sound.bits == 24
+    assert np.array_equal(
+        read_sound(write_sound(tmp_path / "o.wav", sound.samples, RATE, like=sound)).samples, sound.samples
+    )
+
+
+# ---- floating point beyond full scale
+
+
+@pytest.mark.parametrize(("bits", "scale"), [(16, 9400.0), (16, 30.0), (24, 3e6), (32, 9e8)])
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_floating_point_at_another_scale_is_recognised(
+    tmp_path: Path, bits: int, scale: float, subtype: str
+) -> None:
+    path = tmp_path / "x.wav"
+    soundfile.write(path, noise() * scale, RATE, subtype=subtype)
+    sound = read_sound(path)
+    np.testing.assert_allclose(sound.samples, noise() * scale / 2 ** (bits - 1), rtol=1e-5)
+    assert len(sound.notes) == 1 and f"{bits}-bit" in sound.notes[0]
+
+
+def test_floating_point_a_little_beyond_is_kept_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    soundfile.write(path, noise() * 2, RATE, subtype="FLOAT")
+    sound = read_sound(path)
+    assert np.array_equal(sound.samples, noise() * 2) and "nothing is clipped" in sound.notes[0]
+
+
+def test_a_scale_that_is_none_is_refused_and_wild_samples_are_gaps(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    soundfile.write(path, noise() * 1e20, RATE, subtype="FLOAT")
+    assert "which is no scale of sound" in bad(path)
+    x = noise()
+    x[[100, 101, 5000]] = 1e30
+    soundfile.write(path, x, RATE, subtype="FLOAT")
+    sound = read_sound(path)
+    assert sound.gaps == [Gap(100, 102), Gap(5000, 5001)] and np.abs(sound.samples).max() < 1
+
+
+# ---- channels
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_channel_is_chosen_and_a_silent_first_one_said(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    silent = np.full(8000, 0.25, np.float32)  # an offset is no sound
+    soundfile.write(path, np.stack([silent, noise(seed=2) / 2, noise(seed=3)], axis=1), RATE)
+    sound = read_sound(path)
+    assert sound.notes == [
+        f"{path}: has 3 channels; the first is used",
+        f"{path}: channel 1 is silent, channel 3 is not; give --channel 3 or --channel loudest",
+    ]
+    second = read_sound(path, channel=2)
+    np.testing.assert_allclose(second.samples, noise(seed=2) / 2, atol=1e-4)
+    assert second.notes == [f"{path}: has 3 channels; channel 2 is used"]
+    np.testing.assert_allclose(read_sound(path, channel="loudest").samples, noise(seed=3), atol=1e-4)
+    with pytest.raises(BadInput, match="has 3 channels, and no channel 4; give one of 1 to 3, or loudest"):
+        read_sound(path, channel=4)
+    soundfile.write(path, np.stack([noise(), noise(seed=2) / 20], axis=1), RATE)
+    assert len(read_sound(path).notes) == 1

@@ -17,6 +17,7 @@ import soundfile
 
 from device.rates import WORKING_RATE_HZ
 from host import cli
+from host.files import batch
 
 JSON_KEYS = {"file", "label", "probability", "murmur_probability", "quality", "reasons", "windows"}
 JSON_KEYS |= {"window_probabilities", "troubles"}
@@ -331,3 +332,142 @@ def test_no_torch_and_no_tensorflow_are_loaded(normal_recording: Path) -> None:
         [sys.executable, "-c", code, str(normal_recording)], capture_output=True, text=True, check=True
     )
     assert run.stdout.splitlines()[-1] == "[]"
+
+
+# ---- whatever one file does, the others go on
+
+
+def run_bytes(*arguments: object, encoding: str = "utf-8") -> tuple[int, bytes, bytes]:
+    run = subprocess.run(
+        [sys.executable, "-m", "host.cli", *map(os.fsencode, arguments)],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    return run.returncode, run.stdout, run.stderr
+
+
+NAMES = (b"M\xfcller.wav", b"a$b$c_{.wav", "心音.wav".encode(), b"n" * 240 + b".wav", b"new\nline.wav")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_of_any_bytes(tmp_path: Path, normal_recording: Path, encoding: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", heart(normal_recording)[:12000], 2000)
+    for name in NAMES[: 5 if encoding == "utf-8" else 3]:
+        os.link(folder / "a.wav", os.fsencode(folder) + b"/" + name)
+    code, out, _ = run_bytes("classify", "--json", folder, "--plot", tmp_path / "plots", encoding=encoding)
+    assert code == 0
+    told = [os.fsencode(json.loads(line)["file"]) for line in out.decode(encoding).splitlines()]
+    assert sorted(told) == sorted(os.fsencode(path) for path in folder.iterdir())
+    assert len(list((tmp_path / "plots").iterdir())) == len(told)
+    code, out, _ = run_bytes("classify", folder, encoding=encoding)
+    assert code == 0 and len(out.splitlines()) == len(told) + 1 and rb"M\xfcller" in out
+    code, _, _ = run_bytes("denoise", folder, tmp_path / "out", encoding=encoding)
+    assert code == 0 and sorted(os.listdir(tmp_path / "out")) == sorted(os.listdir(folder))
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("odd\nvalue"), MemoryError(), RecursionError(), OSError(5, "I/O error")]
+)
+def test_any_error_is_one_line_of_its_file(
+    tmp_path: Path,
+    normal_recording: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", heart(normal_recording)[:12000], 2000)
+    read = batch.read_sound
+
+    def breaks(path: Path, **more: object) -> object:
+        if path.name == "a.wav":
+            raise error
+        return read(path, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batch, "read_sound", breaks)
+    assert batch.classify([tmp_path], as_json=True) == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and str(tmp_path / "a.wav") in err
+    first, second = map(json.loads, out.splitlines())
+    assert "error" in first and "label" in second
+    assert batch.denoise(tmp_path, tmp_path / "out") == 2
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.wav"]
+
+
+def _killed_by_three(job: int) -> str:
+    if job == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return str(job)
+
+
+def _lost(job: int) -> str:
+    return f"lost {job}"
+
+
+def test_a_process_that_is_killed_costs_its_file_alone() -> None:
+    found = list(batch._each(_killed_by_three, _lost, range(6), 2, "test"))
+    assert found == ["0", "1", "2", "lost 3", "4", "5"]
+
+
+def test_links_other_kinds_and_shut_folders_are_told(
+    tmp_path: Path,
+    normal_recording: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, far = tmp_path / "in", tmp_path / "far"
+    for place in (folder, far, folder / "shut"):
+        place.mkdir()
+        soundfile.write(place / "a.wav", heart(normal_recording)[:12000], 2000)
+    (folder / "linked").symlink_to(far)
+    (far / "loop").symlink_to(folder)
+    for name in ("._a.wav", "b.m4a", "c.m4a", "d.mp3"):
+        (folder / name).touch()
+    look = os.scandir
+
+    def shut(path: Path) -> object:
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", shut)
+    assert batch.classify([folder], as_json=True) == 2
+    out, err = capsys.readouterr()
+    assert [Path(json.loads(line)["file"]).parent.name for line in out.splitlines()] == ["in", "linked"]
+    assert "shut: cannot be looked into (Permission denied)" in err
+    assert "3 files of other kinds left out (.m4a, .mp3)" in err
+    assert batch.denoise(folder, tmp_path / "out") == 2
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.wav")) == [
+        "a.wav",
+        "linked/a.wav",
+    ]
+
+
+def test_the_loudest_channel_is_cleaned_and_judged(tmp_path: Path, normal_recording: Path) -> None:
+    x = heart(normal_recording)
+    soundfile.write(tmp_path / "mono.wav", x, 2000)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([0 * x, x], axis=1), 2000)
+    run = stethopi("denoise", tmp_path / "stereo.wav", tmp_path / "o.wav")
+    assert "channel 1 is silent, channel 2 is not; give --channel 2 or --channel loudest" in run.stderr
+    for channel in ("2", "loudest"):
+        assert (
+            stethopi("denoise", tmp_path / "stereo.wav", tmp_path / "s.wav", "--channel", channel).returncode
+            == 0
+        )
+        assert stethopi("denoise", tmp_path / "mono.wav", tmp_path / "m.wav").returncode == 0
+        assert np.array_equal(heart(tmp_path / "m.wav"), heart(tmp_path / "s.wav"))
+    run = stethopi("classify", tmp_path / "stereo.wav", tmp_path / "mono.wav", "--json", "--channel", 2)
+    assert run.returncode == 2 and "has 1 channel, and no channel 2" in run.stderr
+    run = stethopi("denoise", tmp_path / "mono.wav", tmp_path / "m.wav", "--channel", "0")
+    assert run.returncode == 2 and "must be a channel from 1, or loudest" in run.stderr
+
+
+def test_floating_point_that_flac_clips_is_said(tmp_path: Path, normal_recording: Path) -> None:
+    x = heart(normal_recording)
+    soundfile.write(tmp_path / "f.wav", x / np.abs(x).max() * 3, 2000, subtype="FLOAT")
+    run = stethopi("denoise", tmp_path / "f.wav", tmp_path / "o.flac")
+    assert run.returncode == 0 and "beyond full scale and are clipped there" in run.stderr
+    run = stethopi("denoise", tmp_path / "f.wav", tmp_path / "o.wav")
+    assert "clipped there" not in run.stderr and np.abs(heart(tmp_path / "o.wav")).max() > 1.5
