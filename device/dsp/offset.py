@@ -6,7 +6,8 @@ significant, and until then not one bit is touched: a sound without an offset pa
 
     mean, power   of hops of 16 samples; all count alike in the first second, later with 1 s as time constant
     significant   |mean| > limit * rms about it; the limit falls from 6 (what one hop may say) to 0.3, as the
-                  mean of more sound tells more; once significant, always: the offset goes with the recording
+                  mean of more sound tells more; once significant, always, unless the first second
+                  ends with next to none: the offset goes with the recording
     subtracted    at once where the first hop tells; later within 0.1 s, without a step
 
 Everything is on the absolute grid of hops, so that any chopping gives the same bits.
@@ -27,10 +28,12 @@ _TIME_CONSTANT_S = 1.0
 _FORGET = 1.0 - exp(-HOP_S / _TIME_CONSTANT_S)
 _SURE, _USUAL, _SURER_S = 6.0, 0.3, 0.2
 """Mean over rms from which an offset is significant: told by one hop; after a second or more; and what falls
-from one to the other with the time. Of 169 recordings without an offset 10 seem to have one (8 of them in
-their first hop), which costs them some milliseconds of a running mean; 3 % of full scale are found within
-0.3 s where they matter."""
+from one to the other with the time. Of 169 recordings without an offset 6 with slow waves seem to have one;
+3 % of full scale are found within 0.3 s where they matter."""
 _FADE_HOPS = round(0.1 / HOP_S)
+_SECOND = round(1.0 / HOP_S)
+_DOUBTED = 0.1
+"""Mean over rms below which, after a second, there is no offset after all."""
 _LEAST = 1e-4
 """Share of full scale below which no offset matters: three steps of 16 bit."""
 
@@ -42,7 +45,7 @@ class OffsetFilter:
     of the offset, and nothing is subtracted from the latter.
     """
 
-    __slots__ = ("_before", "_faded", "_hops", "_mean", "_power")
+    __slots__ = ("_before", "_faded", "_hops", "_mean", "_power", "_sure")
 
     def __init__(self) -> None:
         self.reset()
@@ -51,7 +54,8 @@ class OffsetFilter:
         self._hops = 0
         self._mean = self._power = 0.0
         self._faded = 0
-        """Hops of the fade that are done; 0: not significant yet."""
+        """Hops of the fade that are done; 0: nothing is taken out."""
+        self._sure = False
         self._before = 0.0
 
     @property
@@ -60,10 +64,10 @@ class OffsetFilter:
         return self._faded > 0
 
     def snapshot(self) -> tuple[Any, ...]:
-        return self._hops, self._mean, self._power, self._faded, self._before
+        return self._hops, self._mean, self._power, self._faded, self._sure, self._before
 
     def restore(self, kept: tuple[Any, ...]) -> None:
-        self._hops, self._mean, self._power, self._faded, self._before = kept
+        self._hops, self._mean, self._power, self._faded, self._sure, self._before = kept
 
     def step(self, hop: np.ndarray) -> np.ndarray | None:
         """hop: float32 (n,), n = 16, less only at the end of a sound."""
@@ -85,7 +89,7 @@ class OffsetFilter:
         after = self._mean * min(self._faded / _FADE_HOPS, 1.0)
         taken = np.linspace(self._before, after, len(hop) + 1, dtype=np.float32)[1:]
         self._before = after
-        self._faded = min(self._faded + 1, _FADE_HOPS)
+        self._faded = min(self._faded + 1, _FADE_HOPS) if self._sure else self._faded - 1
         if lost:
             taken[nothing] = 0.0
         return taken
@@ -95,14 +99,16 @@ class OffsetFilter:
         share = max(1.0 / self._hops, _FORGET)
         self._mean += share * (mean - self._mean)
         self._power += share * (power - self._power)
-        if self._faded or abs(self._mean) < _LEAST:
+        if self._hops == _SECOND and self._mean**2 < _DOUBTED**2 * self._power:
+            self._sure = False  # what the first hops took for an offset was a slow wave
+        if self._sure or abs(self._mean) < _LEAST:
             return
         limit = min(max(_SURER_S / (self._hops * HOP_S), _USUAL), _SURE)
         if self._mean**2 > limit**2 * max(self._power - self._mean**2, 0.0):
+            self._sure = True
+            self._faded = max(self._faded, 1)
             if self._hops == 1:
                 self._faded, self._before = _FADE_HOPS, self._mean
-            else:
-                self._faded = 1
 
 
 class OffsetStage:
