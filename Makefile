@@ -10,9 +10,11 @@ RECORDING ?= tests/data/circor/68379_MV.flac
 export RECORDING
 DEBIAN := mosquitto chromium pulseaudio pulseaudio-utils libasound2-plugins alsa-utils portaudio19-dev gcc libsndfile1 systemd valgrind
 PYTEST_ARGS ?=
+# a worker a core; a test is taken over from a worker that is behind
+PARALLEL ?= -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-train test-arm64 soak lint train bench image clean debian results
+.PHONY: help setup demo test test-thorough test-train test-arm64 soak lint train bench image clean debian results
 
 help:  ## this menu
 	@awk -F':.*##' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,10 +50,13 @@ debian:
 	fi
 
 test: $(VENV)/.dev  ## every test that needs no training environment (installs the Debian packages they use)
-	$(BIN)/python -m pytest -m 'not train' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not train' $(PARALLEL) $(PYTEST_ARGS)
+
+test-thorough: $(VENV)/.dev  ## the same, and hypothesis tries twenty times as many examples (a night)
+	$(BIN)/python -m pytest -m 'not train' $(PARALLEL) --hypothesis-profile thorough --timeout 7200 $(PYTEST_ARGS)
 
 test-train: $(TRAIN)/.train  ## the tests that train, prune, convert and quantise (an environment of its own, 3.8 GB)
-	$(TRAIN)/bin/python -m pytest -m train tests/models tests/training $(PYTEST_ARGS)
+	$(TRAIN)/bin/python -m pytest -m train $(PARALLEL) tests/models tests/training $(PYTEST_ARGS)
 
 test-arm64: $(VENV)/.dev  ## the device's tests and every step of its models on an arm64 Python under qemu (an hour or more)
 	@for p in mmdebstrap qemu-aarch64-static; do command -v $$p >/dev/null || { echo "it needs mmdebstrap and qemu; type: sudo apt-get install -y mmdebstrap qemu-user-static" >&2; exit 2; }; done

@@ -21,6 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from device.cli import run_command
+from device.durable import make_folder, replacing
 from device.errors import BadInput, StethopiError
 from device.settings.settings import Settings
 
@@ -74,11 +75,10 @@ class Step:
             if self.text is None:
                 place.unlink(missing_ok=True)
                 return
-            place.parent.mkdir(parents=True, exist_ok=True)
-            temporary = place.with_name(f".{place.name}.part")
-            temporary.write_text(self.text, "utf-8")
-            temporary.chmod(self.mode)
-            os.replace(temporary, place)
+            make_folder(place.parent)
+            with replacing(place) as temporary:
+                temporary.write_text(self.text, "utf-8")
+                temporary.chmod(self.mode)
         except OSError as error:
             raise StethopiError(f"{place}: {error.strerror}; run it with sudo, or with --root DIR") from error
 

@@ -115,17 +115,21 @@ class SystemClock:
             self.boot_id = str(uuid.uuid4())
 
     def monotonic(self) -> float:
+        """Seconds that never jump, since some moment of this boot."""
         return time.monotonic()
 
     def wall(self) -> float:
+        """Seconds since 1970 UTC, as far as this machine knows."""
         return time.time()
 
     def trust(self) -> ClockTrust:
+        """How far `wall` may be believed."""
         if self.wall() < _PLAUSIBLE_S:
             return ClockTrust.NONE
         return ClockTrust.SYNCHRONISED if _kept_by_a_time_server() else ClockTrust.SET
 
     def stamp(self) -> Stamp:
+        """This instant by both clocks."""
         return Stamp(self.boot_id, self.monotonic(), self.wall(), self.trust())
 
 
@@ -140,20 +144,26 @@ class FakeClock:
         self.trusted = ClockTrust.SET
 
     def monotonic(self) -> float:
+        """Seconds that never jump, since some moment of this boot."""
         return self._monotonic
 
     def wall(self) -> float:
+        """Seconds since 1970 UTC, as far as this machine knows."""
         return self._wall
 
     def trust(self) -> ClockTrust:
+        """How far `wall` may be believed."""
         return self.trusted
 
     def stamp(self) -> Stamp:
+        """This instant by both clocks."""
         return Stamp(self.boot_id, self._monotonic, self._wall, self.trusted)
 
     def advance(self, seconds: float) -> None:
+        """So many seconds pass."""
         self._monotonic += seconds
         self._wall += seconds
 
     def jump(self, seconds: float) -> None:
+        """Somebody sets the wall clock by so many seconds."""
         self._wall += seconds

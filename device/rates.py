@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["ECG_RATE_HZ", "HOP", "HOP_S", "WINDOW", "WINDOW_EVERY", "WORKING_RATE_HZ"]
+from device.errors import BadInput
+
+__all__ = [
+    "ECG_RATE_HZ",
+    "HIGHEST_RATE_HZ",
+    "HOP",
+    "HOP_S",
+    "LOWEST_RATE_HZ",
+    "WINDOW",
+    "WINDOW_EVERY",
+    "WORKING_RATE_HZ",
+    "check_rate",
+]
 
 WORKING_RATE_HZ = 2000
 """Heart sound is processed, recorded and delivered at this rate."""
@@ -20,3 +32,16 @@ WINDOW_EVERY = 1 * WORKING_RATE_HZ
 
 ECG_RATE_HZ = 360
 """The ECG is watched over, cleaned, recorded and delivered at this rate, in mV."""
+
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = WORKING_RATE_HZ, 192_000
+"""Of sound that comes in."""
+
+
+def check_rate(rate_hz: int, what: str = "rate") -> int:
+    """The rate, when it can be used. Raises BadInput when it is not a whole number from 2000 to 192000."""
+    if rate_hz != int(rate_hz) or not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:
+        raise BadInput(
+            f"{what} of {rate_hz:g} Hz: not from {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz; "
+            f"resample it, for example: sox IN OUT rate 4000"
+        )
+    return int(rate_hz)

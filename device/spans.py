@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from device.arrays import AnyArray
+
 __all__ = ["merged", "clipped_spans", "Gap"]
 
 
@@ -17,7 +19,8 @@ step."""
 
 def merged(spans: Iterable[tuple[int, int]], distance: int = 0) -> list[Gap]:
     """The spans sorted, with those that touch, or lie up to `distance` samples apart, made one. Empty ones
-    go."""
+    go.
+    """
     result: list[Gap] = []
     for start, end in sorted(span for span in spans if span[1] > span[0]):
         if result and start <= result[-1].end + distance:
@@ -27,9 +30,10 @@ def merged(spans: Iterable[tuple[int, int]], distance: int = 0) -> list[Gap]:
     return result
 
 
-def clipped_spans(x: np.ndarray) -> list[Gap]:
+def clipped_spans(x: AnyArray) -> list[Gap]:
     """Where sound, float (n,), sticks at full scale for two samples or more. One sample may be a mere
-    peak. bool (n,): where it is at full scale."""
+    peak. bool (n,): where it is at full scale.
+    """
     full = x if x.dtype == bool else np.abs(x) >= CLIPPED_AT
     if not full.any():
         return []

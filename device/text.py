@@ -18,7 +18,8 @@ _LOOKED_AT = 4096
 
 def decoded(raw: bytes) -> str:
     """UTF-8 or UTF-16, each with or without a byte order mark, which is taken off; else Latin-1 (Windows-1252
-    where it is that). Every file has a text; line ends stay as they are."""
+    where it is that). Every file has a text; line ends stay as they are.
+    """
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
             return raw[len(mark) :].decode(encoding, "replace")
@@ -71,7 +72,8 @@ _PLAIN = {
 
 def printable(text: str, stream: TextIO) -> str:
     """The text as far as a stream can show it: a plain likeness of a sign (3-7 s), else an escape. Bytes of a
-    file name that are no text are escapes on every stream."""
+    file name that are no text are escapes on every stream.
+    """
     try:
         text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:

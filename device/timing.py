@@ -85,16 +85,17 @@ class StageTimer:
         )
         return rest
 
-    def add(self, seconds: float) -> None:
-        """Count one step that took `seconds`."""
+    def add(self, seconds: float, steps: int = 1) -> None:
+        """Count one step, or several alike, that took `seconds` each."""
         if seconds > _SHORTEST_S:
             position = min(_BINS - 1, int(math.log(seconds / _SHORTEST_S) / _STEP))
         else:
             position = 0
-        self._bins[position] += 1
-        self.count += 1
-        self.total_s += seconds
-        self.missed += seconds > self.budget_s
+        self._bins[position] += steps
+        self.count += steps
+        self.total_s += seconds * steps
+        if seconds > self.budget_s:
+            self.missed += steps
         if seconds > self.worst_s:
             self.worst_s = seconds
 
@@ -109,7 +110,8 @@ class StageTimer:
 
     def quantile(self, share: float) -> float | None:
         """The time in seconds that `share` (0…1) of the steps stayed within, to 1 %; None before the first
-        step."""
+        step.
+        """
         bins = self._bins[:]
         count = sum(bins)
         if not count:
@@ -124,10 +126,12 @@ class StageTimer:
 
     @property
     def p50(self) -> float | None:
+        """Median step in seconds; None before the first."""
         return self.quantile(0.5)
 
     @property
     def p99(self) -> float | None:
+        """99th percentile of the steps in seconds; None before the first."""
         return self.quantile(0.99)
 
     @property

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from device.arrays import Samples
 from device.rates import HOP
 from models.streaming import LookBack, ResidualBlock
 
@@ -48,7 +49,8 @@ class Shape:
 
 class DenoiserNet(nn.Module):
     """wave (B, 2, 1, 16 T), spectrum (B, 64, 1, T), states → shares in 0 … 1 (B, shares, 1, T), new
-    states."""
+    states.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -62,7 +64,7 @@ class DenoiserNet(nn.Module):
         self.shares = nn.Conv2d(shape.head, shape.shares, 1)
         with torch.no_grad():
             self.shares.weight.mul_(0.3)
-            self.shares.bias.fill_(-2.0)  # type: ignore[union-attr]
+            self.shares.bias.fill_(-2.0)
 
     def forward(
         self, wave: torch.Tensor, spectrum: torch.Tensor, *states: torch.Tensor
@@ -82,7 +84,7 @@ class DenoiserNet(nn.Module):
 
     def looking_back(self) -> list[LookBack]:
         """The layers with a state, in the order of the states."""
-        return [self.front, self.down, *(b.time for b in self.blocks)]  # type: ignore[list-item, union-attr]
+        return [self.front, self.down, *(b.time for b in self.blocks)]
 
     def initial_states(self, batch: int = 1) -> tuple[torch.Tensor, ...]:
         """Zero states, shapes taken from the layers, so that they stay right after pruning."""
@@ -138,12 +140,12 @@ BANDS = 31
 TIMES = 4
 
 
-def tables(frame: int = FRAME) -> dict[str, np.ndarray]:
+def tables(frame: int = FRAME) -> dict[str, Samples]:
     """The float coefficients around the net, float32; they ship in the bundle beside the .tflite.
 
     analysis (K, frame), synthesis (48, K): a real Fourier basis under windows of low delay (Mauler and
-    Martin 2007:
-    a long rise, a short fall), whose overlap-add of hop 16 is exactly the sound when nothing is weighted.
+    Martin 2007: a long rise, a short fall), whose overlap-add of hop 16 is exactly the sound when nothing is
+    weighted.
     spread (K, bands): bands of one bin below 500 Hz, wider above. interpolation (16, 5): shares in time,
     from the last point of the hop before and four of this one. window (128,): of the net's spectrum, scaled
     to power.

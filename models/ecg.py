@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from device.arrays import Samples
+from device.rates import ECG_RATE_HZ
 from models.streaming import LookBack, ResidualBlock
 
-__all__ = ["HOP", "LOOK_AHEAD", "RATE_HZ", "EcgDenoiser", "EcgShape", "tables"]
+__all__ = ["HOP", "LOOK_AHEAD", "ECG_RATE_HZ", "EcgDenoiser", "EcgShape", "lead_tables"]
 
-RATE_HZ = 360
 HOP = 9
 LOOK_AHEAD = 45
 SHARES = 3
@@ -35,7 +36,8 @@ BASELINES = 1
 class EcgShape:
     """Sizes of the net. `fast` dilations run at 120 Hz, `dilations` at 40 Hz; `again` are those of a second
     pass through the same 1x1 convolutions with filters over time of its own: twice the depth for few
-    parameters."""
+    parameters.
+    """
 
     front: int = 32
     trunk: int = 64
@@ -48,7 +50,8 @@ class EcgShape:
 
 class EcgDenoiser(nn.Module):
     """wave (B, 3, 1, 9 T), states → estimate (B, 9, 1, T), share (B, 3, 1, T), baseline (B, 1, 1, T), new
-    states."""
+    states.
+    """
 
     def __init__(self, shape: EcgShape) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class EcgDenoiser(nn.Module):
         self.baseline = nn.Conv2d(shape.head, BASELINES, 1)
         with torch.no_grad():
             self.share.weight.mul_(0.3)
-            self.share.bias.fill_(0.0)  # type: ignore[union-attr]
+            self.share.bias.fill_(0.0)
             self.baseline.weight.mul_(0.1)
 
     def forward(self, wave: torch.Tensor, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -85,7 +88,7 @@ class EcgDenoiser(nn.Module):
         for time, block in zip(self.again, self.blocks, strict=False):
             x, s = time(x, next(past))
             new.append(s)
-            x = torch.relu(block.mix(x))  # type: ignore[operator]
+            x = torch.relu(block.mix(x))
         x = torch.relu(self.head(torch.cat([x, skip], 1)))
         return (
             self.estimate(x).float(),
@@ -97,7 +100,7 @@ class EcgDenoiser(nn.Module):
     def looking_back(self) -> list[LookBack]:
         """The layers with a state, in the order of the states."""
         fast, slow = ([b.time for b in blocks] for blocks in (self.fast, self.blocks))
-        return [self.front, *fast, self.down, *slow, *self.again]  # type: ignore[list-item]
+        return [self.front, *fast, self.down, *slow, *self.again]
 
     def initial_states(self, batch: int = 1) -> tuple[torch.Tensor, ...]:
         return tuple(torch.zeros(batch, m.conv.in_channels, 1, m.context) for m in self.looking_back())
@@ -123,13 +126,14 @@ class EcgDenoiser(nn.Module):
         return cls(EcgShape(**shape))
 
 
-def tables() -> dict[str, np.ndarray]:
+def lead_tables() -> dict[str, Samples]:
     """The float coefficients around the net: straight lines between points, (9, points + 1), from the last
-    point of the hop before."""
+    point of the hop before.
+    """
     return {"of_share": _lines(SHARES), "of_baseline": _lines(BASELINES)}
 
 
-def _lines(points: int) -> np.ndarray:
+def _lines(points: int) -> Samples:
     found = np.zeros((HOP, points + 1), dtype=np.float32)
     part = HOP // points
     for i in range(HOP):

@@ -18,10 +18,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["RATE_HZ", "WINDOW", "LUNet"]
+__all__ = ["LU_NET_RATE_HZ", "LU_NET_WINDOW", "LUNet"]
 
-RATE_HZ = 1000
-WINDOW = 800
+LU_NET_RATE_HZ = 1000
+LU_NET_WINDOW = 800
 """Samples of one window: 0.8 s, about a beat."""
 
 TAPS = 31

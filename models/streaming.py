@@ -13,7 +13,8 @@ __all__ = ["ResidualBlock", "LookBack"]
 
 class LookBack(nn.Module):
     """A convolution over time with its past as explicit state: (B, C, 1, T), (B, C, 1, ctx) → output, new
-    state."""
+    state.
+    """
 
     def __init__(
         self, cin: int, cout: int, taps: int, stride: int = 1, dilation: int = 1, groups: int = 1
@@ -23,7 +24,7 @@ class LookBack(nn.Module):
 
     @property
     def context(self) -> int:
-        return (self.conv.kernel_size[1] - 1) * self.conv.dilation[1] + 1 - self.conv.stride[1]
+        return int((self.conv.kernel_size[1] - 1) * self.conv.dilation[1] + 1 - self.conv.stride[1])
 
     def forward(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         z = torch.cat([state, x], -1)
@@ -56,7 +57,7 @@ class ResidualBlock(nn.Module):
         self.mix = nn.Conv2d(width, width, 1)
         with torch.no_grad():
             self.mix.weight.mul_(0.2).add_(torch.eye(width)[:, :, None, None])
-            self.mix.bias.zero_()  # type: ignore[union-attr]
+            self.mix.bias.zero_()
 
     @staticmethod
     def over_time(width: int, dilation: int) -> LookBack:
@@ -66,7 +67,7 @@ class ResidualBlock(nn.Module):
             w = time.conv.weight
             w.mul_(0.1)
             w[..., -1] += 1.0
-            time.conv.bias.zero_()  # type: ignore[union-attr]
+            time.conv.bias.zero_()
         return time
 
     def forward(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,8 +8,18 @@ import pytest
 
 from tests.audio_loop import audio_loop
 from tests.brokers import mosquitto
+from tests.profiles import THOROUGH, ask, register, thoroughly
 
 __all__ = ["audio_loop", "mosquitto", "murmur_recording", "normal_recording"]
+
+register()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`--hypothesis-profile thorough` asks every test for more examples than a day's run has time for."""
+    if config.getoption("--hypothesis-profile", None) == THOROUGH:
+        ask(items, thoroughly)
+
 
 DATA = Path(__file__).resolve().parent / "data"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("device", "host", "models", "training", "deploy")
+ROOMS = ("stethopi", "device", "host", "models", "training", "deploy")
 EVERYTHING_LAZILY = {"host/cli.py"}
 DEVICE_THIRD_PARTY = {
     "numpy",
@@ -91,6 +91,10 @@ def test_the_command_line_imports_lazily() -> None:
     assert not loaded_by("import host.cli; host.cli.build_parser()") & (HEAVY | {"numpy"})
 
 
+def test_import_stethopi_is_quick() -> None:
+    assert not loaded_by("import stethopi") & (HEAVY | {"numpy", "soundfile", "paho"})
+
+
 def test_the_public_lists_are_honest() -> None:
     for path in sources():
         tree = ast.parse(path.read_text("utf-8"))
@@ -107,7 +111,8 @@ def test_the_public_lists_are_honest() -> None:
         }
         names |= {
             alias.asname or alias.name.split(".")[0]
-            for n in tree.body
+            for node in tree.body  # a package may bring in what is heavy only when it is asked for
+            for n in (node.body if isinstance(node, ast.If) else [node])
             if isinstance(n, ast.Import | ast.ImportFrom)
             for alias in n.names
         }
@@ -127,3 +132,20 @@ def test_a_room_says_what_stands_in_it(room: Path) -> None:
     said = ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8")))
     first = (said or "").split("\n\n")[0].replace("\n", " ")
     assert first.endswith(".") and first.count(". ") == 0, f"{room}: one sentence, not {first!r}"
+
+
+def rooms_with_modules() -> list[Path]:
+    """`device/ecg`, `host/store`, …: packages of depth 2 that hold more than their sentence."""
+    return [
+        package
+        for package in packages()
+        if package.parent.parent == ROOT
+        and package.parent.name in ("device", "host", "training")
+        and any(path.name != "__init__.py" for path in package.glob("*.py"))
+    ]
+
+
+@pytest.mark.parametrize("room", rooms_with_modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_room_has_its_tests_where_one_looks_for_them(room: Path) -> None:
+    tests = ROOT / "tests" / room.relative_to(ROOT)
+    assert list(tests.glob("test_*.py")), f"{tests.relative_to(ROOT)} holds no tests of {room.name}"

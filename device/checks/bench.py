@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from device.durable import replacing
 from device.errors import BadInput, StethopiError
 
 __all__ = ["MOST_MAC_PER_S", "MOST_MEMORY_MB", "daemon_figures", "measure", "run", "table", "write"]
@@ -102,7 +103,7 @@ def measure(seconds: float = 30.0, rate_hz: int = 48000, bundle: Path | None = N
     import numpy as np
 
     from device.checks.instruction_count import where
-    from device.daemon.health import resident_bytes
+    from device.daemon.machine import resident_bytes
     from device.denoise.stream import Denoiser
     from device.dsp.resample import Decimator
     from device.inference import bundle as bundles
@@ -110,7 +111,7 @@ def measure(seconds: float = 30.0, rate_hz: int = 48000, bundle: Path | None = N
     from device.rates import HOP, HOP_S, WINDOW_EVERY, WORKING_RATE_HZ
     from device.screening import features, quality
     from device.screening.rhythm import heart_rate
-    from device.screening.screen import Screener
+    from device.screening.screen import WINDOW_BUDGET_S, Screener
     from device.settings.specs import HeartSettings
     from device.sources.synthetic import synthesise
     from device.timing import StageTimer
@@ -127,7 +128,7 @@ def measure(seconds: float = 30.0, rate_hz: int = 48000, bundle: Path | None = N
     decimate = StageTimer("decimate", HOP_S / 4)
     second_s = WINDOW_EVERY / WORKING_RATE_HZ
     classify, rhythm, contact = (
-        StageTimer(name, 0.25 * second_s) for name in ("classify", "rhythm", "quality")
+        StageTimer(name, WINDOW_BUDGET_S) for name in ("classify", "rhythm", "quality")
     )
     last = np.zeros(3 * WORKING_RATE_HZ, np.float32)
     block = max(round(_BLOCK_S * rate_hz), 1)
@@ -253,10 +254,9 @@ def write(found: dict[str, Any], path: Path) -> None:
     # what another version of the same interpreter once needed is of no use any more
     stale = [key for key in figures if key != found["where"] and _kind(key) == _kind(found["where"])]
     whole["figures"] = {key: value for key, value in sorted(figures.items()) if key not in stale}
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
     except OSError as error:
         raise BadInput(f"{path}: cannot be written ({error.strerror}); name another file") from error
 

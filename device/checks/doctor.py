@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from device.errors import StethopiError
 
 if TYPE_CHECKING:
+    from device.arrays import Samples
     from device.settings.settings import Settings
 
 __all__ = ["BAD", "GOOD", "NOTE", "Check", "checks", "model_checks", "run", "show"]
@@ -64,8 +65,9 @@ def model_checks(path: Path | None = None, state_dir: Path | None = None) -> Ite
     bundle = bundles.load(path, state_dir)
     yield Check("bundle", GOOD, f"{bundle.version} in {bundle.folder}, all hashes fit")
     wrong = "this machine computes wrongly; set STETHOPI_RUNTIME to the other interpreter, or reinstall it"
-    # a bundle may have no ECG: it is the only model that a stethoscope can do without
-    for model in ("denoiser", *(["ecg"] if "ecg" in bundle.models else [])):
+    vectors, entry = bundle.vectors(), bundle.model("classifier")
+    # a stethoscope cannot do without these two; whatever else streams in the bundle is checked as well
+    for model in ("denoiser", *(m for m in bundle.models if m != "denoiser" and f"{m}/y" in vectors)):
         found_db = vector_difference_db(bundle, model)
         says = f"stored vector comes out {found_db:.0f} dB above its error (at least {_LEAST_VECTOR_DB:.0f})"
         fine = found_db >= _LEAST_VECTOR_DB
@@ -73,7 +75,6 @@ def model_checks(path: Path | None = None, state_dir: Path | None = None) -> Ite
         yield Check(
             {"ecg": "ecg model"}.get(model, model), GOOD if fine else BAD, says, "" if fine else wrong
         )
-    vectors, entry = bundle.vectors(), bundle.model("classifier")
     network = Int8Network(entry)
     found = np.stack([network(x) for x in vectors["classifier/x"]])
     worst = float(np.abs(found - vectors["classifier/logits"]).max())
@@ -133,14 +134,15 @@ def _wired(settings: Settings) -> Check:
 
 def _microphone(source: Any, settings: Settings) -> Iterator[Check]:
     """Some seconds of a microphone: what the card was set to, whether samples are missing, what is wrong with
-    the sound."""
+    the sound.
+    """
     import numpy as np
 
     from device.checks import soundcheck
     from device.sources import alsa
     from device.sources.capture import CHANNELS
 
-    frames: list[np.ndarray] = []
+    frames: list[Samples] = []
     source.on_frames = frames.append
     lost = heard = 0
     first_s: float | None = None
@@ -341,7 +343,7 @@ def _outbox(settings: Settings) -> Iterator[Check]:
         finally:
             db.close()
     except sqlite3.Error as error:
-        yield Check("outbox", BAD, f"{path}: {error}", "start the daemon: it sets a damaged one aside")
+        yield Check("outbox", BAD, f"{path}: {error}", "start the daemon: it keeps a damaged one apart")
         return
     counts = {state: count for state, count, _ in rows}
     waiting, delivered = counts.get("waiting", 0), counts.get("delivered", 0)

@@ -24,7 +24,7 @@ from device.checks.figures.one_line import one_line_errors
 from device.errors import StethopiError
 
 if TYPE_CHECKING:
-    import numpy as np
+    from device.arrays import Samples
 
 __all__ = ["ALARM", "STAGES", "instructions", "stages_of", "where"]
 
@@ -49,7 +49,7 @@ def where() -> str:
     return f"python {version}, {runtime_name()}, numpy {np.__version__}, {platform.machine()}"
 
 
-def stages_of(bundle: Path | None = None) -> list[tuple[str, Callable[[np.ndarray, np.ndarray], object]]]:
+def stages_of(bundle: Path | None = None) -> list[tuple[str, Callable[[Samples, Samples], object]]]:
     """(name, work) of each stage; work takes the same second at the source's rate and at the working rate."""
     import numpy as np
 
@@ -67,12 +67,12 @@ def stages_of(bundle: Path | None = None) -> list[tuple[str, Callable[[np.ndarra
     screener = Screener(found.model("classifier"))
     last = np.zeros(3 * WORKING_RATE_HZ, np.float32)
 
-    def in_blocks(x: np.ndarray) -> None:
+    def in_blocks(x: Samples) -> None:
         for at in range(0, len(x), RATE_HZ // 50):
             decimator.process(x[at : at + RATE_HZ // 50])
 
-    def of_the_last_seconds(work: Callable[[np.ndarray], object]) -> Callable[[np.ndarray], object]:
-        def done(x: np.ndarray) -> object:
+    def of_the_last_seconds(work: Callable[[Samples], object]) -> Callable[[Samples], object]:
+        def done(x: Samples) -> object:
             last[: -len(x)], last[-len(x) :] = last[len(x) :].copy(), x
             return work(last)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from device.arrays import Floats, Samples
 from device.dsp.iir import group_delay_s
 from device.dsp.resample import Decimator, decimate
 from device.errors import StethopiError
@@ -62,6 +63,8 @@ class Measured:
 
     @property
     def told(self) -> str:
+        """The figures in lines for a person."""
+
         def ms(value: float | None) -> str:
             return "unknown" if value is None else f"{1e3 * value:.1f} ms"
 
@@ -101,7 +104,7 @@ class _Track(threading.Thread):
             self.problem = error
 
     @property
-    def sound(self) -> np.ndarray:
+    def sound(self) -> Samples:
         """From the first sample on, what was lost as zeros."""
         if not self.blocks:
             return np.zeros(0, np.float32)
@@ -118,7 +121,7 @@ class _Track(threading.Thread):
         return min(b.monotonic_s - (b.index + len(b.samples)) / rate_hz for b in self.blocks)
 
 
-def lag_s(x: np.ndarray, y: np.ndarray, rate_hz: int, most_s: float = 2.0) -> float | None:
+def lag_s(x: Floats, y: Floats, rate_hz: int, most_s: float = 2.0) -> float | None:
     """By how much `y` follows `x`, from -most_s to most_s; None when they have nothing in common."""
     n = max(len(x), len(y))
     size = 1 << (2 * n - 1).bit_length()

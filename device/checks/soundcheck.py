@@ -17,6 +17,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from device.arrays import Floats, Reals, Samples
 from device.checks.figures.one_line import of_a_file
 
 __all__ = [
@@ -96,6 +97,7 @@ class Hardware:
 
     @property
     def lines(self) -> str:
+        """What to write into config.txt, in words."""
         return " and ".join(self.overlay)
 
     @property
@@ -164,7 +166,7 @@ def _db(power: float) -> float:
     return 10.0 * float(np.log10(max(power, 1e-20)))
 
 
-def _level_db(x: np.ndarray) -> float:
+def _level_db(x: Floats) -> float:
     """Rms around the mean, dB of full scale."""
     return _db(float(np.var(x, dtype=np.float64)))
 
@@ -180,7 +182,7 @@ class SoundcheckLine:
     """Over what lies beside it."""
 
 
-def _spectrum(x: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
+def _spectrum(x: Floats, rate_hz: int) -> tuple[Reals, Reals]:
     """(frequencies, power of each bin) of sound, float (n,); the bins' powers add up to its mean square."""
     n = len(x)
     window = np.hanning(n)
@@ -188,9 +190,7 @@ def _spectrum(x: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
     return np.fft.rfftfreq(n, 1.0 / rate_hz), 2.0 * power / (n * float(np.sum(window**2)))
 
 
-def lines_in(
-    x: np.ndarray, rate_hz: int, low_hz: float = 20.0, high_hz: float = 8000.0
-) -> list[SoundcheckLine]:
+def lines_in(x: Floats, rate_hz: int, low_hz: float = 20.0, high_hz: float = 8000.0) -> list[SoundcheckLine]:
     """Steady tones in sound, float (n,) of two seconds or more: narrow, and the same in both its halves.
 
     A heart's own lines, one each 0.7 to 4 Hz, lie too close to stand 20 dB over their neighbours.
@@ -230,7 +230,7 @@ def _multiples(lines: list[SoundcheckLine], base_hz: float) -> list[SoundcheckLi
     ]
 
 
-def _hum(x: np.ndarray, rate_hz: int) -> list[SoundcheckFinding]:
+def _hum(x: Floats, rate_hz: int) -> list[SoundcheckFinding]:
     lines = lines_in(x, rate_hz)
     hz, power = _spectrum(x, rate_hz)
     whole = float(power[(hz >= _BAND_HZ[0]) & (hz <= _BAND_HZ[1])].sum())
@@ -277,14 +277,14 @@ def _power(line: SoundcheckLine) -> float:
     return float(10.0 ** (line.db / 10.0))
 
 
-def _on_grid(x: np.ndarray, bits: int) -> bool:
+def _on_grid(x: Floats, bits: int) -> bool:
     """Whether all samples are whole steps of so many bits."""
     scaled = x.astype(np.float64) * 2.0 ** (bits - 1)
     return bool(np.array_equal(scaled, np.rint(scaled)))
 
 
 def examine(
-    frames: np.ndarray,
+    frames: Samples,
     rate_hz: int,
     *,
     channel: int = 0,
@@ -363,7 +363,7 @@ def _overlay(hardware: Hardware) -> str:
 
 
 def _on_its_own(
-    frames: np.ndarray, channel: int, level: float, hardware: Hardware, wide: bool
+    frames: Samples, channel: int, level: float, hardware: Hardware, wide: bool
 ) -> SoundcheckFinding | None:
     """A channel without sound: the other one, or a dead microphone."""
     x = frames[:, channel]

@@ -44,6 +44,7 @@ class Receipt:
     schema: Schema = SCHEMA
 
     def problem(self) -> str | None:
+        """What fields say against each other; None when they agree."""
         if (self.status == "missing") != (self.missing is not None):
             return "missing: belongs to status missing, and to no other"
         if self.status == "refused" and not self.why:
@@ -52,6 +53,7 @@ class Receipt:
 
     @classmethod
     def of_stored(cls, exam: str, sha256: str) -> Receipt:
+        """Everything is here, under this hash."""
         return cls(exam=exam, status="stored", sha256=sha256)
 
     @classmethod
@@ -62,6 +64,7 @@ class Receipt:
 
     @classmethod
     def of_refused(cls, exam: str, sha256: str, why: str) -> Receipt:
+        """This result will never be taken; `why` is cut to 300 characters."""
         return cls(exam=exam, status="refused", sha256=sha256, why=why[:300])
 
 

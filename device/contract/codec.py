@@ -48,7 +48,8 @@ T = TypeVar("T")
 
 class BadMessage(ValueError):
     """A message that cannot be believed; the text says where and why. Never a reason to stop: drop it and
-    count."""
+    count.
+    """
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,8 @@ def to_json(message: Any) -> Any:
 
 def encode(message: Any) -> bytes:
     """The payload's bytes: compact UTF-8 JSON. BadMessage when it breaks its own limits, so nothing wrong
-    leaves."""
+    leaves.
+    """
     value = to_json(message)
     from_json(type(message), value)
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

@@ -123,6 +123,7 @@ class Command:
     listen: Listen | None = None
 
     def problem(self) -> str | None:
+        """What fields say against each other; None when they agree."""
         if (self.name == "listen") != (self.listen is not None):
             return "listen: belongs to the command listen, and to no other"
         return None

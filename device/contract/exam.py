@@ -61,6 +61,7 @@ class SoundFile:
     chunks: Annotated[int, Whole(1, MOST_CHUNKS)]
 
     def problem(self) -> str | None:
+        """What fields say against each other; None when they agree."""
         if self.chunks != chunk_count(self.size, self.chunk_size):
             return f"{self.chunks} chunks of {self.chunk_size} bytes are not {self.size} bytes"
         return None
@@ -112,6 +113,7 @@ class EcgTrack:
     sound: SoundFile
 
     def problem(self) -> str | None:
+        """What fields say against each other; None when they agree."""
         return _spans_inside(self)
 
 
@@ -135,6 +137,7 @@ class Site:
     ecg: Annotated[EcgTrack, "heard beside it; null where no lead was heard"] | None = None
 
     def problem(self) -> str | None:
+        """What fields say against each other; None when they agree."""
         return _spans_inside(self)
 
 
@@ -170,7 +173,8 @@ class StageLatency:
 @dataclass(frozen=True)
 class Delay:
     """From a sample entering the decimator to its clean twin leaving the denoiser, in ms: all parts
-    counted."""
+    counted.
+    """
 
     decimator_ms: Ms
     hop_ms: Ms
@@ -203,6 +207,7 @@ class Exam:
     schema: Schema = SCHEMA
 
     def problem(self) -> str | None:
+        """What fields say against each other; None when they agree."""
         names = [site.site for site in self.sites]
         files = [file.file for file in files_of(self).values()]
         if len(set(names)) != len(names) or len({*files}) != len(files):

@@ -32,7 +32,8 @@ _Display = Annotated[tuple[Annotated[int, Whole(-32768, 32767)], ...], Many(1000
 @dataclass(frozen=True)
 class LiveWave:
     """About 100 ms of the waveform, for the eye only: of each group of samples the one with the largest
-    magnitude. `raw` and `clean` speak of the same instants; `clean` is empty while denoising is shed."""
+    magnitude. `raw` and `clean` speak of the same instants; `clean` is empty while denoising is shed.
+    """
 
     index: Annotated[int, Whole(0, 2**53), "first entry: 2-kHz sample since the source started"]
     every: Annotated[int, Whole(1, 2000), "working-rate samples from one entry to the next"]

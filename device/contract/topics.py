@@ -56,6 +56,7 @@ class Topic:
 
     @property
     def address(self) -> Address:
+        """Whose it is."""
         return Address(self.fleet, self.device)
 
     @property
@@ -113,26 +114,32 @@ class Address:
 
     @property
     def root(self) -> str:
+        """What all topics of this device begin with."""
         return f"{PREFIX}/{self.fleet}/{self.device}"
 
     @property
     def state(self) -> str:
+        """Topic of who and how it is, retained; also of its will."""
         return f"{self.root}/state"
 
     @property
     def receipt(self) -> str:
+        """Topic of what the host has of an exam."""
         return f"{self.root}/receipt"
 
     @property
     def health(self) -> str:
+        """Topic of its counters."""
         return f"{self.root}/health"
 
     @property
     def command(self) -> str:
+        """Topic of what it is asked to do."""
         return f"{self.root}/command"
 
     @property
     def answer(self) -> str:
+        """Topic of what it answers to a command."""
         return f"{self.root}/answer"
 
     def live(self, name: str) -> str:
@@ -142,9 +149,11 @@ class Address:
         return f"{self.root}/live/{name}"
 
     def result(self, exam: str) -> str:
+        """Topic of an exam's result."""
         return f"{self.root}/exam/{exam}/result"
 
     def sound(self, exam: str, site: str, chunk: int) -> str:
+        """Topic of one chunk of a site's sound."""
         return f"{self.root}/exam/{exam}/sound/{site}/{chunk}"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from device.arrays import Samples
 from device.dsp.resample import resample
 from device.errors import BadInput
 from device.inference.bundle import MODELS
@@ -32,11 +33,11 @@ CLASSIC_RATE_HZ = 22_050
 CLASSIC_WINDOW = 110_250
 """Samples of the classic U-Net's window: 5 s."""
 
-Run = Callable[[np.ndarray], np.ndarray]
+Run = Callable[[Samples], Samples]
 """Windows (k, window) of peak 1 → the same shape, cleaned."""
 
 
-def match_length(x: np.ndarray, length: int) -> np.ndarray:
+def match_length(x: Samples, length: int) -> Samples:
     """x (..., n) with `length` samples: cut at the end, or zeros added there."""
     missing = length - x.shape[-1]
     if missing <= 0:
@@ -44,7 +45,7 @@ def match_length(x: np.ndarray, length: int) -> np.ndarray:
     return np.concatenate([x, np.zeros((*x.shape[:-1], missing), dtype=x.dtype)], -1)
 
 
-def in_windows(run: Run, x: np.ndarray, window: int, overlap: int) -> np.ndarray:
+def in_windows(run: Run, x: Samples, window: int, overlap: int) -> Samples:
     """x (n,), any n, in windows that overlap and are faded into each other: float32 (n,), aligned.
 
     Each window goes in with a peak of 1 and comes back at its own level; a silent one stays silent. A sound
@@ -68,7 +69,7 @@ def in_windows(run: Run, x: np.ndarray, window: int, overlap: int) -> np.ndarray
     return (total / weight)[:n].astype(np.float32)
 
 
-def denoise_windowed(run: Run, x: np.ndarray, rate_hz: int, window: int, overlap: int) -> np.ndarray:
+def denoise_windowed(run: Run, x: Samples, rate_hz: int, window: int, overlap: int) -> Samples:
     """Working-rate sound (n,) through such a network at `rate_hz` and back: float32 (n,), aligned."""
     there = resample(x, WORKING_RATE_HZ, rate_hz)
     return resample(in_windows(run, there, window, overlap), rate_hz, WORKING_RATE_HZ, len(x))
@@ -79,7 +80,7 @@ def classic_file(model: str) -> Path:
     name, _, path = model.partition(":")
     if name != "unet-classic":
         raise BadInput(f"--model {name}: no such network; there is unet-classic, or leave it out for ours")
-    return Path(path) if path else MODELS / "rivals" / "unet-classic.tflite"
+    return Path(path) if path else MODELS / "baselines" / "unet-classic.tflite"
 
 
 class WindowedFile:
@@ -100,7 +101,7 @@ class WindowedFile:
             shapes = ", ".join(str(t.shape) for t in inputs)
             raise BadInput(f"{path}: takes {shapes}, not windows of {window} samples; give a classic U-Net")
 
-    def _run(self, pieces: np.ndarray) -> np.ndarray:
+    def _run(self, pieces: Samples) -> Samples:
         source, target = self._interpreter.inputs[0], self._interpreter.outputs[0]
         found = np.empty_like(pieces)
         for k, piece in enumerate(pieces):
@@ -112,5 +113,6 @@ class WindowedFile:
             found[k] = match_length(y.reshape(-1), self.window)
         return found
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
+    def __call__(self, x: Samples) -> Samples:
+        """float32 (n,) at 2 kHz → the same, cleaned and aligned."""
         return denoise_windowed(self._run, x, self.rate_hz, self.window, self.window // 10)

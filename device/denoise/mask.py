@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from device.denoise.front_end import FrontEnd
+from device.arrays import AnyArray, Samples
+from device.denoise.front_end import Heard
 from device.errors import StethopiError
 from device.rates import HOP
 
@@ -27,18 +28,24 @@ class Mask(Protocol):
 
     outputs: tuple[str, ...]
 
-    def reset(self) -> None: ...
-    def step(
-        self, hop: np.ndarray, heard: FrontEnd, answers: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The newest hop and the net's answers (float32, flat) → the finished hop as it came, and cleaned."""
+    def reset(self) -> None:
+        """As before the first sample."""
+
+    def process(self, heard: Heard, answers: Mapping[str, AnyArray]) -> tuple[Samples, Samples]:
+        """The newest k hops and the net's answers to them, float32 (k, n) → the finished hops, float32
+        (k, hop), as they came, and cleaned.
+        """
         ...
 
-    def snapshot(self) -> dict[str, Any]: ...
-    def restore(self, kept: Mapping[str, Any]) -> None: ...
+    def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
+        ...
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
 
 
-def mask_of(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Mask:
+def mask_of(meta: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Mask:
     """The form that a model's entry in the bundle names; the heart sound's where it names none."""
     kind = meta.get("form", {"kind": "shares"})["kind"]
     if kind == "shares":
@@ -50,22 +57,24 @@ def mask_of(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Mask:
 
 def widen(shares: Any) -> Any:
     """The net's answer in 0 … 1 slightly widened, so that both ends (keep all, remove all) are exactly
-    reached."""
+    reached.
+    """
     return (shares * 1.04 - 0.02).clip(0.0, 1.0)
 
 
-def _shift(history: np.ndarray, hop: np.ndarray) -> None:
+def _shift(history: Samples, hop: Samples) -> None:
     history[: -len(hop)] = history[len(hop) :]
     history[-len(hop) :] = hop
 
 
 class Shares:
     """frame that ends here ── analysis ── times shares of the bands ── synthesis ── taken from the sound;
-    finished hop ── less the share in time."""
+    finished hop ── less the share in time.
+    """
 
     outputs: tuple[str, ...] = ("shares",)
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], look_ahead: int) -> None:
+    def __init__(self, arrays: Mapping[str, AnyArray], look_ahead: int) -> None:
         self._analysis, self._synthesis, self._spread, self._interpolation = (
             np.ascontiguousarray(arrays[k], dtype=np.float32)
             for k in ("analysis", "synthesis", "spread", "interpolation")
@@ -76,11 +85,13 @@ class Shares:
         self.reset()
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._sound = np.zeros(self._analysis.shape[1], dtype=np.float32)
         self._removed = np.zeros(self._synthesis.shape[0], dtype=np.float32)
         self._last_point = np.float32(0.0)
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "sound": self._sound.copy(),
             "removed": self._removed.copy(),
@@ -88,26 +99,25 @@ class Shares:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._sound, self._removed = kept["sound"].copy(), kept["removed"].copy()
         self._last_point = kept["last_point"]
 
-    def step(
-        self, hop: np.ndarray, heard: FrontEnd, answers: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        shares = widen(answers["shares"])
-        sound = self._sound
-        _shift(sound, hop)
-        found = (self._analysis @ sound) * (self._spread @ shares[: self._bands])
-        removed = self._removed
-        removed[:-HOP] = removed[HOP:]
-        removed[-HOP:] = 0.0
-        removed += self._synthesis @ found
-        points = self._points
-        points[0] = self._last_point
-        points[1:] = shares[self._bands :]
-        self._last_point = points[-1]
-        raw = sound[-self._look_ahead - HOP : -self._look_ahead]
-        clean = (raw - removed[:HOP]) * (np.float32(1.0) - self._interpolation @ points)
+    def process(self, heard: Heard, answers: Mapping[str, AnyArray]) -> tuple[Samples, Samples]:
+        """What is finished with these hops: raw and clean, float32 (k, hop) each."""
+        raw, clean = np.empty_like(heard.hops), np.empty_like(heard.hops)
+        sound, removed, points = self._sound, self._removed, self._points
+        for k, shares in enumerate(widen(answers["shares"])):
+            _shift(sound, heard.hops[k])
+            found = (self._analysis @ sound) * (self._spread @ shares[: self._bands])
+            removed[:-HOP] = removed[HOP:]
+            removed[-HOP:] = 0.0
+            removed += self._synthesis @ found
+            points[0] = self._last_point
+            points[1:] = shares[self._bands :]
+            self._last_point = points[-1]
+            raw[k] = sound[-self._look_ahead - HOP : -self._look_ahead]
+            clean[k] = (raw[k] - removed[:HOP]) * (np.float32(1.0) - self._interpolation @ points)
         return raw, clean
 
 
@@ -121,19 +131,21 @@ class MaskBlend:
 
     outputs: tuple[str, ...] = ("estimate", "share", "baseline")
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], hop: int, look_ahead: int) -> None:
+    def __init__(self, arrays: Mapping[str, AnyArray], hop: int, look_ahead: int) -> None:
         self._of_share = np.ascontiguousarray(arrays["of_share"], dtype=np.float32)
         self._of_baseline = np.ascontiguousarray(arrays["of_baseline"], dtype=np.float32)
         self._hop, self._look_ahead = hop, look_ahead
         self.reset()
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._sound = np.zeros(self._look_ahead + self._hop, dtype=np.float32)
         self._passed = np.zeros(self._look_ahead + self._hop, dtype=np.float32)
         self._shares = np.zeros(self._of_share.shape[1], dtype=np.float32)
         self._baselines = np.zeros(self._of_baseline.shape[1], dtype=np.float32)
 
     def snapshot(self) -> dict[str, Any]:
+        """All that the next hop depends on, copied."""
         return {
             "sound": self._sound.copy(),
             "passed": self._passed.copy(),
@@ -142,21 +154,25 @@ class MaskBlend:
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from a snapshot."""
         self._sound, self._passed = kept["sound"].copy(), kept["passed"].copy()
         self._shares, self._baselines = kept["shares"].copy(), kept["baselines"].copy()
 
-    def step(
-        self, hop: np.ndarray, heard: FrontEnd, answers: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        _shift(self._sound, hop)
-        _shift(self._passed, heard.passed)
-        level = np.float32(heard.level)
+    def process(self, heard: Heard, answers: Mapping[str, AnyArray]) -> tuple[Samples, Samples]:
+        """What is finished with these hops: raw and clean, float32 (k, hop) each."""
+        raw, clean = np.empty_like(heard.hops), np.empty_like(heard.hops)
         shares, baselines = self._shares, self._baselines
-        shares[0] = shares[-1]
-        shares[1:] = widen(answers["share"])
-        baselines[0] = baselines[-1]
-        baselines[1:] = answers["baseline"] * level
-        kept = self._passed[: self._hop] - self._of_baseline @ baselines
-        share = self._of_share @ shares
-        clean: np.ndarray = kept + share * (answers["estimate"] * level - kept)
-        return self._sound[: self._hop].copy(), clean
+        new_shares = widen(answers["share"])
+        for k, hop in enumerate(heard.hops):
+            _shift(self._sound, hop)
+            _shift(self._passed, heard.passed[k])
+            level = np.float32(heard.levels[k])
+            shares[0] = shares[-1]
+            shares[1:] = new_shares[k]
+            baselines[0] = baselines[-1]
+            baselines[1:] = answers["baseline"][k] * level
+            kept = self._passed[: self._hop] - self._of_baseline @ baselines
+            share = self._of_share @ shares
+            raw[k] = self._sound[: self._hop]
+            clean[k] = kept + share * (answers["estimate"][k] * level - kept)
+        return raw, clean

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from device.arrays import Reals, Samples, Spectrum
+
 __all__ = ["band_pass_sections", "gain_db", "group_delay_s", "Cascade"]
 
 
-def band_pass_sections(order: int, low_hz: float, high_hz: float, rate_hz: int) -> np.ndarray:
+def band_pass_sections(order: int, low_hz: float, high_hz: float, rate_hz: int) -> Reals:
     """Second-order sections of a Butterworth band-pass, float64 (order, 6), rows b0 b1 b2 1 a1 a2.
 
     The poles of the low-pass prototype, moved to the band, by the bilinear transform with both edges
@@ -53,11 +55,12 @@ def butterworth(order: int, edge_hz: float, rate_hz: int, high: bool) -> list[li
     return made
 
 
-def _response(part: np.ndarray, z: np.ndarray) -> np.ndarray:
-    return (part[0] + part[1] * z + part[2] * z * z).astype(np.complex128)
+def _response(part: Reals, z: Spectrum) -> Spectrum:
+    response: Spectrum = (part[0] + part[1] * z + part[2] * z * z).astype(np.complex128)
+    return response
 
 
-def gain_db(sos: np.ndarray, hz: np.ndarray, rate_hz: int) -> np.ndarray:
+def gain_db(sos: Reals, hz: Reals, rate_hz: int) -> Reals:
     """Gain of sections at frequencies (n,), in dB."""
     z = np.exp(-2j * np.pi * np.asarray(hz, np.float64) / rate_hz)
     total = np.ones(z.shape, np.complex128)
@@ -66,7 +69,7 @@ def gain_db(sos: np.ndarray, hz: np.ndarray, rate_hz: int) -> np.ndarray:
     return np.asarray(20.0 * np.log10(np.maximum(np.abs(total), 1e-30)))
 
 
-def group_delay_s(sos: np.ndarray, hz: np.ndarray, rate_hz: int) -> np.ndarray:
+def group_delay_s(sos: Reals, hz: Reals, rate_hz: int) -> Reals:
     """Group delay of sections at frequencies (n,), in seconds: -dφ/dω, from the polynomials themselves."""
     z = np.exp(-2j * np.pi * np.asarray(hz, np.float64) / rate_hz)
     total = np.zeros(z.shape)
@@ -90,7 +93,7 @@ class Cascade:
     to come are zeros in it, which changes no bit of those before, so any chopping gives the same bits.
     """
 
-    def __init__(self, sos: np.ndarray) -> None:
+    def __init__(self, sos: Reals) -> None:
         self.sos = np.asarray(sos, np.float64).reshape(len(sos), 6)
         self._step = _unit_matrix(self.sos)
         self.reset()
@@ -100,7 +103,7 @@ class Cascade:
         self.state = np.zeros((len(self.sos), 2))
         self.pending = np.zeros(0)
 
-    def process(self, x: np.ndarray) -> np.ndarray:
+    def process(self, x: Samples) -> Samples:
         """float32 (n,) → float32 (n,). What is not finite counts as 0."""
         x = np.asarray(x, np.float32)
         if not len(self.sos) or not len(x):
@@ -125,7 +128,7 @@ class Cascade:
         return out[given:].astype(np.float32)
 
 
-def _unit_matrix(sos: np.ndarray) -> np.ndarray:
+def _unit_matrix(sos: Reals) -> Reals:
     """(64 + states, states + 64): (state, samples) → (output, next state), from the recursion itself."""
     states = 2 * len(sos)
     # each column is one experiment: that state, or that sample, is 1 and all else 0

@@ -5,7 +5,8 @@ itself, so the gain never touches what is heard. The level is the running mean o
 square: all hops so far count alike at the start (so there is no wrong first guess), later with a time
 constant of two seconds. A hop louder than eight times the level counts as eight times (a knock on the chest
 piece must not deafen the net for seconds). No absolute threshold: `k * x` has exactly `k` times the level of
-`x`. Hops of digital silence count nothing.
+`x`. Hops of digital silence count nothing. Sound that comes in is tracked by `Level` of the denoiser's front
+end.
 
     python -I -m device.checks.figures.level FILE      level at each second, in dB of full scale
 """
@@ -14,9 +15,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from device.arrays import Floats, Reals, Samples
 from device.rates import HOP, HOP_S, WORKING_RATE_HZ
 
-__all__ = ["HIGH_PASS_HZ", "Level", "hop_high_pass", "levels"]
+__all__ = ["HIGH_PASS_HZ", "LOUDEST", "SILENCE", "hop_high_pass", "levels", "share_of"]
 
 HIGH_PASS_HZ = 15.0
 """Corner of the first-order high pass before the level: an offset or slow drift of the microphone is not
@@ -28,14 +30,12 @@ SILENCE = 1e-9
 """Root mean square below which a hop counts as digital silence (one step of 24 bit is 1.2e-7)."""
 
 
-def _share_of(hop_s: float, time_constant_s: float) -> float:
+def share_of(hop_s: float, time_constant_s: float) -> float:
     """Weight of one hop in the running mean."""
     return 1.0 - float(np.exp(-hop_s / time_constant_s))
 
 
-def hop_high_pass(
-    hop: int = HOP, rate_hz: int = WORKING_RATE_HZ, corner_hz: float = HIGH_PASS_HZ
-) -> np.ndarray:
+def hop_high_pass(hop: int = HOP, rate_hz: int = WORKING_RATE_HZ, corner_hz: float = HIGH_PASS_HZ) -> Samples:
     """The high pass as one matrix a hop, float32 (hop, hop + 2).
 
     `y = M @ concatenate([[last y], [last x], x])`, which is y[n] = x[n] - x[n-1] + a y[n-1].
@@ -56,39 +56,14 @@ def high_pass_pole(rate_hz: int = WORKING_RATE_HZ, corner_hz: float = HIGH_PASS_
     return float(np.exp(-2 * np.pi * corner_hz / rate_hz))
 
 
-class Level:
-    """The tracker, one hop at a time. `value` is the level, 0.0 before the first sound."""
-
-    __slots__ = ("_forget", "_silence", "hops", "value")
-
-    def __init__(
-        self, hop_s: float = HOP_S, time_constant_s: float = TIME_CONSTANT_S, silence: float = SILENCE
-    ) -> None:
-        self.value = 0.0
-        self.hops = 0
-        self._forget = _share_of(hop_s, time_constant_s)
-        self._silence = silence
-
-    def step(self, hop_rms: float) -> float:
-        """Take one hop's root mean square and give the level, which includes that hop."""
-        if hop_rms > self._silence:
-            if self.hops == 0:
-                self.value = hop_rms
-            else:
-                share = max(1.0 / (self.hops + 1), self._forget)
-                self.value += share * (min(hop_rms, LOUDEST * self.value) - self.value)
-            self.hops += 1
-        return self.value
-
-
 def levels(
-    hop_rms: np.ndarray,
+    hop_rms: Floats,
     hop_s: float = HOP_S,
     time_constant_s: float = TIME_CONSTANT_S,
     silence: float = SILENCE,
-) -> np.ndarray:
-    """The same for many sounds at once: root mean squares (batch, hops) → levels (batch, hops)."""
-    forget = _share_of(hop_s, time_constant_s)
+) -> Reals:
+    """Of many sounds at once: root mean squares (batch, hops) → levels (batch, hops)."""
+    forget = share_of(hop_s, time_constant_s)
     rms = np.asarray(hop_rms, dtype=np.float64)
     value = np.zeros(rms.shape[0])
     count = np.zeros(rms.shape[0])

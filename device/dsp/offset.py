@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import Samples
 from device.rates import HOP, HOP_S
 
 __all__ = ["OffsetFilter", "OffsetStage", "without_offset"]
@@ -51,6 +52,7 @@ class OffsetFilter:
         self.reset()
 
     def reset(self) -> None:
+        """As before the first sample."""
         self._hops = 0
         self._mean = self._power = 0.0
         self._faded = 0
@@ -64,14 +66,16 @@ class OffsetFilter:
         return self._faded > 0
 
     def snapshot(self) -> tuple[Any, ...]:
+        """All that the next hop depends on, copied."""
         return self._hops, self._mean, self._power, self._faded, self._sure, self._before
 
     def restore(self, kept: tuple[Any, ...]) -> None:
+        """Go on from a snapshot."""
         self._hops, self._mean, self._power, self._faded, self._sure, self._before = kept
 
-    def step(self, hop: np.ndarray) -> np.ndarray | None:
+    def step(self, hop: Samples) -> Samples | None:
         """hop: float32 (n,), n = 16, less only at the end of a sound."""
-        heard: np.ndarray = hop
+        heard: Samples = hop
         # a sum tells of both: zeros are rare in sound, and not finite spreads
         nothing = hop == 0.0
         lost = np.count_nonzero(nothing) > 1
@@ -118,21 +122,21 @@ class OffsetStage:
         self._filter = OffsetFilter()
         self._pending = np.zeros(0, np.float32)
 
-    def process(self, x: np.ndarray) -> np.ndarray:
+    def process(self, x: Samples) -> Samples:
         """float32 (n,) → float32 (m,), m a multiple of 16."""
         x = np.concatenate([self._pending, np.asarray(x, np.float32)])
         whole = len(x) // HOP * HOP
         self._pending = x[whole:].copy()
         return self._without(x[:whole])
 
-    def flush(self) -> np.ndarray:
+    def flush(self) -> Samples:
         """What is left, float32 (m,), m below 16; then a new sound may begin."""
         rest = self._without(self._pending)
         self._filter.reset()
         self._pending = np.zeros(0, np.float32)
         return rest
 
-    def _without(self, x: np.ndarray) -> np.ndarray:
+    def _without(self, x: Samples) -> Samples:
         out = x
         for at in range(0, len(x), HOP):
             taken = self._filter.step(x[at : at + HOP])
@@ -143,7 +147,7 @@ class OffsetStage:
         return out
 
 
-def without_offset(x: np.ndarray) -> np.ndarray:
+def without_offset(x: Samples) -> Samples:
     """A whole piece of a second or more, float32 (n,), less its mean where that is significant."""
     mean = x.mean(dtype=np.float64) if len(x) else 0.0
     if abs(mean) < _LEAST or abs(mean) <= _USUAL * float(np.std(x, dtype=np.float64)):

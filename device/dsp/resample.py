@@ -11,7 +11,8 @@ says *when* a sample comes out, never *where* it is.
 Every output is a dot product of a fixed length, computed in whole hops on the absolute grid, so any
 chopping of the input gives the same bits.
 
-    python -m device.checks.figures.resample FILE  delay, ripple, stop band, chopped against whole, operations
+    python -I -m device.checks.figures.resample FILE
+        delay, ripple, stop band, chopped against whole, operations
 """
 
 from __future__ import annotations
@@ -20,18 +21,15 @@ from math import ceil, gcd, inf
 
 import numpy as np
 
-from device.errors import BadInput
-from device.rates import HOP, WORKING_RATE_HZ
+from device.arrays import Indices, Samples
+from device.rates import HOP, WORKING_RATE_HZ, check_rate
 
 __all__ = [
-    "HIGHEST_RATE_HZ",
-    "LOWEST_RATE_HZ",
     "PASS_HZ",
     "STOP_HZ",
     "Decimator",
     "Interpolator",
     "Resampler",
-    "check_rate",
     "decimate",
     "resample",
     "to_working",
@@ -39,8 +37,6 @@ __all__ = [
     "working_length",
 ]
 
-LOWEST_RATE_HZ = WORKING_RATE_HZ
-HIGHEST_RATE_HZ = 192_000
 
 PASS_HZ = 800.0
 """Passed within 0.1 dB."""
@@ -63,16 +59,6 @@ _PASSED = 5 / 6
 
 _EXACT = 1 << 20
 """A table of up to this many coefficients holds every phase; above, phases are interpolated."""
-
-
-def check_rate(rate_hz: int, what: str = "rate") -> int:
-    """The rate, when it can be used. Raises BadInput when it is not a whole number from 2000 to 192000."""
-    if rate_hz != int(rate_hz) or not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:
-        raise BadInput(
-            f"{what} of {rate_hz:g} Hz: not from {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz; "
-            f"resample it, for example: sox IN OUT rate 4000"
-        )
-    return int(rate_hz)
 
 
 def working_length(samples: int, rate_hz: int) -> int:
@@ -124,9 +110,10 @@ class _Phases:
         self.table = np.ascontiguousarray(table, dtype=np.float32)
         self.slope = None if self.exact else np.ascontiguousarray(np.diff(table, axis=0), dtype=np.float32)
 
-    def at(self, output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, output: Indices) -> tuple[Indices, Samples]:
         """For absolute output indices (int64, (m,)): input index of the first tap (m,), coefficients (m,
-        taps)."""
+        taps).
+        """
         whole, rest = np.divmod(output * self.step, self.count)
         first = whole - self.left
         if self.exact:
@@ -181,22 +168,24 @@ class _Polyphase:
         """Output samples that the input so far stands for and that have not come out yet."""
         return self.received * self._out // self._in - self._emitted
 
-    def process(self, x: np.ndarray) -> np.ndarray:
+    def process(self, x: Samples) -> Samples:
         """Take any number of input samples, float32 (n,); give what is ready, float32 (m,), in whole
-        units."""
+        units.
+        """
         self._append(x)
         return self._compute(inf)
 
     def skip(self, seconds: int) -> None:
         """As `process` of so many whole seconds of zeros, whose outputs are zeros too, at no cost. Allowed
-        after zeros alone, a second of them or more."""
+        after zeros alone, a second of them or more.
+        """
         if self._buffer.any():
             raise ValueError("only nothing can be skipped: the filter still holds sound")
         # both rates divide a second, so the grid of the outputs and their phases stay where they are
         self._start += seconds * self._in
         self._emitted += seconds * self._out
 
-    def _append(self, x: np.ndarray) -> None:
+    def _append(self, x: Samples) -> None:
         x = np.asarray(x, dtype=np.float32)
         if x.ndim != 1:
             raise ValueError(f"one channel of samples expected, shape (n,), got {x.shape}")
@@ -204,7 +193,7 @@ class _Polyphase:
             self._buffer = np.full(self._left, x[0], np.float32)
         self._buffer = np.concatenate([self._buffer, x]) if len(x) else self._buffer
 
-    def _compute(self, total: float) -> np.ndarray:
+    def _compute(self, total: float) -> Samples:
         """All whole units whose inputs are there and that begin before output `total`."""
         pieces = []
         while self._emitted < total:
@@ -220,23 +209,27 @@ class _Polyphase:
             self._start += keep
         return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
-    def _one_unit(self) -> np.ndarray:
+    def _one_unit(self) -> Samples:
         phases = self._phases
         if phases is None:
             at = self._emitted - self._start
             return self._buffer[at : at + self._unit]
+        ready: Samples
         if phases.count == 1:  # every `step`-th input: the windows are a view, nothing is copied
             at = self._emitted * phases.step - self._left - self._start
             span = self._buffer[at : at + (self._unit - 1) * phases.step + phases.taps]
             windows = np.lib.stride_tricks.sliding_window_view(span, phases.taps)[:: phases.step]
-            return np.einsum("ij,j->i", windows, phases.table[0])
-        first, coefficients = phases.at(self._emitted + self._steps)
-        windows = np.lib.stride_tricks.sliding_window_view(self._buffer, phases.taps)[first - self._start]
-        return np.einsum("ij,ij->i", windows, coefficients)
+            ready = np.einsum("ij,j->i", windows, phases.table[0])
+        else:
+            first, coefficients = phases.at(self._emitted + self._steps)
+            windows = np.lib.stride_tricks.sliding_window_view(self._buffer, phases.taps)
+            ready = np.einsum("ij,ij->i", windows[first - self._start], coefficients)
+        return ready
 
-    def _flush(self, total: int) -> np.ndarray:
+    def _flush(self, total: int) -> Samples:
         """The outputs up to `total`, as if silence (`hold`: the last value) followed; then this stage is at
-        its end."""
+        its end.
+        """
         emitted = self._emitted
         missing = (total + self._unit) * self._in // self._out + self._right + 1 - self.received
         after = self._buffer[-1] if self._hold and len(self._buffer) else np.float32(0.0)
@@ -263,7 +256,7 @@ class Decimator(_Polyphase):
             phases = _Phases(self.rate_hz, WORKING_RATE_HZ, _SIDE_S, _CUTOFF_HZ, _ATTENUATION_DB)
         super().__init__(self.rate_hz, WORKING_RATE_HZ, HOP, phases)
 
-    def flush(self) -> np.ndarray:
+    def flush(self) -> Samples:
         """What is left, float32 (m,); may end within a hop. Further samples are not expected."""
         return self._flush(working_length(self.received, self.rate_hz))
 
@@ -285,9 +278,10 @@ class Interpolator(_Polyphase):
             phases = _Phases(WORKING_RATE_HZ, self.rate_hz, side_s, cutoff_hz, _ATTENUATION_DB)
         super().__init__(WORKING_RATE_HZ, self.rate_hz, ceil(self.rate_hz * HOP / WORKING_RATE_HZ), phases)
 
-    def flush(self, length: int | None = None) -> np.ndarray:
+    def flush(self, length: int | None = None) -> Samples:
         """What is left, float32 (m,). With `length`, so much that all outputs together are `length`
-        samples."""
+        samples.
+        """
         if length is None:
             length = -(-self.received * self.rate_hz // WORKING_RATE_HZ)
         return self._flush(length)
@@ -313,28 +307,30 @@ class Resampler(_Polyphase):
             phases = _Phases(from_hz, to_hz, side_s, (pass_hz + stop_hz) / 2, _ATTENUATION_DB)
         super().__init__(from_hz, to_hz, unit, phases, hold=True)
 
-    def flush(self, length: int | None = None) -> np.ndarray:
+    def flush(self, length: int | None = None) -> Samples:
         """What is left, float32 (m,). With `length`, so much that all outputs together are `length`
-        samples."""
+        samples.
+        """
         return self._flush(-(-self.received * self._out // self._in) if length is None else length)
 
 
-def resample(x: np.ndarray, from_hz: int, to_hz: int, length: int | None = None) -> np.ndarray:
+def resample(x: Samples, from_hz: int, to_hz: int, length: int | None = None) -> Samples:
     """A whole signal, float (n,), at another rate by `Resampler`: float32, `length` samples (default:
-    ceil(n * to_hz / from_hz)), sample m at m / to_hz s of the input."""
+    ceil(n * to_hz / from_hz)), sample m at m / to_hz s of the input.
+    """
     stage = Resampler(from_hz, to_hz, unit=256)
     first = stage.process(x)
     rest = stage.flush(length)
     return np.concatenate([first, rest])[:length]
 
 
-def decimate(x: np.ndarray, rate_hz: int) -> np.ndarray:
+def decimate(x: Samples, rate_hz: int) -> Samples:
     """A whole sound, float32 (n,), at 2 kHz: (ceil(n * 2000 / rate_hz),), sample k at k / 2000 s of it."""
     stage = Decimator(rate_hz)
     return np.concatenate([stage.process(x), stage.flush()])
 
 
-def upsample(x: np.ndarray, rate_hz: int, length: int) -> np.ndarray:
+def upsample(x: Samples, rate_hz: int, length: int) -> Samples:
     """Working-rate sound (n,) → exactly `length` samples at `rate_hz`, float32, aligned to the decimator's
     input.
 

@@ -75,6 +75,7 @@ class Mcp3008:
         self._spi: Any = None
 
     def open(self) -> None:
+        """Take the bus. StethopiError with the remedy when it is not there."""
         if self._module is None:
             try:
                 import spidev
@@ -93,10 +94,12 @@ class Mcp3008:
         self._spi = spi
 
     def read(self) -> float:
+        """Volts at the input, now."""
         answer = self._spi.xfer2(list(self._frame))
         return float(((answer[1] & 3) << 8 | answer[2]) * self._step_v)
 
     def close(self) -> None:
+        """Give the bus back. Safe to call twice."""
         spi, self._spi = self._spi, None
         if spi is not None:
             spi.close()
@@ -119,6 +122,7 @@ class Ads1115:
         self._smbus: Any = None
 
     def open(self) -> None:
+        """Take the bus. StethopiError with the remedy when nothing answers."""
         if self._module is None:
             try:
                 import smbus2
@@ -139,12 +143,14 @@ class Ads1115:
         self._smbus.write_i2c_block_data(self._address, self._CONFIG, self._config)
 
     def read(self) -> float:
+        """Volts at the input, of the conversion before; begins the next."""
         high, low = self._smbus.read_i2c_block_data(self._address, self._CONVERSION, 2)
         self._begin()
         code = high << 8 | low
-        return (code - 65536 if code & 0x8000 else code) * 4.096 / 32768
+        return float((code - 65536 if code & 0x8000 else code) * 4.096 / 32768)
 
     def close(self) -> None:
+        """Give the bus back. Safe to call twice."""
         smbus, self._smbus = self._smbus, None
         if smbus is not None:
             smbus.close()
@@ -197,6 +203,7 @@ class AdcSource:
         self._problem = ""
 
     def start(self) -> None:
+        """Begin to sample. StethopiError when the converter or a pin is not there."""
         self._open_pins()
         self._channel.open()
         self._stopped.clear()
@@ -223,6 +230,7 @@ class AdcSource:
             ) from error
 
     def read(self) -> EcgBlock | None:
+        """The next block; None when stopped. SourceGone when the converter vanished."""
         while not self._stopped.is_set():
             try:
                 block = self._queue.get(timeout=0.2)
@@ -238,6 +246,7 @@ class AdcSource:
         return None
 
     def stop(self) -> None:
+        """End. Safe to call twice."""
         self._stopped.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
+from device.arrays import Flags
 from device.contract.vocabulary import ECG_FULL_SCALE_MV
 from device.sources.base import Block
 
@@ -22,7 +21,7 @@ class EcgBlock(Block):
     of them was taken.
     """
 
-    off: np.ndarray | None = None
+    off: Flags | None = None
     """bool (n,): the amplifier says that an electrode is off; None where it is not asked."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import Indices, Reals, Samples
 from device.durable import whole_file
 from device.ecg.recording import Ecg, Lead, checked_rate, is_other_signal, many, mv_of, spans
 from device.errors import BadInput, StethopiError
@@ -38,7 +39,7 @@ class _Edf:
     """Of the leads, among them."""
     ranges: tuple[tuple[float, float, float, float], ...]
     """Digital and physical minimum and maximum of the leads, mV."""
-    place: np.ndarray
+    place: Indices
     """int64: the sample that each one in the file is."""
 
 
@@ -52,7 +53,8 @@ def _edfio() -> Any:
 
 def _weighed(path: Path, notes: list[str]) -> tuple[bytes, int, list[int], int, float]:
     """The file with as many records as are there, the size of its head, the samples of each signal in a
-    record, how many records, and their length in s."""
+    record, how many records, and their length in s.
+    """
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -92,7 +94,7 @@ def _weighed(path: Path, notes: list[str]) -> tuple[bytes, int, list[int], int, 
     return right, head, sizes, there, record_s
 
 
-def _onsets(raw: bytes, head: int, sizes: list[int], labels: list[str], records: int) -> np.ndarray | None:
+def _onsets(raw: bytes, head: int, sizes: list[int], labels: list[str], records: int) -> Reals | None:
     """When each record of a discontinuous file begins, s: float64 (records,); None where it does not say."""
     if _ANNOTATIONS not in labels:
         return None
@@ -164,7 +166,7 @@ def read_edf(path: Path) -> Ecg:
     return Ecg(leads, rate_hz, "EDF", notes, path, form)
 
 
-def write_edf(path: Path, leads: list[np.ndarray], like: Ecg) -> Path:
+def write_edf(path: Path, leads: list[Samples], like: Ecg) -> Path:
     """Other samples, float (n,) in mV each, in the place of those of `like`; whole or not at all."""
     form: _Edf = like.form
     records = np.frombuffer(form.raw, "<i2", offset=form.head).reshape(-1, sum(form.per_record)).copy()

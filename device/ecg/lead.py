@@ -12,9 +12,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from device.arrays import Flags, Samples
 from device.errors import BadInput
 
-__all__ = ["FLAT_S", "LONGEST_DOUBT_S", "SHORTEST_S", "STUCK_S", "Mark", "Watch", "believed", "not_cleaned"]
+__all__ = [
+    "FLAT_S",
+    "LONGEST_DOUBT_S",
+    "SHORTEST_ECG_S",
+    "STUCK_S",
+    "Mark",
+    "Watch",
+    "believed",
+    "not_cleaned",
+]
 
 OFF, FLAT, NO_NUMBER, LOST = "lead off", "flat line", "no numbers", "samples lost"
 
@@ -30,7 +40,7 @@ SETTLE_S = 0.2
 LONGEST_DOUBT_S = FLAT_S + 0.1
 """A sample this old is either marked or believed."""
 
-SHORTEST_S = 2.0
+SHORTEST_ECG_S = 2.0
 """Less of it that can be believed is no ECG."""
 
 _SAME_MV = 1e-6
@@ -58,7 +68,7 @@ class _Run:
         self._why = why
         self._since: int | None = None
 
-    def feed(self, held: np.ndarray, index: int) -> list[Mark]:
+    def feed(self, held: Flags, index: int) -> list[Mark]:
         """bool (n,), of samples from `index` on; the runs that are long enough, from their beginning."""
         edges = np.flatnonzero(np.diff(np.concatenate([[self._since is not None], held])))
         marks = []
@@ -94,9 +104,7 @@ class Watch:
         self._last = np.float32(np.nan)
         self._off_until = -1
 
-    def accept(
-        self, x: np.ndarray, index: int, off: np.ndarray | None = None
-    ) -> tuple[np.ndarray, list[Mark]]:
+    def accept(self, x: Samples, index: int, off: Flags | None = None) -> tuple[Samples, list[Mark]]:
         """Samples in mV from `index` on, float32 (n,); off: where the amplifier says that a lead is off.
 
         Gives the samples, 0 where they are known to be none, and what is not to be believed: marks may
@@ -138,7 +146,8 @@ class Watch:
 
 def not_cleaned(gaps: Iterable[tuple[int, int]], rate_hz: int) -> list[tuple[int, int]]:
     """Where a denoised lead is not to be shown: in its gaps, and after those that count until the denoiser
-    has settled again."""
+    has settled again.
+    """
     settle, noticed = round(UNSETTLED_S * rate_hz), _NOTICED_S * rate_hz
     return [(start, end + settle if end - start >= noticed else end) for start, end in gaps]
 
@@ -147,18 +156,18 @@ def _gravity(mark: Mark) -> int:
     return (OFF, NO_NUMBER, FLAT, LOST).index(mark.why)
 
 
-def _runs(held: np.ndarray, index: int, why: str) -> list[Mark]:
+def _runs(held: Flags, index: int, why: str) -> list[Mark]:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], held, [False]])))
     return [Mark(index + int(a), index + int(b), why) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def believed(
     what: str,
-    x: np.ndarray,
+    x: Samples,
     rate_hz: int,
     gaps: Iterable[tuple[int, int]] = (),
     rails_mv: tuple[float, float] | None = None,
-) -> tuple[np.ndarray, list[Mark]]:
+) -> tuple[Samples, list[Mark]]:
     """A whole lead, float32 (n,) in mV, 0 where it may not be believed, and all of these stretches.
 
     gaps: those that are known already. what: names the lead in the message. Raises BadInput when less than
@@ -172,7 +181,7 @@ def believed(
     for mark in marks:
         bad[mark.start : mark.end] = True
     left = int((~bad).sum())
-    if left < min(SHORTEST_S * rate_hz, 0.5 * len(x)) or not left:
+    if left < min(SHORTEST_ECG_S * rate_hz, 0.5 * len(x)) or not left:
         reasons = {why: sum(m.end - m.start for m in marks if m.why == why) for why in {m.why for m in marks}}
         main = max(reasons, key=lambda why: reasons[why])
         says = {

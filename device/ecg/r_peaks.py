@@ -13,6 +13,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from device.arrays import Floats, Indices, Reals
+
 __all__ = ["heart_rate_bpm", "r_peaks"]
 
 _QRS_S, _BEAT_S = 0.097, 0.611
@@ -23,7 +25,7 @@ _LOWEST = 0.35
 """Of the height of the beats within 6 s."""
 
 
-def _band(x: np.ndarray, rate_hz: float, low_hz: float, high_hz: float) -> np.ndarray:
+def _band(x: Floats, rate_hz: float, low_hz: float, high_hz: float) -> Reals:
     """Linear-phase FIR band-pass of 0.6 s, aligned with its input."""
     half = round(0.3 * rate_hz)
     t = np.arange(-half, half + 1) / rate_hz
@@ -33,13 +35,13 @@ def _band(x: np.ndarray, rate_hz: float, low_hz: float, high_hz: float) -> np.nd
     return np.convolve(padded, taps, mode="valid")
 
 
-def _average(x: np.ndarray, width: int) -> np.ndarray:
+def _average(x: Reals, width: int) -> Reals:
     width = max(width | 1, 1)
     padded = np.pad(x, width // 2, mode="edge")
     return np.convolve(padded, np.full(width, 1.0 / width), mode="valid")
 
 
-def r_peaks(x: np.ndarray, rate_hz: float, gaps: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+def r_peaks(x: Floats, rate_hz: float, gaps: Iterable[tuple[int, int]] = ()) -> Indices:
     """Samples of the R peaks, int64 (m,), rising. x: float (n,), any unit; gaps [start, end) are left out."""
     n = len(x)
     if n < rate_hz:
@@ -81,7 +83,7 @@ def r_peaks(x: np.ndarray, rate_hz: float, gaps: Iterable[tuple[int, int]] = ())
     return _high_enough(np.array(peaks, np.int64), shown, rate_hz)
 
 
-def _high_enough(peaks: np.ndarray, shown: np.ndarray, rate_hz: float) -> np.ndarray:
+def _high_enough(peaks: Indices, shown: Reals, rate_hz: float) -> Indices:
     """Without those that are far lower than the beats around them: noise in a slow heart's pauses."""
     if len(peaks) < 3:
         return peaks
@@ -92,7 +94,7 @@ def _high_enough(peaks: np.ndarray, shown: np.ndarray, rate_hz: float) -> np.nda
     return peaks[heights > _LOWEST * usual]
 
 
-def heart_rate_bpm(peaks: np.ndarray, rate_hz: float) -> float | None:
+def heart_rate_bpm(peaks: Indices, rate_hz: float) -> float | None:
     """From the middle one of the distances; None for fewer than three beats."""
     if len(peaks) < 3:
         return None

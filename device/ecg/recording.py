@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import Flags, Samples
 from device.errors import BadInput
 from device.spans import Gap
 
@@ -69,7 +70,7 @@ class Lead:
     """One lead."""
 
     name: str
-    samples: np.ndarray
+    samples: Samples
     """float32 (n,), mV; 0 inside gaps."""
     gaps: list[Gap] = field(default_factory=list)
     """Samples that are not known."""
@@ -97,14 +98,17 @@ class Ecg:
 
     @property
     def samples(self) -> int:
+        """Of each lead."""
         return len(self.leads[0].samples) if self.leads else 0
 
     @property
     def seconds(self) -> float:
+        """How long it lasts."""
         return self.samples / self.rate_hz
 
 
 def checked_rate(path: Path, rate_hz: float) -> int:
+    """A rate as a whole number of Hz. BadInput where it is none, or none of an ECG."""
     whole = round(rate_hz)
     if not LOWEST_RATE_HZ <= whole <= HIGHEST_RATE_HZ:
         raise BadInput(
@@ -116,13 +120,14 @@ def checked_rate(path: Path, rate_hz: float) -> int:
     return whole
 
 
-def spans(bad: np.ndarray) -> list[Gap]:
+def spans(bad: Flags) -> list[Gap]:
     """Where a bool (n,) is true."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], bad, [False]])))
     return [Gap(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def many(bad: np.ndarray) -> str:
+def many(bad: Flags) -> str:
+    """`3 samples in 2 places`, of a bool (n,)."""
     places = len(spans(bad))
     count = int(bad.sum())
     return f"{count} sample{'s' * (count != 1)} in {places} place{'s' * (places != 1)}"

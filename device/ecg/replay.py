@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from device.arrays import Flags, Samples
 from device.ecg.base import EcgBlock
 from device.settings.specs import SyntheticLead
 from device.sources.replay import Pacer
@@ -63,7 +64,7 @@ class _Played(ABC):
         """Samples that there are."""
 
     @abstractmethod
-    def _samples(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _samples(self, start: int, end: int) -> tuple[Samples, Flags | None]:
         """Those from `start` to `end`, as in EcgBlock: what was measured, and where an electrode was off."""
 
 
@@ -86,7 +87,7 @@ class EcgReplay(_Played):
     def _end(self) -> int:
         return len(self._x)
 
-    def _samples(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _samples(self, start: int, end: int) -> tuple[Samples, Flags | None]:
         return self._x[start:end], None
 
 
@@ -128,7 +129,7 @@ class SyntheticEcg(_Played):
     def _end(self) -> int:
         return round(min(self.settings.seconds * self.rate_hz, 2.0**52))
 
-    def _samples(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _samples(self, start: int, end: int) -> tuple[Samples, Flags | None]:
         chosen = self.settings
         t = np.arange(start, end) / self.rate_hz
         y = np.zeros(len(t))

@@ -29,7 +29,8 @@ __all__ = ["open_ecg"]
 
 def open_ecg(settings: EcgSettings, *, pace: str = "real") -> EcgSource | None:
     """The lead that `[ecg]` asks for, not yet started; None for none. BadInput for a name or a file that
-    cannot be used."""
+    cannot be used.
+    """
     kind, rest = check_ecg_spec(settings.spec)
     if kind == "none":
         return None

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from device.arrays import Indices, Reals, Samples
 from device.durable import whole_file
 from device.ecg.recording import (
     HIGHEST_RATE_HZ,
@@ -41,11 +42,11 @@ class _Table:
     """A table's cells, for the writer."""
 
     rows: list[list[str]]
-    lines: np.ndarray
+    lines: Indices
     """int64 (samples there,): the row of each."""
     columns: tuple[int, ...]
     """Of the leads."""
-    place: np.ndarray
+    place: Indices
     """int64 (samples there,): the sample that a row holds."""
     scale: tuple[float, ...]
     """mV of one unit of each lead's column."""
@@ -138,7 +139,7 @@ def _float(cell: str, comma: bool) -> float:
         return float("nan")
 
 
-def _floats(cells: Iterable[str], comma: bool) -> np.ndarray:
+def _floats(cells: Iterable[str], comma: bool) -> Reals:
     return np.array([_float(cell, comma) for cell in cells])
 
 
@@ -186,7 +187,8 @@ _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)\s*([ap]m)?", re.IGNOREC
 
 def _clock(cell: str) -> float | None:
     """Seconds of [hh:]mm:ss[.fff], alone or with a date beside it, or of an ISO date and time; None for
-    anything else. A time that names no zone is the same number everywhere."""
+    anything else. A time that names no zone is the same number everywhere.
+    """
     text = cell.strip().strip("'\"[] ").replace("Z", "+00:00")
     if ":" not in text:
         return None
@@ -207,7 +209,7 @@ def _clock(cell: str) -> float | None:
     return hours * 3600 + int(found[2]) * 60 + float(found[3].replace(",", "."))
 
 
-def _times_of(cells: list[str], title: str, comma: bool) -> tuple[np.ndarray, tuple[float, ...]]:
+def _times_of(cells: list[str], title: str, comma: bool) -> tuple[Reals, tuple[float, ...]]:
     """Time of each row, and what its unit may be in seconds. Not a number where a row has none."""
     if any(":" in cell for cell in cells[:5]):
         found = [_clock(cell) for cell in cells]
@@ -230,9 +232,10 @@ _WRAPS = (2.0**32, 2.0**16)
 """Where counters of milliseconds and microseconds begin again."""
 
 
-def _carried(path: Path, at: np.ndarray, clock: bool, notes: list[str]) -> np.ndarray:
+def _carried(path: Path, at: Reals, clock: bool, notes: list[str]) -> Reals:
     """Times that rise: the day carried over midnight, the hour over a change of clocks or a full hour of
-    mm:ss, a counter over its end."""
+    mm:ss, a counter over its end.
+    """
     steps = np.diff(at)
     usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
     jumps = (steps < 0) | ((np.abs(steps - _HOUR_S) <= 1.0) if clock else False)
@@ -257,9 +260,7 @@ def _carried(path: Path, at: np.ndarray, clock: bool, notes: list[str]) -> np.nd
     return np.concatenate([at[:1], at[0] + np.cumsum(steps)])
 
 
-def _places(
-    path: Path, at: np.ndarray, units: tuple[float, ...], notes: list[str]
-) -> tuple[np.ndarray, int, float]:
+def _places(path: Path, at: Reals, units: tuple[float, ...], notes: list[str]) -> tuple[Indices, int, float]:
     """The sample of each row, the rate, and the unit of time in seconds, from the times of the rows.
 
     Rows that share a time are a batch, spread to the next one's.
@@ -378,7 +379,7 @@ def _timed(
     comma: bool,
     ended: bool,
     notes: list[str],
-) -> tuple[np.ndarray, np.ndarray, int]:
+) -> tuple[Indices, Indices, int]:
     """The rows that are samples, the sample of each, and the rate, by the column of time."""
     lines = np.arange(len(body))
     if not ended and len(body) > 3 and _is_cut(body, comma):
@@ -415,7 +416,8 @@ def _timed(
 
 def _is_cut(body: list[list[str]], comma: bool) -> bool:
     """Whether the last row, whose line has no end, ends early: fewer cells, or fewer decimals than all
-    before it have."""
+    before it have.
+    """
     *before, last = body[-50:]
     if len(last) < min(map(len, before)):
         return True
@@ -434,7 +436,7 @@ def _counted(
     comma: bool,
     rate_hz: float | None,
     notes: list[str],
-) -> tuple[np.ndarray, np.ndarray, int, int | None]:
+) -> tuple[Indices, Indices, int, int | None]:
     """As `_timed`, for rows one sample apart: the rate is known. And the column that counts them."""
     if rate_hz is None:
         shown = ", ".join(title or f"column {n + 1}" for n, title in enumerate(titles))
@@ -459,7 +461,7 @@ def _counted(
     return lines, place, rate, counting
 
 
-def _unit_of(head: list[list[str]], column: int, title: str, x: np.ndarray) -> tuple[float, str]:
+def _unit_of(head: list[list[str]], column: int, title: str, x: Reals) -> tuple[float, str]:
     """mV of one unit of a column, and the unit that had to be guessed."""
     texts = [title, *(_bare(_cell(row, column)) for row in head)]
     texts += [_bare(row[1]) for row in head if len(row) > 1 and _UNIT_TITLE.fullmatch(_bare(row[0]))]
@@ -485,7 +487,7 @@ def _decimals(cells: Iterable[str], comma: bool) -> int:
     return most
 
 
-def write_table(path: Path, leads: list[np.ndarray], like: Ecg) -> Path:
+def write_table(path: Path, leads: list[Samples], like: Ecg) -> Path:
     """Other samples, float (n,) in mV each, in the place of those of `like`; whole or not at all."""
     form: _Table = like.form
     rows = [list(row) for row in form.rows]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from device.arrays import Samples
 from device.contract.live import LiveEcg
 from device.ecg.base import FULL_MV
 from device.ecg.lead import not_cleaned
@@ -35,7 +36,7 @@ class Trace:
         self._raw = np.zeros(0, np.float32)
         self._clean = np.zeros(0, np.float32)
 
-    def process(self, x: np.ndarray, exam: str | None, *, shed: bool = False, silent: bool = False) -> None:
+    def process(self, x: Samples, exam: str | None, *, shed: bool = False, silent: bool = False) -> None:
         """Take what reached the ring last, float32 (n,). shed: do not denoise; silent: tell nothing."""
         begins = self._track.ring.end - len(x)
         if begins != self._taken:  # a long hole was jumped over
@@ -92,6 +93,6 @@ class Trace:
         self._index += n
 
 
-def _display(x: np.ndarray) -> tuple[int, ...]:
+def _display(x: Samples) -> tuple[int, ...]:
     whole = np.clip(np.rint(np.nan_to_num(x).astype(np.float64) * (32767.0 / FULL_MV)), -32768, 32767)
     return tuple(int(v) for v in whole)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from device.arrays import Samples
 from device.contract.exam import EcgTrack, SoundFile
 from device.contract.vocabulary import chunk_count
 from device.dsp.resample import Resampler, to_working
@@ -61,16 +62,17 @@ def open_cleaner(entry: ModelEntry, strength: float = 1.0) -> Cleaner:
 
 
 def clean_track(
-    x: np.ndarray, gaps: Iterable[tuple[int, int]], entry: ModelEntry, strength: float = 1.0
-) -> np.ndarray:
+    x: Samples, gaps: Iterable[tuple[int, int]], entry: ModelEntry, strength: float = 1.0
+) -> Samples:
     """A whole lead at 360 Hz, float32 (n,) in mV, denoised as the stream does it; 0 where it is not to be
-    shown (device.ecg.lead.not_cleaned)."""
+    shown (device.ecg.lead.not_cleaned).
+    """
     gaps = list(gaps)
     heard = np.array(x, np.float32)
     for start, end in gaps:
         heard[start:end] = np.nan  # the denoiser holds its breath there
     stage = open_cleaner(entry, strength)
-    clean = np.concatenate([stage.process(heard), stage.flush()])
+    clean: Samples = np.concatenate([stage.process(heard), stage.flush()])
     for start, end in not_cleaned(gaps, ECG_RATE_HZ):
         clean[start:end] = 0.0
     return clean
@@ -143,7 +145,7 @@ class Track:
 
     # ---- the ECG's thread
 
-    def accept(self, block: EcgBlock) -> np.ndarray:
+    def accept(self, block: EcgBlock) -> Samples:
         """Take a block; what of it reached the ring, float32 (m,) in mV."""
         with self._lock:
             missing = block.index - self._next
@@ -176,7 +178,7 @@ class Track:
         """The converter cannot be reached, for now."""
         self.state = "gone"
 
-    def finish(self) -> np.ndarray:
+    def finish(self) -> Samples:
         """No more will come: the rest, float32 (m,)."""
         with self._lock:
             self.over = True
@@ -204,12 +206,14 @@ class Track:
         return recorder
 
     def let_go(self, recorder: TrackRecorder) -> None:
+        """This recorder is fed no more."""
         with self._lock:
             if recorder in self._recorders:
                 self._recorders.remove(recorder)
 
     @property
     def lock(self) -> threading.RLock:
+        """Held while blocks are taken and recorders fed."""
         return self._lock
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from device.contract.vocabulary import SITES
+from device.contract.vocabulary import MOST_SITES, SITES
 from device.errors import BadInput
 from device.rates import WORKING_RATE_HZ
+from device.settings.sections import ExamSettings
 
 __all__ = ["Phase", "Plan"]
 
@@ -27,17 +28,18 @@ class Phase(enum.Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """What an exam is to hear. BadInput for a plan that cannot be."""
+    """What an exam is to hear, by the settings' defaults where nothing else is said."""
 
-    sites: tuple[str, ...] = ("AV", "PV", "TV", "MV")
-    min_s: float = 10.0
-    max_s: float = 60.0
-    good_windows: int = 8
+    sites: tuple[str, ...] = ExamSettings.sites
+    min_s: float = ExamSettings.min_s
+    max_s: float = ExamSettings.max_s
+    good_windows: int = ExamSettings.good_windows
     """Windows that must pass quality before a site has been heard well enough."""
 
     def __post_init__(self) -> None:
-        if not self.sites or len(self.sites) > 16:
-            raise BadInput(f"exam: {len(self.sites)} sites; give 1 to 16 of {', '.join(SITES)}")
+        """BadInput for a plan that cannot be."""
+        if not self.sites or len(self.sites) > MOST_SITES:
+            raise BadInput(f"exam: {len(self.sites)} sites; give 1 to {MOST_SITES} of {', '.join(SITES)}")
         for site in self.sites:
             if site not in SITES:
                 raise BadInput(f"exam: site {site}: none of {', '.join(SITES)}")

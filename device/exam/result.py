@@ -1,18 +1,31 @@
-"""What an examination comes to: windows, findings, sites, rate and latency as the wire tells them."""
+"""What an examination comes to, as the wire tells it."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from device.contract.exam import Delay, EcgTrack, Finding, Site, SoundFile, StageLatency, WindowRow
+from device.contract.exam import Delay, EcgTrack, Exam, Finding, Site, SoundFile, StageLatency, WindowRow
+from device.contract.live import LiveExam
 from device.contract.vocabulary import CHUNK_SIZE, Moment, chunk_count
+from device.exam.identity import Identity
 from device.exam.session import MOST_REASONS, MOST_ROWS, SiteRecord
+from device.exam.underway import Running
 from device.rates import WORKING_RATE_HZ
 from device.screening.verdict import Findings, Window
+from device.storage.recorder import RecordingFile
 from device.timing import StageTimer
 
-__all__ = ["window_row", "finding_of", "site_of", "heart_rate_of", "latency_of", "delay_of"]
+__all__ = [
+    "delay_of",
+    "exam_of",
+    "finding_of",
+    "finished_of",
+    "heart_rate_of",
+    "latency_of",
+    "site_of",
+    "window_row",
+]
 
 
 def _few(reasons: Iterable[str]) -> tuple[str, ...]:
@@ -36,12 +49,7 @@ def site_of(
     *,
     started: Moment,
     heart_rate_bpm: float | None,
-    file: str,
-    size: int,
-    sha256: str,
-    clipped: Sequence[Sequence[int]],
-    gaps: Sequence[Sequence[int]],
-    chunk_size: int = CHUNK_SIZE,
+    recording: RecordingFile,
     ecg: EcgTrack | None = None,
 ) -> Site:
     """A settled site with its recording, as it goes into the exam."""
@@ -56,11 +64,66 @@ def site_of(
         ended=record.ended,
         good_windows=record.good_windows,
         heart_rate_bpm=heart_rate_bpm,
-        clipped=tuple((int(a), int(b)) for a, b in clipped),
-        gaps=tuple((int(a), int(b)) for a, b in gaps),
+        clipped=tuple((int(a), int(b)) for a, b in recording.clipped),
+        gaps=tuple((int(a), int(b)) for a, b in recording.gaps),
         windows=tuple(window_row(window) for window in record.windows[:MOST_ROWS]),
-        sound=SoundFile(file, size, sha256, chunk_size, chunk_count(size, chunk_size)),
+        sound=SoundFile(
+            recording.path.name,
+            recording.size,
+            recording.sha256,
+            CHUNK_SIZE,
+            chunk_count(recording.size, CHUNK_SIZE),
+        ),
         ecg=ecg,
+    )
+
+
+def exam_of(
+    running: Running,
+    identity: Identity,
+    *,
+    finished: Moment,
+    latency: tuple[StageLatency, ...],
+    dropped: dict[str, int],
+    ecg_source: str | None,
+) -> Exam:
+    """An exam whose sites are settled, as it goes into the outbox."""
+    state = running.state
+    return Exam(
+        id=running.id,
+        fleet=identity.fleet,
+        device=identity.device,
+        software=identity.software,
+        bundle=identity.bundle,
+        subject=running.subject,
+        source=identity.source,
+        source_rate_hz=identity.source_rate_hz,
+        started=running.started,
+        finished=finished,
+        ended=state.ended,
+        verdict=finding_of(state.findings()),
+        heart_rate_bpm=heart_rate_of(running.sites),
+        sites=tuple(running.sites),
+        delay=identity.delay,
+        latency=latency,
+        dropped=dropped,
+        ecg_source=ecg_source,
+    )
+
+
+def finished_of(exam: Exam) -> LiveExam:
+    """An exam that is in the outbox, as it is told live."""
+    last = exam.sites[-1]
+    return LiveExam(
+        exam=exam.id,
+        state="finished",
+        site=last.site,
+        position=len(exam.sites) - 1,
+        sites=len(exam.sites),
+        seconds=last.seconds,
+        good_windows=last.good_windows,
+        needed_windows=0,
+        verdict=exam.verdict,
     )
 
 

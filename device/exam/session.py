@@ -14,19 +14,19 @@ windows of all sites.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from device.contract.live import LiveExam, LiveWindow
 from device.exam.plan import Phase, Plan
 from device.rates import WINDOW, WORKING_RATE_HZ
 from device.screening import quality
-from device.screening.screen import SHORTEST_S
-from device.screening.verdict import Findings, Window, verdict
+from device.screening.verdict import SHORTEST_JUDGED_S, Findings, Window, verdict
 
 __all__ = ["Examination", "SiteRecord"]
 
-_SCRAP = round(SHORTEST_S * WORKING_RATE_HZ)
+_SCRAP = round(SHORTEST_JUDGED_S * WORKING_RATE_HZ)
 """A last site of fewer samples is none, when there are others."""
 _OVER = ("sound ended", "source gone")
 MOST_ROWS = 2000
@@ -35,7 +35,7 @@ MOST_REASONS = 20
 
 @dataclass
 class SiteRecord:
-    """One site while it is heard, and after."""
+    """One site, from its first sample on."""
 
     name: str
     start: int
@@ -55,12 +55,10 @@ class SiteRecord:
 
 
 class Examination:
-    """The state machine of one exam. Not thread safe; knows no clock, no file, no thread.
-
-    meta: the classifier's in the bundle, for the verdict.
-    """
+    """The state machine of one exam, which knows no clock, no file, no thread."""
 
     def __init__(self, plan: Plan, meta: Mapping[str, Any]) -> None:
+        """meta: the classifier's in the bundle, for the verdict."""
         self.plan = plan
         self.phase = Phase.IDLE
         self.sites: list[SiteRecord] = []
@@ -99,6 +97,42 @@ class Examination:
         self._must_be(Phase.RECORDING, Phase.SETTLING)
         self.current.windows.append(window)
         return self._has_enough()
+
+    def judged(self, exam: str, windows: Iterable[Window], base: int) -> list[LiveWindow]:
+        """Windows of a stream that began with sample `base` were judged, until the site has settled: each as
+        it is told live.
+        """
+        told = []
+        for window in windows if self.phase in (Phase.RECORDING, Phase.SETTLING) else ():
+            placed = replace(window, start=window.start + base - self.current.start)
+            self.window(placed)
+            told.append(
+                LiveWindow(
+                    exam=exam,
+                    site=self.current.name,
+                    start=placed.start,
+                    probability=placed.probability,
+                    quality=placed.quality,
+                    reasons=placed.reasons[:MOST_REASONS],
+                    good=placed.quality >= quality.GOOD,
+                    murmur=placed.murmur,
+                )
+            )
+        return told
+
+    def told(self, exam: str, state: str, end: int) -> LiveExam:
+        """How far it is with sound up to sample `end`, as it is told live."""
+        site = self.sites[-1] if self.sites else None
+        return LiveExam(
+            exam=exam,
+            state=state,
+            site=site.name if site else None,
+            position=self.position,
+            sites=len(self.plan.sites),
+            seconds=max(end - site.start, 0) / WORKING_RATE_HZ if site else 0.0,
+            good_windows=site.good_windows if site else 0,
+            needed_windows=self.plan.good_windows,
+        )
 
     def _has_enough(self) -> bool:
         site = self.current
@@ -190,6 +224,3 @@ class Examination:
         if self.phase not in phases:
             allowed = " or ".join(phase.value for phase in phases)
             raise ValueError(f"exam is {self.phase.value}, must be {allowed}")
-
-
-# ---- as the wire has it

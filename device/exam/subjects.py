@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from pathlib import Path
 
 from device.contract.vocabulary import is_subject_code
+from device.durable import write_durably
 from device.errors import BadInput, StethopiError
 from device.text import read_text
 
@@ -62,7 +62,7 @@ def is_whole(text: str) -> bool:
 
 
 class SubjectList:
-    """A list of codes, one a line, and the place in it, which is kept through power cuts.
+    """A list of codes, one a line, with a place in it that is kept through power cuts.
 
     A code is used up before its exam begins: a cut at a bad moment skips one, and never gives two people the
     same. memory: the file that keeps the place.
@@ -139,19 +139,8 @@ class SubjectList:
             self._keep(self.codes[self._next - 1] if self._next else "")
 
     def _keep(self, last: str) -> None:
-        temporary = self._memory.with_name(f".{self._memory.name}.part")
         try:
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(json.dumps({"last": last}))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self._memory)
-            folder = os.open(self._memory.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            write_durably(self._memory, json.dumps({"last": last}).encode())
         except OSError as error:
             raise StethopiError(
                 f"{self._memory}: the place in the list of subject codes cannot be kept ({error.strerror}); "

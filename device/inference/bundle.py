@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import device
+from device.arrays import AnyArray
 from device.durable import sha256_of
 from device.errors import BadInput, StethopiError
 
@@ -42,7 +43,7 @@ class ModelEntry:
     tflite: Path
     meta: dict[str, Any]
     """The model's object in bundle.json: rates, hop, quantisation, thresholds …"""
-    arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    arrays: dict[str, AnyArray] = field(default_factory=dict, repr=False)
     """Coefficients that go with it; empty when it has none."""
 
 
@@ -56,6 +57,7 @@ class Bundle:
 
     @property
     def models(self) -> tuple[str, ...]:
+        """The names of its models."""
         return tuple(self.meta["models"])
 
     def model(self, name: str) -> ModelEntry:
@@ -69,12 +71,12 @@ class Bundle:
         arrays = _read_npz(self.folder / meta["arrays"]) if meta.get("arrays") else {}
         return ModelEntry(name, self.folder / meta["file"], meta, arrays)
 
-    def vectors(self) -> dict[str, np.ndarray]:
+    def vectors(self) -> dict[str, AnyArray]:
         """Inputs and expected outputs, keys `<model>/<what>`."""
         return _read_npz(self.folder / self.meta["vectors"])
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> dict[str, AnyArray]:
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 

@@ -10,6 +10,7 @@ tflite-runtime they give the same bits on x86 and Arm, at the cost of more instr
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from device.arrays import AnyArray, Floats, Samples
 from device.errors import StethopiError
+from device.inference.bundle import ModelEntry
 from device.inference.stderr_filter import quiet_about
 
-__all__ = ["Interpreter", "Tensor", "dequantise", "quantise", "runtime_name"]
+__all__ = ["Int8Network", "Interpreter", "Tensor", "dequantise", "quantise", "runtime_name"]
 
 _RUNTIMES = {"tflite-runtime": "tflite_runtime.interpreter", "ai-edge-litert": "ai_edge_litert.interpreter"}
 _KERNELS = ("fast", "reference")
@@ -81,22 +84,23 @@ class Tensor:
     index: int
     """The interpreter's own number for this tensor."""
     shape: tuple[int, ...]
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     scale: float
     """0.0 for a tensor that is not quantised."""
     zero_point: int
 
 
-def quantise(x: np.ndarray, scale: float, zero_point: int, dtype: Any = np.int8) -> np.ndarray:
+def quantise(x: Floats, scale: float, zero_point: int, dtype: Any = np.int8) -> AnyArray:
     """Real values to integers: round half to even, clip to the type's range. Same shape as `x`.
 
     Source: the TFLite quantisation specification, real = (q - zero_point) * scale.
     """
     info = np.iinfo(dtype)
-    return np.clip(np.rint(x / scale) + zero_point, info.min, info.max).astype(dtype)
+    q: AnyArray = np.clip(np.rint(x / scale) + zero_point, info.min, info.max).astype(dtype)
+    return q
 
 
-def dequantise(q: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+def dequantise(q: AnyArray, scale: float, zero_point: int) -> Samples:
     """Integers back to real values, float32."""
     return (q.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
@@ -126,6 +130,8 @@ class Interpreter:
             ) from error
         self.inputs = tuple(self._describe(d) for d in self._interpreter.get_input_details())
         self.outputs = tuple(self._describe(d) for d in self._interpreter.get_output_details())
+        self.invoke: Callable[[], None] = self._interpreter.invoke
+        """Run the model on what its inputs hold."""
 
     @staticmethod
     def _describe(details: dict[str, Any]) -> Tensor:
@@ -147,15 +153,41 @@ class Interpreter:
                 return position
         raise StethopiError(f"the model has no input {name}; it has {', '.join(t.name for t in self.inputs)}")
 
-    def set(self, position: int | str, array: np.ndarray) -> None:
+    def set(self, position: int | str, array: AnyArray) -> None:
         """Copy `array` into an input (by position or name); dtype and shape must be the tensor's."""
         if isinstance(position, str):
             position = self.input_position(position)
         self._interpreter.set_tensor(self.inputs[position].index, array)
 
-    def invoke(self) -> None:
-        self._interpreter.invoke()
+    def setter(self, position: int) -> Callable[[AnyArray], None]:
+        """`set` of one input, its number looked up once: for those who set it hundreds of times a second."""
+        return functools.partial(self._interpreter.set_tensor, self.inputs[position].index)
 
-    def get(self, position: int) -> np.ndarray:
+    def get(self, position: int) -> AnyArray:
         """A copy of the output at `position`."""
-        return self._interpreter.get_tensor(self.outputs[position].index)
+        copy: AnyArray = self._interpreter.get_tensor(self.outputs[position].index)
+        return copy
+
+    def getter(self, position: int) -> Callable[[], AnyArray]:
+        """`get` of one output, as `setter`."""
+        return functools.partial(self._interpreter.get_tensor, self.outputs[position].index)
+
+
+class Int8Network:
+    """A bundle's model with one input and one output, in real values. Not thread safe: one per thread."""
+
+    def __init__(self, entry: ModelEntry) -> None:
+        self._interpreter = Interpreter(entry.tflite)
+        self._input = int(entry.meta["inputs"][0]["position"])
+        self._output = int(entry.meta["outputs"][0]["position"])
+        self._in, self._out = self._interpreter.inputs[self._input], self._interpreter.outputs[self._output]
+
+    def __call__(self, x: Floats) -> Samples:
+        """What the network says of x, float32 (outputs,); x has as many values as its input."""
+        self._interpreter.set(
+            self._input, quantise(x, self._in.scale, self._in.zero_point).reshape(self._in.shape)
+        )
+        self._interpreter.invoke()
+        return dequantise(self._interpreter.get(self._output), self._out.scale, self._out.zero_point).reshape(
+            -1
+        )

@@ -6,7 +6,8 @@ of what is heard and most of what is played, and has risen in nearly every step 
 when it has stood at the top of the scale for longer than any heart sound lasts. Mains hum does not grow, a
 knock is not narrow, a murmur is neither.
 
-    python -m device.checks.figures.feedback FILE  the seconds at which a recording would be called feedback
+    python -I -m device.checks.figures.feedback FILE
+        the seconds at which a recording would be called feedback
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _CALM_STEPS = 16
 
 
 class _Look(NamedTuple):
+    """The strongest line of one step."""
+
     hz: float
     db: float
     share: float
@@ -46,7 +49,7 @@ class _Look(NamedTuple):
 
 
 class FeedbackWatch:
-    """`process` takes what was heard and what was played, side by side; `found` is the tone in Hz."""
+    """Looks for a tone that comes back: `found`, in Hz."""
 
     def __init__(self) -> None:
         self.found: float | None = None

@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from device.durable import put_in_place, temporary_name
 from device.errors import StethopiError
 from device.listening.playback_queue import PlaybackQueue
 from device.listening.shaper import FADE, Blend, Shaper
@@ -147,7 +148,7 @@ class FileListener:
         self.left_out = 0
         """Samples of holes that are not in the file."""
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._temporary = temporary_name(path)
         self._blend = Blend(settings.monitor == "raw")
         self._shaper = Shaper(
             settings.gain_db, settings.limit, settings.preset, loudest_db=settings.loudest_db
@@ -249,7 +250,7 @@ class FileListener:
             if self._frames % 2:
                 self._file.write(b"\0")  # chunks of a WAV file are even
             self._file.close()
-            os.replace(self._temporary, self._path)
+            put_in_place(self._temporary, self._path, durable=False)
         except OSError as error:
             self.problem = f"{self._path}: cannot be written ({error.strerror}); free space on the card"
             with contextlib.suppress(OSError):

@@ -33,7 +33,7 @@ FLASH_S = 1.5
 
 
 class Actions(Protocol):
-    """What can be done; `device.daemon.daemon` does it. Each says whether it was done, or raises
+    """What can be done; `device.panel.exam_controls` does it. Each says whether it was done, or raises
     StethopiError.
     """
 
@@ -57,7 +57,7 @@ class Actions(Protocol):
 
 
 class Guide:
-    """From presses and words to actions and lights."""
+    """What a press or a typed word means now."""
 
     def __init__(
         self,

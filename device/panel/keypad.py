@@ -97,7 +97,7 @@ class _Lines:
 
 
 class Keypad:
-    """Reads a device in a thread of its own and hands on each word. spec: as in `[panel] keyboard`."""
+    """Hands on each word that a device types, by a thread of its own. spec: as in `[panel] keyboard`."""
 
     def __init__(self, spec: str, on_word: Callable[[str], None], *, by_id: Path = _BY_ID) -> None:
         self._kind, _, self._path = spec.partition(":")

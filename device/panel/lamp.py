@@ -13,8 +13,8 @@ __all__ = ["Lamp"]
 
 
 class Lamp:
-    """What the light says when several things want to be said: the exam's progress, and over it what is
-    wrong, and over that what is asked for the moment. Any thread may call.
+    """Which of several things the light says: the exam's progress, over it what is wrong, over that what is
+    asked for the moment. Any thread may call.
     """
 
     _ORDER = (Light.SHUTTING_DOWN, Light.NO_SOUND, Light.FEEDBACK)

@@ -34,7 +34,7 @@ _WINK_S = 0.1
 
 
 class Panel(Protocol):
-    """A button and a light."""
+    """A button beside a light."""
 
     def start(self) -> None:
         """Begin. Raises StethopiError with the remedy."""
@@ -134,7 +134,7 @@ class FakePanel(_Presses):
 
 
 class GpioPanel(_Presses):
-    """Button and lights at the pins of a Raspberry Pi.
+    """The panel at the pins of a Raspberry Pi.
 
     While nothing happens it sleeps until the button's edge wakes it; where edges cannot be had, or one was
     missed, it looks a hundred times a second instead.

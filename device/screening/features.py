@@ -33,6 +33,7 @@ __all__ = [
     "LOWEST_HZ",
     "WHOLE",
     "ScreeningFrames",
+    "OVERHANG",
     "View",
     "at_least_a_window",
     "screening_frames_of",
@@ -51,6 +52,9 @@ FRAMES = (WINDOW - FRAME) // FRAME_HOP + 1
 
 FRAMES_EVERY = WINDOW_EVERY // FRAME_HOP
 """Frames from one window to the next: 50."""
+
+OVERHANG = FRAME - FRAME_HOP
+"""Samples by which the last frame of any stretch of whole hops reaches beyond it: 40 ms."""
 
 BANDS = 32
 LOWEST_HZ, HIGHEST_HZ = 20.0, 800.0
@@ -92,7 +96,7 @@ def mel_filters() -> np.ndarray:
 
 
 class ScreeningFrames(mel.MelFrames):
-    """Streaming band powers. Frame k covers the samples from 40 k to 40 k + 120 since the start."""
+    """The one spectrum of a stream, whose frame k covers the samples 40 k to 40 k + 120 since the start."""
 
     def __init__(self) -> None:
         super().__init__(GRID)

@@ -21,10 +21,23 @@ import numpy as np
 from device.rates import WINDOW, WINDOW_EVERY, WORKING_RATE_HZ
 from device.screening import features, rhythm
 
-__all__ = ["CAUSES", "GOOD", "QualityJudge", "Quality", "Trouble", "assess", "measures", "troubles"]
+__all__ = [
+    "CAUSES",
+    "CONTACT_S",
+    "GOOD",
+    "QualityJudge",
+    "Quality",
+    "Trouble",
+    "assess",
+    "measures",
+    "troubles",
+]
 
 GOOD = 0.25
 """Score from which a window counts for the verdict."""
+
+CONTACT_S = 3.0
+"""So much of the newest sound says how the contact is, each second."""
 
 SILENCE_PEAK = 1e-4
 """Peak, of full scale, below which there is nothing: three steps of a 16-bit recording."""
@@ -32,8 +45,10 @@ SILENCE_PEAK = 1e-4
 QUIET_PEAK = 2e-3
 """Peak below which 16 bits no longer carry a murmur beside the beats."""
 
-_GAP_SHARE = 0.02
-_CLIPPED_SHARE = 0.005
+_GAP_SHARES = (0.02, 0.25)
+_CLIPPED_SHARES = (0.005, 0.05)
+"""Share of the samples from which it tells, and from which nothing is left of the score."""
+
 _CLIPPED_RUN = 3
 CAUSES = ("voices", "rubbing or knocks", "breath", "noise around", "mains hum", "hiss")
 """What the learned judge tells apart, in the order of its outputs after the first."""
@@ -186,9 +201,9 @@ def assess(
 
     judged: list[tuple[float, str]] = [(_ramp(peak, 0.5 * QUIET_PEAK, 1.5 * QUIET_PEAK), "too quiet")]
     missing = _missing(gaps, len(x)) / len(x)
-    judged.append((1.0 - _ramp(missing, _GAP_SHARE, 0.25), "gaps"))
+    judged.append((1.0 - _ramp(missing, *_GAP_SHARES), "gaps"))
     clipped = clipped_samples(x) / len(x)
-    judged.append((1.0 - _ramp(clipped, _CLIPPED_SHARE, 0.05), "clipped"))
+    judged.append((1.0 - _ramp(clipped, *_CLIPPED_SHARES), "clipped"))
 
     total = power.sum(axis=1, dtype=np.float64)
     if (total < 1e-9 * total.max()).mean() > 0.1:
@@ -206,7 +221,7 @@ def assess(
     high = float(power[:, _HIGH_BAND:].sum(dtype=np.float64))
     low = float(power[:, :_HIGH_BAND].sum(dtype=np.float64))
     judged.append((1.0 - _ramp(_db(high / max(low, 1e-30)), -3.0, 6.0), "voices or noise above 400 Hz"))
-    if len(x) >= rhythm.SHORTEST_S * WORKING_RATE_HZ:
+    if len(x) >= rhythm.TWO_BEATS_S * WORKING_RATE_HZ:
         heart = power[:, :_LOW_BANDS].sum(axis=1, dtype=np.float64)
         swing_db = _db(float(np.percentile(heart, 95)) / max(float(np.percentile(heart, 20)), 1e-30))
         judged.append((_ramp(swing_db, 5.0, 12.0), "too noisy"))

@@ -15,14 +15,14 @@ from device.dsp.offset import without_offset
 from device.rates import WORKING_RATE_HZ
 from device.screening import features
 
-__all__ = ["HIGHEST_BPM", "LOWEST_BPM", "beat", "envelope", "heart_rate"]
+__all__ = ["HIGHEST_BPM", "LOWEST_BPM", "TWO_BEATS_S", "beat", "envelope", "heart_rate", "heart_rate_in"]
 
 LOWEST_BPM, HIGHEST_BPM = 30.0, 200.0
 
 SURE = 0.4
 """Height of the autocorrelation's peak, of 1, from which the rate is believed."""
 
-SHORTEST_S = 3.0
+TWO_BEATS_S = 3.0
 """Less sound than this may not hold two whole beats."""
 
 _HEART_BANDS = 8
@@ -51,7 +51,7 @@ def beat(power: np.ndarray) -> tuple[float | None, float]:
     """
     n = len(power)
     # as many whole frames as so much sound has: its last one needs room too
-    if n < (SHORTEST_S * WORKING_RATE_HZ - features.FRAME) / features.FRAME_HOP:
+    if n < (TWO_BEATS_S * WORKING_RATE_HZ - features.FRAME) / features.FRAME_HOP:
         return None, 0.0
     e = envelope(power)
     e = e - e.mean()
@@ -77,7 +77,12 @@ def beat(power: np.ndarray) -> tuple[float | None, float]:
     return 60.0 * _FRAMES_PER_S / float(lag), min(1.0, max(0.0, height))
 
 
+def heart_rate_in(power: np.ndarray) -> float | None:
+    """Beats a minute from band powers (m, 32); None where it cannot be told."""
+    rate, sure = beat(power)
+    return rate if sure >= SURE else None
+
+
 def heart_rate(x: np.ndarray) -> float | None:
     """Beats a minute of sound at 2 kHz, shape (n,); None where it cannot be told."""
-    rate, sure = beat(features.screening_frames_of(without_offset(np.asarray(x, np.float32))))
-    return rate if sure >= SURE else None
+    return heart_rate_in(features.screening_frames_of(without_offset(np.asarray(x, np.float32))))

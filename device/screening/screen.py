@@ -14,56 +14,36 @@ It screens; it does not diagnose.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
 
-from device.dsp.offset import OffsetStage, without_offset
+from device.dsp.offset import OffsetStage
 from device.inference.bundle import ModelEntry
-from device.inference.interpreter import Interpreter, dequantise, quantise
+from device.inference.interpreter import Int8Network
 from device.rates import WINDOW, WINDOW_EVERY, WORKING_RATE_HZ
 from device.screening import features, quality
-from device.screening.verdict import Findings, Window, sigmoid, verdict
+from device.screening.verdict import SHORTEST_JUDGED_S, Findings, Window, probabilities, verdict
 
-__all__ = ["SHORTEST_S", "Int8Network", "Network", "Screener", "screen_recording"]
+__all__ = [
+    "WINDOW_BUDGET_S",
+    "Int8Network",
+    "Network",
+    "Screener",
+    "probabilities",
+    "screen_recording",
+]
 
-SHORTEST_S = 2.0
-"""Less sound than this is not judged at all."""
+WINDOW_BUDGET_S = 0.25 * WINDOW_EVERY / WORKING_RATE_HZ
+"""So long may one window take: a quarter of the time until the next, as of every stage (DESIGN §2)."""
 
 
 class Network(Protocol):
     """(32, 248) float32 → two logits (murmur, abnormal)."""
 
     def __call__(self, x: np.ndarray) -> np.ndarray: ...
-
-
-class Int8Network:
-    """The bundle's classifier. Not thread safe: one per thread."""
-
-    def __init__(self, entry: ModelEntry) -> None:
-        self._interpreter = Interpreter(entry.tflite)
-        self._input = int(entry.meta["inputs"][0]["position"])
-        self._output = int(entry.meta["outputs"][0]["position"])
-        self._in, self._out = self._interpreter.inputs[self._input], self._interpreter.outputs[self._output]
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        self._interpreter.set(
-            self._input, quantise(x, self._in.scale, self._in.zero_point).reshape(self._in.shape)
-        )
-        self._interpreter.invoke()
-        return dequantise(self._interpreter.get(self._output), self._out.scale, self._out.zero_point).reshape(
-            -1
-        )
-
-
-def probabilities(logits: np.ndarray, meta: Mapping[str, Any]) -> tuple[float, float]:
-    """(abnormal, murmur) from the two logits, by the bundle's `combine`, `bias` and temperatures."""
-    murmur, abnormal = float(logits[0]), float(logits[1])
-    combine = meta["combine"]
-    score = combine["murmur"] * murmur + combine["abnormal"] * abnormal + meta["bias"]
-    heard = (murmur + meta["murmur_bias"]) / meta["murmur_temperature"]
-    return sigmoid(score / meta["temperature"]), sigmoid(heard)
 
 
 class Screener:
@@ -78,15 +58,18 @@ class Screener:
         self._network = network or Int8Network(entry)
         self._view = features.View.of(entry.meta)
         self._quality_judge = quality.QualityJudge.of(entry.arrays)
+        self.contact = functools.partial(quality.assess, judge=self._quality_judge)
+        """How good a piece of 1 s or more is, for the hand that holds the stethoscope."""
         self.every = 1
         """Judge only every n-th window: for a machine that is late."""
         self._reset()
 
     def _reset(self) -> None:
         self._offset = OffsetStage()
-        self._frames = features.ScreeningFrames()
-        self._power = np.zeros((0, features.BANDS), np.float32)
-        self._sound = np.zeros(0, np.float32)
+        self.spectrum = features.ScreeningFrames()
+        """Of the stream that is heard, less an offset; `flush` completes it, and begins another."""
+        self.sound = np.zeros(0, np.float32)
+        """The newest 4 s or more of the stream (all of a shorter one), less an offset."""
         self._start = 0
         self._end = 0
         self._gaps: list[tuple[int, int]] = []
@@ -97,40 +80,36 @@ class Screener:
         """
         self._gaps.append((int(start), int(end)))
 
-    def contact(self, x: np.ndarray, gaps: Iterable[Any] = ()) -> quality.Quality:
-        """How good a piece of 1 s or more is, for the hand that holds the stethoscope."""
-        return quality.assess(without_offset(x), gaps, judge=self._quality_judge)
-
     def process(self, x: np.ndarray) -> list[Window]:
         """Take samples, float32 (n,), any n ≥ 0."""
-        self._hear(self._offset.process(x))
-        return self._ready()
-
-    def _hear(self, x: np.ndarray) -> None:
-        self._end += len(x)
-        self._sound = np.concatenate([self._sound, x])
-        self._power = np.concatenate([self._power, self._frames.process(x)])
+        x = self._offset.process(x)
+        self.spectrum.process(x)
+        return self._ready(x)
 
     def flush(self) -> list[Window]:
         """The sound has ended: the last windows. Two to five seconds in all are repeated to fill one
         window.
         """
-        self._hear(self._offset.flush())
-        self._power = np.concatenate([self._power, self._frames.flush()])
-        windows = self._ready()
-        if SHORTEST_S * WORKING_RATE_HZ <= self._end < WINDOW:
-            power = features.screening_frames_of(features.at_least_a_window(self._sound))
-            windows = [self._judge(self._sound, power)]
+        rest = self._offset.flush()
+        self.spectrum.process(rest)
+        self.spectrum.flush()
+        windows = self._ready(rest)
+        if SHORTEST_JUDGED_S * WORKING_RATE_HZ <= self._end < WINDOW:
+            power = features.screening_frames_of(features.at_least_a_window(self.sound))
+            windows = [self._judge(self.sound, power)]
         self._reset()
         return windows
 
-    def _ready(self) -> list[Window]:
+    def _ready(self, x: np.ndarray) -> list[Window]:
+        """The windows that this sound completes; the spectrum has it already."""
+        self._end += len(x)
+        self.sound = np.concatenate([self.sound, x])
         windows = []
-        while len(self._power) >= features.FRAMES:
+        power = self.spectrum.power
+        while len(power) >= (first := self._start // features.FRAME_HOP) + features.FRAMES:
             if self._start // WINDOW_EVERY % self.every == 0:
-                windows.append(self._judge(self._sound[:WINDOW], self._power[: features.FRAMES]))
-            self._power = self._power[features.FRAMES_EVERY :]
-            self._sound = self._sound[WINDOW_EVERY:]
+                windows.append(self._judge(self.sound[:WINDOW], power[first : first + features.FRAMES]))
+            self.sound = self.sound[WINDOW_EVERY:]
             self._start += WINDOW_EVERY
             self._gaps = [gap for gap in self._gaps if gap[1] > self._start]
         return windows

@@ -13,10 +13,12 @@ import numpy as np
 
 from device.screening import quality
 
-__all__ = ["Label", "Window", "Findings", "verdict"]
+__all__ = ["SHORTEST_JUDGED_S", "Label", "Window", "Findings", "probabilities", "sigmoid", "verdict"]
 
+SHORTEST_JUDGED_S = 2.0
+"""Less sound than this is not judged at all, and is no exam."""
 
-_TOO_SHORT = "under 2 s of sound"
+_TOO_SHORT = f"under {SHORTEST_JUDGED_S:g} s of sound"
 
 
 class Label(enum.Enum):
@@ -58,6 +60,15 @@ class Findings:
 
 def sigmoid(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
+
+
+def probabilities(logits: np.ndarray, meta: Mapping[str, Any]) -> tuple[float, float]:
+    """(abnormal, murmur) from the two logits, by the bundle's `combine`, `bias` and temperatures."""
+    murmur, abnormal = float(logits[0]), float(logits[1])
+    combine = meta["combine"]
+    score = combine["murmur"] * murmur + combine["abnormal"] * abnormal + meta["bias"]
+    heard = (murmur + meta["murmur_bias"]) / meta["murmur_temperature"]
+    return sigmoid(score / meta["temperature"]), sigmoid(heard)
 
 
 def _logit(p: float) -> float:

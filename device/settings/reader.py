@@ -10,9 +10,11 @@ from typing import Any, get_type_hints
 
 from device.errors import BadInput
 from device.settings.sections import Key, said
+from device.settings.specs import check_ecg_spec, check_spec
 
 
 def no_such_section(name: str, section: str, content: Any, known: list[str]) -> str:
+    """The line that says so, with the nearest known section."""
     if not isinstance(content, Mapping):
         return f"{name}: {section}: stands in no section. Put it under {_brackets(known)}."
     near = get_close_matches(section, known, 1)
@@ -92,15 +94,11 @@ def _spec(key: Key, value: str, given: str, folder: Path) -> str:
             raise BadInput(f"{given}: names no file. Use file:PATH.")
         return f"file:{folder / Path(rest).expanduser()}"
     if "mcp3008" in key.spec:
-        from device.settings.specs import check_ecg_spec
-
         try:
             check_ecg_spec(value)
         except BadInput as error:
             raise BadInput(f"{given}: {error}") from None
     elif kind == "synthetic":
-        from device.settings.specs import check_spec
-
         try:
             check_spec(value)
         except BadInput as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from device.contract.vocabulary import SITES
 from device.errors import BadInput
+from device.settings.specs import ECG_KINDS, LIVE
 from device.text import read_text
 
 __all__ = [
@@ -108,8 +109,8 @@ class SourceSettings:
 
     spec: str = _key(
         "microphone",
-        "microphone or arecord, either with :PART_OF_ITS_NAME; file:PATH; synthetic:rate=70",
-        spec=("microphone", "arecord", "file", "synthetic"),
+        f"{' or '.join(LIVE)}, either with :PART_OF_ITS_NAME; file:PATH; synthetic:rate=70",
+        spec=(*LIVE, "file", "synthetic"),
     )
     rate_hz: int = _key(
         0,
@@ -143,7 +144,7 @@ class EcgSettings:
     spec: str = _key(
         "none",
         "none, mcp3008[:BUS.DEVICE], ads1115[:BUS.ADDRESS], file:PATH, synthetic[:rate=70]",
-        spec=("none", "mcp3008", "ads1115", "file", "synthetic"),
+        spec=ECG_KINDS,
     )
     rate_hz: int = _key(360, "Hz, of the converter", choices=(360, 500))
     channel: int = _key(0, "input of the converter that the AD8232's output is wired to", low=0, high=7)

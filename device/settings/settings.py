@@ -107,7 +107,8 @@ class Settings:
 
     def change(self, section: str, **values: Any) -> Settings:
         """The same settings with some values of one section replaced, checked as in a file: for the command
-        line."""
+        line.
+        """
         stage = getattr(self, section)
         found = {}
         for key, value in values.items():
@@ -124,7 +125,7 @@ class Settings:
         """A settings file with every key in it, commented out: what it means, unit, range, default."""
         lines = ["# Settings of a stethopi stethoscope. What is commented out is the default."]
         for section in fields(Settings):
-            stage = section.default_factory  # type: ignore[misc]
+            stage = section.default_factory
             doc = " ".join((stage.__doc__ or "").split())
             lines += ["", f"# {doc}", f"[{section.name}]"]
             for item in fields(stage):  # type: ignore[arg-type]
@@ -160,7 +161,7 @@ def _consistent(settings: Settings, name: str) -> None:
 
 
 def _no_such_key(name: str, section: str, key: str, value: Any) -> str:
-    stages = {f.name: [k.name for k in fields(f.default_factory)] for f in fields(Settings)}  # type: ignore[arg-type,misc]
+    stages = {f.name: [k.name for k in fields(f.default_factory)] for f in fields(Settings)}  # type: ignore[arg-type]
     if section == "mqtt" and key == "password":
         return (
             f"{name}: [mqtt] password: is not kept in this file. "

@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from math import inf
 from typing import Any
 
-from device.dsp.resample import check_rate
 from device.errors import BadInput
+from device.rates import check_rate
 
 __all__ = [
     "KINDS",
@@ -26,11 +26,11 @@ __all__ = [
 ]
 
 
-KINDS = ("file", "synthetic", "microphone", "arecord")
+LIVE = {"microphone": "Microphone", "arecord": "Arecord"}
+"""Kinds that hear what happens now, and may be unplugged → their class in the module device.sources.KIND,
+made with `(name, rate_hz=…, channel=…)`. A new one is a line here and that module."""
 
-
-LIVE = ("microphone", "arecord")
-"""Kinds that hear what happens now, and may be unplugged."""
+KINDS = ("file", "synthetic", *LIVE)
 
 
 def is_live(spec: str) -> bool:
@@ -40,11 +40,13 @@ def is_live(spec: str) -> bool:
 
 def check_spec(spec: str) -> tuple[str, str]:
     """(kind, what follows the colon) of a source's name. BadInput when it can name no source; nothing is
-    opened."""
+    opened.
+    """
     kind, _, rest = spec.partition(":")
     if kind not in KINDS:
         near = get_close_matches(kind, KINDS, 1)
-        remedy = f'Did you mean "{near[0]}"?' if near else "Use file:PATH, synthetic, microphone or arecord."
+        all_kinds = ", ".join(("file:PATH", *KINDS[1:-1]))
+        remedy = f'Did you mean "{near[0]}"?' if near else f"Use {all_kinds} or {KINDS[-1]}."
         raise BadInput(f"source {spec}: no such kind of source. {remedy}")
     if kind == "file" and not rest:
         raise BadInput(f"source {spec}: names no file. Use file:PATH.")
@@ -55,8 +57,6 @@ def check_spec(spec: str) -> tuple[str, str]:
 
 def heart_settings(text: str) -> HeartSettings:
     """`rate=70,murmur=systolic` → settings of a synthetic heart. Raises BadInput naming the key."""
-    from device.settings.specs import MURMURS, HeartSettings
-
     known = {field.name: field for field in fields(HeartSettings)}
     values: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
@@ -123,8 +123,6 @@ def check_ecg_spec(spec: str) -> tuple[str, str]:
     if kind == "synthetic":
         lead_settings(rest)
     elif kind in ("mcp3008", "ads1115"):
-        from device.settings.specs import parse_bus
-
         parse_bus(kind, rest)
     return kind, rest
 

@@ -10,9 +10,10 @@ arecord, arecord:NAME                  the same through ALSA's arecord; or an AL
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
-from device.settings.specs import check_spec, heart_settings
+from device.settings.specs import LIVE, check_spec, heart_settings
 from device.sources.base import Block, Source
 from device.spans import Gap
 
@@ -40,10 +41,6 @@ def open_source(spec: str, *, pace: str = "real", rate_hz: int = 0, channel: str
         from device.sources.synthetic import SyntheticSource
 
         return SyntheticSource(heart_settings(rest), pace=pace)
-    if kind == "arecord":
-        from device.sources.arecord import Arecord
-
-        return Arecord(rest, rate_hz=rate_hz, channel=channel)
-    from device.sources.microphone import Microphone
-
-    return Microphone(rest, rate_hz=rate_hz, channel=channel)
+    live = getattr(import_module(f"device.sources.{kind}"), LIVE[kind])
+    source: Source = live(rest, rate_hz=rate_hz, channel=channel)
+    return source

@@ -18,6 +18,7 @@ from typing import IO
 
 import numpy as np
 
+from device.arrays import AnyArray
 from device.errors import StethopiError
 from device.sources import alsa
 from device.sources.capture import PERIOD_S, Capture
@@ -34,7 +35,7 @@ _TRY_S = 5.0
 _END_S = 1.0
 
 
-def decoded(data: bytes, form: str, channels: int) -> np.ndarray:
+def decoded(data: bytes, form: str, channels: int) -> AnyArray:
     """Raw interleaved frames → float32 (n, channels), ±1; what is less than a frame is left out."""
     size = FORMATS[form] * channels
     data = data[: len(data) // size * size]
@@ -203,11 +204,11 @@ class _Run:
             self._told.wait_for(lambda: self.setup is not None or self._over, timeout_s)
             return self.setup is not None
 
-    def begin(self, take: Callable[[np.ndarray, bool], None]) -> None:
+    def begin(self, take: Callable[[AnyArray, bool], None]) -> None:
         self._reader = threading.Thread(target=self._read, args=(take,), name="arecord", daemon=True)
         self._reader.start()
 
-    def _read(self, take: Callable[[np.ndarray, bool], None]) -> None:
+    def _read(self, take: Callable[[AnyArray, bool], None]) -> None:
         sound: IO[bytes] = self._process.stdout  # type: ignore[assignment]
         with contextlib.suppress(OSError, ValueError):
             while data := sound.read(self._period):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
+from device.arrays import Flags, Samples
 
 __all__ = ["Block", "Source"]
 
@@ -14,7 +14,7 @@ __all__ = ["Block", "Source"]
 class Block:
     """Sound as it came from a source."""
 
-    samples: np.ndarray
+    samples: Samples
     """float32 (n,), ±1 full scale, at the source's rate."""
     index: int
     """Absolute index of samples[0] at the source's rate; lost samples are counted."""
@@ -22,7 +22,7 @@ class Block:
     """Monotonic time when the block was complete."""
     lost: int = 0
     """Samples missing just before samples[0]."""
-    full: np.ndarray | None = None
+    full: Flags | None = None
     """Where the converter was at full scale, bool (n,), of a source that has changed the samples since; None:
     the samples themselves tell."""
 

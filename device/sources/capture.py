@@ -16,6 +16,7 @@ from math import exp, inf
 
 import numpy as np
 
+from device.arrays import AnyArray, Flags, Samples
 from device.errors import BadInput, SourceGone, StethopiError
 from device.sources.base import Block
 
@@ -95,7 +96,7 @@ class OffsetRemover:
         self.offset: float | None = None
         """Share of full scale; None before the first sound."""
 
-    def process(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def process(self, x: AnyArray) -> tuple[Samples, Flags | None]:
         """float32 (n,) → the same without its offset, and where it was at full scale before, bool (n,); None
         for nowhere."""
         if not len(x):
@@ -141,12 +142,12 @@ class Capture(ABC):
         self.overflows = 0
         """How often the driver said that it had lost samples."""
         self.notes: list[str] = []
-        self.on_frames: Callable[[np.ndarray], None] | None = None
+        self.on_frames: Callable[[AnyArray], None] | None = None
         """Is shown all channels as they came, float32 (n, channels), by who calls `read`."""
         self._wanted = name
         self._rates = (rate_hz,) if rate_hz else RATES_HZ
         self._monotonic = monotonic
-        self._queue: deque[tuple[np.ndarray, float, bool, int]] = deque()
+        self._queue: deque[tuple[AnyArray, float, bool, int]] = deque()
         self._queued = 0
         self._dropped_now = 0
         self._heard = threading.Condition()
@@ -207,7 +208,7 @@ class Capture(ABC):
         self._stopped = False
         self._begin()
 
-    def _take(self, frames: np.ndarray, overflowed: bool = False) -> None:
+    def _take(self, frames: AnyArray, overflowed: bool = False) -> None:
         """The reader's thread: float32 (n, channels) that just came, copied already. Returns at once."""
         with self._heard:
             if self._queued + len(frames) > _QUEUE_S * self.rate_hz:
@@ -247,7 +248,7 @@ class Capture(ABC):
             return False
         return self._runs()
 
-    def _block(self, frames: np.ndarray, monotonic_s: float, overflowed: bool, dropped: int) -> Block:
+    def _block(self, frames: AnyArray, monotonic_s: float, overflowed: bool, dropped: int) -> Block:
         if self.on_frames is not None:
             self.on_frames(frames)
         column = min(CHANNELS.index(self.channel), frames.shape[1] - 1)

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from device.dsp.resample import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, to_working, working_length
+from device.dsp.resample import to_working, working_length
 from device.durable import whole_file
 from device.errors import BadInput, StethopiError
+from device.rates import HIGHEST_RATE_HZ, LOWEST_RATE_HZ
 from device.spans import Gap
 
 __all__ = ["SUFFIXES", "Sound", "read_sound", "write_sound", "read_working_rate"]

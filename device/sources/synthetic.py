@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from device.arrays import Reals, Samples
 from device.errors import SourceGone
 from device.settings.specs import HeartSettings
 from device.sources.base import Block
@@ -71,9 +72,7 @@ class Beat(NamedTuple):
     """From A2 to P2."""
 
 
-def _damped(
-    t: np.ndarray, parts: tuple[tuple[float, float, float], ...], random: np.random.Generator
-) -> np.ndarray:
+def _damped(t: Reals, parts: tuple[tuple[float, float, float], ...], random: np.random.Generator) -> Reals:
     """Sum of damped sinusoids that set in at t = 0 within some ms; t in s, (n,)."""
     y = np.zeros(len(t))
     for share, hz, decay in parts:
@@ -89,7 +88,7 @@ def _damped(
     return np.where(t > 0, y, 0.0)
 
 
-def _band(t: np.ndarray, hz: tuple[float, float], random: np.random.Generator, parts: int = 40) -> np.ndarray:
+def _band(t: Reals, hz: tuple[float, float], random: np.random.Generator, parts: int = 40) -> Reals:
     """Noise of rms 1 in a band: sinusoids of random frequency and phase, as a function of time, (n,)."""
     f = random.uniform(*hz, parts)
     phase = random.uniform(0, 2 * np.pi, parts)
@@ -148,7 +147,7 @@ class Heart:
                     found.append((max(a, start_s), min(b, end_s), state))
         return found
 
-    def render(self, start: int, n: int) -> np.ndarray:
+    def render(self, start: int, n: int) -> Samples:
         """Samples start … start + n - 1 at rate_hz, float32 (n,), cut to ±1. n of any size; best are
         seconds."""
         t = (start + np.arange(n)) / self.settings.rate_hz
@@ -157,7 +156,7 @@ class Heart:
             y = y + self._rms * 10 ** (-self.settings.noise_db / 20) * self._noise(start, t)
         return np.clip(y, -1.0, 1.0).astype(np.float32)
 
-    def _heart(self, t: np.ndarray) -> np.ndarray:
+    def _heart(self, t: Reals) -> Reals:
         y = np.zeros(len(t))
         if not len(t):
             return y
@@ -173,7 +172,7 @@ class Heart:
             self._murmur(y, t, beat)
         return y
 
-    def _murmur(self, y: np.ndarray, t: np.ndarray, beat: Beat) -> None:
+    def _murmur(self, y: Reals, t: Reals, beat: Beat) -> None:
         kind = self.settings.murmur
         if kind == "none":
             return
@@ -191,7 +190,7 @@ class Heart:
         loud = 0.35 * 10 ** (-6.0 * (6 - self.settings.grade) / 20)
         y[a:b] += beat.strength * loud * envelope * _band(t[a:b], band, self._random(3, beat.number))
 
-    def _noise(self, start: int, t: np.ndarray) -> np.ndarray:
+    def _noise(self, start: int, t: Reals) -> Reals:
         """Noise of rms about 1 within 0 to 1 kHz, (n,)."""
         kind, rate_hz = self.settings.noise, self.settings.rate_hz
         if kind == "white":
@@ -325,7 +324,7 @@ class SyntheticSource:
     def stop(self) -> None:
         self._stopped.set()
 
-    def _rendered(self, start: int, end: int) -> np.ndarray:
+    def _rendered(self, start: int, end: int) -> Samples:
         """Samples from whole seconds, so that the sums are the same however they are asked for."""
         unit = round(_RENDER_S * self.rate_hz)
         pieces = []

@@ -34,7 +34,7 @@ from device.contract.codec import encode
 from device.contract.control import Backlog
 from device.contract.exam import Exam, SoundFile, exam_hash, files_of
 from device.contract.vocabulary import Moment, chunk_count
-from device.durable import fsync_folder, make_folder, sha256_of
+from device.durable import fsync_folder, make_folder, move_into, replacing, sha256_of
 from device.errors import StethopiError
 from device.storage.recorder import Partial, rescue
 
@@ -132,7 +132,7 @@ class Outbox:
         self.quota_bytes = quota_bytes
         self.keep_delivered = keep_delivered
         self.found: list[str] = []
-        """What was torn and had to be set aside, one line each."""
+        """What was torn and had to go to quarantine, one line each."""
         self.partials: list[Partial] = []
         """Recordings that a crash had cut off before `put`; found, kept and told by this start."""
         self._claimed: set[str] = set()
@@ -160,7 +160,7 @@ class Outbox:
     # ---- opening
 
     def _open(self) -> sqlite3.Connection:
-        """The database, made or brought to this format where need be; a damaged one is set aside."""
+        """The database, made or brought to this format where need be; a damaged one goes to quarantine."""
         path = self.folder / "outbox.sqlite"
         try:
             return self._connect(path)
@@ -172,7 +172,7 @@ class Outbox:
                 ) from error
             for part in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
                 if part.exists():
-                    self._set_aside(part, "the database is damaged")
+                    self._quarantine(part, "the database is damaged")
             return self._connect(path)
 
     @staticmethod
@@ -213,14 +213,8 @@ class Outbox:
             ).fetchall():
                 self._forget(exam)
 
-    def _set_aside(self, path: Path, why: str) -> None:
-        target = self.quarantine / path.name
-        number = 1
-        while target.exists():
-            number += 1
-            target = self.quarantine / f"{path.stem}-{number}{path.suffix}"
-        os.replace(path, target)
-        fsync_folder(self.quarantine)
+    def _quarantine(self, path: Path, why: str) -> None:
+        target = move_into(self.quarantine, path, path.name)
         line = f"{path.name}: {why}; kept as {target}"
         self.found.append(line)
         log.warning("%s", line)
@@ -228,7 +222,7 @@ class Outbox:
     def _mark_torn(self, exam: str, why: str) -> None:
         for (name,) in self._db.execute("SELECT name FROM sounds WHERE exam = ?", (exam,)).fetchall():
             if (self.sounds / name).exists():
-                self._set_aside(self.sounds / name, f"exam {exam} is not whole")
+                self._quarantine(self.sounds / name, f"exam {exam} is not whole")
         self._db.execute(
             "UPDATE exams SET state = 'torn', why = ? WHERE id = ? AND state = 'waiting'", (why, exam)
         )
@@ -326,11 +320,8 @@ class Outbox:
             raise StethopiError(f"exam {exam}: the sound of {name} is not there ({path})")
         if path.parent != self.sounds:
             target = self.sounds / f"{exam}-{name}{path.suffix}"
-            temporary = target.with_name(f".{target.name}.part")
-            shutil.copyfile(path, temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
+            with replacing(target) as temporary:
+                shutil.copyfile(path, temporary)
             path = target
         if path.stat().st_size != sound.size or sha256_of(path) != sound.sha256:
             raise StethopiError(f"exam {exam}: {path} is not the sound that the exam names")
@@ -392,8 +383,8 @@ class Outbox:
             )
 
     def torn(self, exam: str, why: str) -> None:
-        """A sound file turned out to be missing or damaged: the exam is set aside, and told."""
-        with self._mutex, self._told(f"exam {exam} cannot be set aside"):
+        """A sound file turned out to be missing or damaged: the exam goes to quarantine, which is told."""
+        with self._mutex, self._told(f"exam {exam} cannot be put in quarantine"):
             self._mark_torn(exam, why)
 
     def delivered(self, exam: str, sha256: str) -> bool:

@@ -10,7 +10,6 @@ exam.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +17,11 @@ from types import TracebackType
 
 import numpy as np
 
-from device.dsp.resample import HIGHEST_RATE_HZ
-from device.durable import fsync_folder, make_folder, sha256_of
+from device.durable import fsync_file, fsync_folder, make_folder, move_into, replacing, sha256_of
 from device.errors import BadInput, StethopiError
-from device.rates import HOP, WORKING_RATE_HZ
+from device.rates import HIGHEST_RATE_HZ, HOP, WORKING_RATE_HZ
 from device.sources.files import read_sound, soundfile, wav_header
-from device.spans import Gap, clipped_spans, merged
+from device.spans import CLIPPED_AT, Gap, clipped_spans, merged
 
 __all__ = ["MOST_SPANS", "Partial", "Recorder", "RecordingFile", "rescue", "write_recording"]
 
@@ -134,13 +132,8 @@ class Recorder:
         x = np.asarray(x, dtype=np.float32)
         if not len(x):
             return
-        # two samples make a clipped stretch, and they may come in two pieces
-        before = len(self._last)
-        at = self._samples - before
-        found = clipped_spans(np.concatenate([self._last, x]))
-        self._clipped += [Gap(at + start, at + end) for start, end in found]
-        if len(self._clipped) > 2 * MOST_SPANS:
-            self._clipped = merged(self._clipped, HOP)
+        if (np.abs(x) >= CLIPPED_AT).any():
+            self._list_clipped(x)
         self._last = x[-1:].copy()
         steps = np.clip(np.rint(x.astype(np.float64) * _FULL), -_FULL, _FULL - 1).astype("<i4")
         self._waiting.append(steps)
@@ -148,6 +141,14 @@ class Recorder:
         self._samples += len(steps)
         if self._waiting_samples >= _SPOOL_EVERY:
             self._write()
+
+    def _list_clipped(self, x: np.ndarray) -> None:
+        # two samples make a clipped stretch, and they may come in two pieces
+        at = self._samples - len(self._last)
+        found = clipped_spans(np.concatenate([self._last, x]))
+        self._clipped += [Gap(at + start, at + end) for start, end in found]
+        if len(self._clipped) > 2 * MOST_SPANS:
+            self._clipped = merged(self._clipped, HOP)
 
     def mark_gap(self, start: int, end: int) -> None:
         """Say that samples [start, end) were not heard."""
@@ -222,7 +223,7 @@ def write_recording(
     clipped: Iterable[tuple[int, int]] | None = None,
     rate_hz: int = WORKING_RATE_HZ,
 ) -> RecordingFile:
-    """Write sound as FLAC of 24 bit, durable: temporary name, fsync, rename, fsync of the folder.
+    """Write sound as FLAC of 24 bit, durable.
 
     `samples`: float (n,) in ±1, or int32 (n,) left justified. `clipped` None: found here. Raises
     StethopiError.
@@ -232,28 +233,21 @@ def write_recording(
         whole = np.clip(np.rint(samples.astype(np.float64) * _FULL), -_FULL, _FULL - 1)
         samples = whole.astype(np.int32) * 256
     module = soundfile()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         make_folder(path.parent)
-        with module.SoundFile(
-            temporary, "w", samplerate=rate_hz, channels=1, format="FLAC", subtype="PCM_24"
-        ) as file:
-            for at in range(0, len(samples), _COPY):
-                file.write(np.ascontiguousarray(samples[at : at + _COPY]))
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        size, digest = temporary.stat().st_size, sha256_of(temporary)
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
+        with replacing(path) as temporary:
+            with module.SoundFile(
+                temporary, "w", samplerate=rate_hz, channels=1, format="FLAC", subtype="PCM_24"
+            ) as file:
+                for at in range(0, len(samples), _COPY):
+                    file.write(np.ascontiguousarray(samples[at : at + _COPY]))
+            size, digest = temporary.stat().st_size, sha256_of(temporary)
     except OSError as error:
         raise _troubled(path, error) from error
     except module.LibsndfileError as error:
         raise StethopiError(
             f"{path}: the recording cannot be written ({error}); free space on the card"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     n = len(samples)
     return RecordingFile(path, size, digest, n, rate_hz, _few(clipped or (), n), _few(gaps, n))
 
@@ -289,22 +283,14 @@ def rescue(folder: Path, known: Collection[str] = ()) -> list[Partial]:
             continue
         found.append(_keep(path, kept, f"{path.stem}.wav" if spool else path.name))
     if found:
-        fsync_folder(kept)
         fsync_folder(folder)
     return found
 
 
 def _keep(path: Path, kept: Path, name: str) -> Partial:
     """Move what a crash left to the folder `kept`, under this name or, where there is one, the next."""
-    make_folder(kept)
-    target = kept / name
-    number = 2
-    while target.exists():
-        target = kept / f"{Path(name).stem}-{number}{Path(name).suffix}"
-        number += 1
     seconds = _finish_header(path) if path.suffix == ".partial" else _seconds(path)
-    os.replace(path, target)
-    return Partial(target, seconds)
+    return Partial(move_into(kept, path, name), seconds)
 
 
 def _finish_header(spool: Path) -> float:
@@ -317,8 +303,7 @@ def _finish_header(spool: Path) -> float:
             rate_hz = int.from_bytes(file.read(_HEADER)[24:28], "little") or rate_hz
             file.seek(0)
             file.write(wav_header(frames, rate_hz, 24))
-            file.flush()
-            os.fsync(file.fileno())
+    fsync_file(spool)
     return frames / rate_hz
 
 

@@ -1,3 +1,3 @@
-"""Sound by absolute sample index: the ring and its intake, the aligned clean twin, the waveform, and what is
-left out when late.
+"""Sound by absolute sample index: the ring and its intake, the aligned clean twin, the waveform, the chain of
+all of them, and what is left out when late.
 """

@@ -1,10 +1,4 @@
-"""What is for the ear and the eye of the moment: raw and clean side by side, the waveform, and what to
-shed.
-
-    Twin      raw → (raw, clean), aligned sample by sample, through the denoiser or past it
-    Display   (raw, clean) → live/wave messages of 100 ms at 250 values a second
-    Shedder   how late are we → what is left out: waveform, classification, denoising; never the recording
-"""
+"""Raw and clean sound side by side, aligned sample by sample, through the denoiser or past it."""
 
 from __future__ import annotations
 
@@ -17,9 +11,8 @@ from device.timing import StageTimer
 
 __all__ = ["Cleaner", "AlignedStream"]
 
-EVERY = 8
-WAVE = WORKING_RATE_HZ // 10
 MOST_AT_ONCE = 2 * WORKING_RATE_HZ
+"""More samples than these in one piece are a hole, not worth being denoised or shown."""
 
 
 class Cleaner(Protocol):
@@ -53,21 +46,24 @@ class AlignedStream:
 
     def process(self, raw: np.ndarray, bypass: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """float32 (n,) → two of (m,): the raw samples whose clean ones are ready, and these."""
-        bypass = bypass or len(raw) > MOST_AT_ONCE
-        before: tuple[np.ndarray, np.ndarray] | None = None
-        if bypass and not self._bypass:
-            before = self.flush()
-        self._bypass = bypass
-        if bypass:
-            after = (raw, raw)
-        else:
-            self._waiting = np.concatenate([self._waiting, raw])
-            clean = self._cleaner.process(raw)
-            ready, self._waiting = self._waiting[: len(clean)], self._waiting[len(clean) :]
-            after = (ready, clean)
-        if before is None:
-            return after
-        return np.concatenate([before[0], after[0]]), np.concatenate([before[1], after[1]])
+        if bypass or len(raw) > MOST_AT_ONCE:
+            return self.past(raw)
+        return self.pair(raw, self._cleaner.process(raw))
+
+    def pair(self, raw: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same, where the cleaner has been given `raw` already, and has given `clean`."""
+        self._bypass = False
+        self._waiting = np.concatenate([self._waiting, raw])
+        ready, self._waiting = self._waiting[: len(clean)], self._waiting[len(clean) :]
+        return ready, clean
+
+    def past(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same past the cleaner, after what it still held."""
+        if self._bypass:
+            return raw, raw
+        before, before_clean = self.flush()
+        self._bypass = True
+        return np.concatenate([before, raw]), np.concatenate([before_clean, raw])
 
     def flush(self) -> tuple[np.ndarray, np.ndarray]:
         """The sound has ended: the rest."""

@@ -79,6 +79,8 @@ class Intake:
         return ready
 
     def _mark_clipped(self, full: np.ndarray, index: int) -> None:
+        if not self._stuck and not full.any():
+            return
         if not len(full):
             return
         # a run may begin with the last sample of the block before

@@ -10,13 +10,25 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 
 from device.rates import HOP, WORKING_RATE_HZ
 from device.spans import Gap, merged
 
-__all__ = ["Gap", "Ring"]
+__all__ = ["Gap", "Piece", "Ring"]
+
+
+class Piece(NamedTuple):
+    """Some sound of the ring."""
+
+    sound: np.ndarray
+    """float32 (n,)."""
+    gaps: list[Gap]
+    """What of it was not heard; absolute indices."""
+    clipped: list[Gap]
+    """Where the source was at full scale; absolute indices."""
 
 
 class Ring:
@@ -124,6 +136,10 @@ class Ring:
             at = start % self._size
             first = min(n, self._size - at)
             return np.concatenate([self._sound[at : at + first], self._sound[: n - first]])
+
+    def take(self, start: int, end: int) -> Piece:
+        """Samples [start, end) with all that is known of them. LookupError when not all of them are held."""
+        return Piece(self.read(start, end - start), self.gaps(start, end), self.clipped(start, end))
 
     def wait(self, end: int, timeout_s: float | None = None) -> bool:
         """Wait until the samples before `end` are there. False when time ran out or the sound ended

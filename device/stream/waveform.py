@@ -1,13 +1,20 @@
-"""The sound for the eye: messages of 100 ms."""
+"""The sound for the eye: messages of 100 ms at 250 values a second."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from device.contract.live import LiveWave
-from device.stream.aligned import EVERY, MOST_AT_ONCE, WAVE
+from device.rates import WORKING_RATE_HZ
+from device.stream.aligned import MOST_AT_ONCE
+from device.stream.shedding import Shed
 
-__all__ = ["Display"]
+__all__ = ["Display", "LiveWaves"]
+
+EVERY = 8
+WAVE = WORKING_RATE_HZ // 10
 
 
 def _peaks(x: np.ndarray) -> tuple[int, ...]:
@@ -18,14 +25,15 @@ def _peaks(x: np.ndarray) -> tuple[int, ...]:
 
 
 class Display:
-    """Cuts the sound into messages of 100 ms for the eye."""
+    """Cuts the sound into messages of 100 ms for the eye. exam: gives the id of the one under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, exam: Callable[[], str | None] = lambda: None) -> None:
+        self._exam = exam
         self._index = 0
         self._raw = np.zeros(0, np.float32)
         self._clean = np.zeros(0, np.float32)
 
-    def process(self, raw: np.ndarray, clean: np.ndarray, exam: str | None = None) -> list[LiveWave]:
+    def process(self, raw: np.ndarray, clean: np.ndarray) -> list[LiveWave]:
         """Take aligned sound, float32 (n,) each; the messages that became whole. A long hole is jumped
         over.
         """
@@ -41,7 +49,7 @@ class Display:
                     every=EVERY,
                     raw=_peaks(self._raw[:WAVE]),
                     clean=_peaks(self._clean[:WAVE]),
-                    exam=exam,
+                    exam=self._exam(),
                 )
             )
             self._cut(WAVE)
@@ -55,3 +63,28 @@ class Display:
     def _cut(self, n: int) -> None:
         self._raw, self._clean = self._raw[n:], self._clean[n:]
         self._index += n
+
+
+class LiveWaves:
+    """Tells the waveform of an exam while it is heard."""
+
+    def __init__(self, exam: Callable[[], str | None], tell: Callable[[LiveWave], None]) -> None:
+        """exam: id of the one that is under way. tell: takes the messages."""
+        self.left_out = 0
+        """Messages that were not told because the machine was late."""
+        self._display = Display(exam)
+        self._tell = tell
+
+    def hear(self, raw: np.ndarray, clean: np.ndarray, shed: Shed = Shed.NOTHING) -> None:
+        """Aligned sound, float32 (n,) each."""
+        for wave in self._display.process(raw, clean):
+            if wave.exam is None:
+                continue
+            if shed >= Shed.WAVEFORM:
+                self.left_out += 1
+            else:
+                self._tell(wave)
+
+    def skip(self, n: int) -> None:
+        """The sound that comes next is `n` samples later."""
+        self._display.skip(n)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from device.errors import StethopiError
 
 if TYPE_CHECKING:
-    from host.ingest.address import BrokerAddress
+    from device.delivery.link import Broker
 
 __all__ = ["Stethoscope", "add_parser", "settings_text", "sources"]
 
@@ -62,7 +62,7 @@ def sources(recording: Path | None) -> Iterator[str]:
         )
 
 
-def settings_text(source: str, broker: BrokerAddress, folder: Path, bundle: Path | None = None) -> str:
+def settings_text(source: str, broker: Broker, folder: Path, bundle: Path | None = None) -> str:
     """The settings file of the virtual stethoscope."""
 
     def quoted(value: object) -> str:
@@ -101,7 +101,7 @@ class Stethoscope:
     def __init__(
         self,
         hears: Iterator[str],
-        broker: BrokerAddress,
+        broker: Broker,
         folder: Path,
         *,
         bundle: Path | None = None,

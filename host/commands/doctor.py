@@ -101,23 +101,15 @@ def _disk(store: Path) -> Iterator[Check]:
 
 
 def _broker(url: str, password_file: Path | None) -> Iterator[Check]:
-    from device.delivery.link import Broker, broker_answers
-    from host.ingest.address import BrokerAddress
+    from device.delivery.link import broker_answers
+    from host.ingest.address import broker_at
 
-    address = BrokerAddress.parse(url, password_file)
-    version, says = broker_answers(
-        Broker(
-            address.host,
-            address.port,
-            username=address.user,
-            password=address.password,
-            tls=address.tls,
-        )
-    )
+    broker = broker_at(url, password_file)
+    version, says = broker_answers(broker)
     if version is None:
-        yield Check("broker", BAD, f"{address}: {says}", "start it, or correct address, user and password")
+        yield Check("broker", BAD, f"{broker}: {says}", "start it, or correct address, user and password")
     else:
-        yield Check("broker", GOOD, f"{address} speaks MQTT {'5' if version == 5 else '3.1.1'}")
+        yield Check("broker", GOOD, f"{broker} speaks MQTT {'5' if version == 5 else '3.1.1'}")
 
 
 def checks(

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import socket
     import threading
 
+    from device.delivery.link import Broker
     from host.dashboard.live import Hub
-    from host.ingest.address import BrokerAddress
     from host.ingest.embedded_broker import EmbeddedBroker
     from host.ingest.ingest import Ingest
     from host.store.store import Store
@@ -68,7 +68,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Host:
-    """Broker (embedded or another's), store, ingest and dashboard, running in threads of this process.
+    """A whole host in threads of this process: broker (embedded or another's), store, ingest, dashboard.
 
     `start` returns when the page can be loaded; `url` says where. Parts end in the reverse order by `stop`,
     which is safe to call twice; also a context manager.
@@ -80,7 +80,7 @@ class Host:
         self,
         store: Path,
         *,
-        broker: BrokerAddress | None = None,
+        broker: Broker | None = None,
         embedded: EmbeddedBroker | None = None,
         http_host: str = "127.0.0.1",
         http_port: int = DEFAULT_HTTP_PORT,
@@ -109,11 +109,11 @@ class Host:
         return f"http://[{host}]:{self.http_port}" if ":" in host else f"http://{host}:{self.http_port}"
 
     @property
-    def broker_address(self) -> BrokerAddress:
-        from host.ingest.address import BrokerAddress
+    def broker_address(self) -> Broker:
+        from device.delivery.link import Broker
 
         if self._embedded is not None:
-            return BrokerAddress(self._embedded.connect_host, self._embedded.port)
+            return Broker(self._embedded.connect_host, self._embedded.port)
         assert self._broker is not None
         return self._broker
 
@@ -138,9 +138,7 @@ class Host:
         if self._embedded is not None:
             self._embedded.start()
         self.hub = Hub()
-        self.ingest = Ingest(
-            self.store, self.broker_address, tell=self.hub.tell, mqtt5=self._embedded is None
-        )
+        self.ingest = Ingest(self.store, self.broker_address, tell=self.hub.tell)
         app = create_app(
             self.store, self.hub, hosts=self._allow_hosts, bundle=self._bundle, send=self.ingest.send
         )
@@ -236,8 +234,8 @@ def start_logging() -> None:
 
 
 class Ending:
-    """SIGTERM and Ctrl-C as something to wait for, until the end of the `with`: neither starting nor tidying
-    up is torn apart by a signal."""
+    """SIGTERM or Ctrl-C as something to wait for until the end of the `with`; neither starting nor tidying up
+    is torn apart by it."""
 
     def __init__(self) -> None:
         import threading
@@ -265,7 +263,7 @@ class Ending:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from host.ingest.address import BrokerAddress
+    from host.ingest.address import broker_at
     from host.ingest.embedded_broker import DEFAULT_PORT, EmbeddedBroker
 
     start_logging()
@@ -280,9 +278,7 @@ def _run(arguments: argparse.Namespace) -> int:
         at, port = parse_listen(arguments.embedded_broker or str(DEFAULT_PORT), "--embedded-broker")
         embedded = EmbeddedBroker(port, at, exact=exact)
     else:
-        broker = BrokerAddress.parse(
-            arguments.broker or f"mqtt://127.0.0.1:{DEFAULT_PORT}", arguments.password_file
-        )
+        broker = broker_at(arguments.broker or f"mqtt://127.0.0.1:{DEFAULT_PORT}", arguments.password_file)
     host = Host(
         arguments.store or default_store(),
         broker=broker,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 import html
-import os
 from pathlib import Path
 
+from device.durable import replacing
 from device.errors import StethopiError
 from device.exam.subjects import codes
 
@@ -55,10 +55,9 @@ def write(prefix: str, first: int, count: int, listed: Path | None, page: Path |
     for path, text in ((listed, lambda: "\n".join(made) + "\n"), (page, lambda: sheet(made))):
         if path is None:
             continue
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            temporary.write_text(text(), "utf-8")
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                temporary.write_text(text(), "utf-8")
         except OSError as error:
             raise StethopiError(
                 f"{path}: cannot be written ({error.strerror}); choose another place"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from device.contract import codec, topics
 from device.contract.codec import to_json
 from device.contract.control import Health
-from device.contract.exam import EcgTrack
+from device.contract.exam import EcgTrack, Exam
 from device.contract.vocabulary import ecg_name
+from device.rates import WINDOW
+from device.screening import quality
+from host.playback.sounds import PLAY_RATE_HZ
+from host.store.clocks import WORDS, Instant
 from host.store.store import Found
-from host.store.tables import DeviceRow
+from host.store.tables import DeviceRow, ReceiptRow
+
+__all__ = ["about_ecg", "brief", "device", "full", "iso", "pieces"]
 
 
 def iso(seconds: float | None) -> str | None:
@@ -43,6 +50,86 @@ def about_ecg(track: EcgTrack | None) -> dict[str, Any] | None:
         "reasons": track.reasons,
         "size": track.sound.size,
         "sha256": track.sound.sha256,
+    }
+
+
+def brief(found: Found, limits: dict[str, Any]) -> dict[str, Any]:
+    """An exam as a list shows it; limits: `threshold` and `undecided` of its bundle, where that is known."""
+    exam = found.exam
+    return {
+        "id": exam.id,
+        "fleet": exam.fleet,
+        "device": exam.device,
+        "status": "complete" if found.complete else "partial",
+        "received": iso(exam.received_s),
+        "cursor": f"{exam.received_s!r}_{exam.id}",
+        "started": iso(found.started.seconds),
+        "clock_trust": exam.clock_trust,
+        "clock_basis": found.started.basis,
+        "label": exam.label,
+        "probability": exam.probability,
+        "quality": exam.quality,
+        "bundle": exam.bundle,
+        "threshold": limits.get("threshold"),
+        "undecided": limits.get("undecided"),
+        "sites": [
+            {"site": site.site, "seconds": site.seconds, **pieces(found, site.site)} for site in found.sites
+        ],
+    }
+
+
+def full(found: Found, exam: Exam, finished: Instant, receipts: Sequence[ReceiptRow]) -> dict[str, Any]:
+    """What the page of an exam shows beside that."""
+    return {
+        "completed": iso(found.exam.complete_s),
+        "finished": iso(finished.seconds),
+        "clock_words": WORDS[found.started.basis],
+        "software": exam.software,
+        "subject": exam.subject,
+        "source": exam.source,
+        "source_rate_hz": exam.source_rate_hz,
+        "ecg_source": exam.ecg_source,
+        "ended": exam.ended,
+        "reasons": exam.verdict.reasons,
+        "murmur": exam.verdict.murmur,
+        "heart_rate_bpm": exam.heart_rate_bpm,
+        "sha256": found.exam.sha256,
+        "window": WINDOW,
+        "play_rate_hz": PLAY_RATE_HZ,
+        "delay": to_json(exam.delay),
+        "latency": to_json(exam.latency),
+        "dropped": dict(exam.dropped),
+        "receipts": [{"sent": iso(row.sent_s), "status": row.status, "why": row.why} for row in receipts],
+        "sites": [
+            {
+                "site": site.site,
+                "seconds": site.seconds,
+                "samples": site.samples,
+                "ended": site.ended,
+                "heart_rate_bpm": site.heart_rate_bpm,
+                "good_windows": site.good_windows,
+                "clipped": site.clipped,
+                "gaps": site.gaps,
+                "troubles": [
+                    str(trouble) for trouble in quality.troubles((w.start, w.reasons) for w in site.windows)
+                ],
+                "windows": [
+                    {
+                        "start": window.start,
+                        "probability": window.probability,
+                        "quality": window.quality,
+                        "good": window.probability is not None and window.quality >= quality.GOOD,
+                        "reasons": window.reasons,
+                    }
+                    for window in site.windows
+                ],
+                **pieces(found, site.site),
+                "size": site.sound.size,
+                "sha256": site.sound.sha256,
+                "ecg": about_ecg(site.ecg),
+            }
+            for site in exam.sites
+        ],
     }
 
 

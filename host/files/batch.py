@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -43,7 +43,17 @@ from host.files import ecg
 from host.files.states import NAME as STATES_NAME
 from host.files.states import HeartState, read_states
 
-__all__ = ["classify", "clean_sound", "denoise", "find_sounds", "screen_sound"]
+__all__ = [
+    "Outcome",
+    "classify",
+    "clean_sound",
+    "denoise",
+    "find_recordings",
+    "find_sounds",
+    "screen_files",
+    "screen_sound",
+    "summary",
+]
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -262,18 +272,21 @@ class _DenoiseJob:
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class Outcome:
+    """What came of one file."""
+
     path: Path
     notes: tuple[str, ...] = ()
     error: str | None = None
+    """Why it could not be read, with the remedy."""
     code: int = 0
     """What the command ends with for this file alone."""
-    result: dict[str, Any] | None = None
+    findings: Findings | None = None
 
 
-def _lost(job: _DenoiseJob | _ClassifyJob) -> _Outcome:
+def _lost(job: _DenoiseJob | _ClassifyJob) -> Outcome:
     path = job.source if isinstance(job, _DenoiseJob) else job.path
-    return _Outcome(
+    return Outcome(
         path,
         code=2,
         error=f"{path}: its process was killed, most likely for want of memory; "
@@ -309,7 +322,7 @@ def _clipped(target: Path, output: np.ndarray, sound: Sound) -> list[str]:
     ]
 
 
-def _denoise_one(job: _DenoiseJob) -> _Outcome:
+def _denoise_one(job: _DenoiseJob) -> Outcome:
     notes: list[str] = []
     try:
         if job.kind == "ecg":
@@ -322,7 +335,7 @@ def _denoise_one(job: _DenoiseJob) -> _Outcome:
                 channel=job.channel,
                 rate_hz=job.rate_hz,
             )
-            return _Outcome(job.source, tuple(notes))
+            return Outcome(job.source, tuple(notes))
         sound = read_sound(job.source, channel=job.channel)
         if job.model:
             raw = decimate(sound.samples, sound.rate_hz)
@@ -341,8 +354,8 @@ def _denoise_one(job: _DenoiseJob) -> _Outcome:
             plots.before_after(job.plot, raw, clean, title=job.source.name, states=states)
         notes += _clipped(job.target, output, sound)
     except Exception as error:  # whatever one file does, the others go on
-        return _Outcome(job.source, error=_failed(job.source, error), code=getattr(error, "exit_code", 2))
-    return _Outcome(job.source, (*sound.notes, *notes))
+        return Outcome(job.source, error=_failed(job.source, error), code=getattr(error, "exit_code", 2))
+    return Outcome(job.source, (*sound.notes, *notes))
 
 
 def denoise(
@@ -442,7 +455,7 @@ def _finite(value: float | None) -> float | None:
     return None if value is None else round(float(value), 4)
 
 
-def _classify_one(job: _ClassifyJob) -> _Outcome:
+def _classify_one(job: _ClassifyJob) -> Outcome:
     try:
         sound = read_sound(job.path, channel=job.channel)
         raw, found = screen_sound(sound, _model(job.bundle, "classifier"))
@@ -451,8 +464,13 @@ def _classify_one(job: _ClassifyJob) -> _Outcome:
 
             plots.screening(job.plot, raw, found, title=job.path.name)
     except Exception as error:  # whatever one file does, the others go on
-        return _Outcome(job.path, error=_failed(job.path, error))
-    result = {
+        return Outcome(job.path, error=_failed(job.path, error))
+    return Outcome(job.path, tuple(sound.notes), findings=found)
+
+
+def summary(found: Findings) -> dict[str, Any]:
+    """The findings in one recording as plain values, fit for JSON; probabilities to four places."""
+    return {
         "label": found.label.value,
         "probability": _finite(found.probability),
         "murmur_probability": _finite(found.murmur),
@@ -462,7 +480,60 @@ def _classify_one(job: _ClassifyJob) -> _Outcome:
         "windows": len(found.windows),
         "window_probabilities": [_finite(w.probability) for w in found.windows],
     }
-    return _Outcome(job.path, tuple(sound.notes), result=result)
+
+
+@dataclass
+class Found:
+    """What files and folders hold that can be screened."""
+
+    files: list[Path] = field(default_factory=list)
+    """The files given, and the WAV and FLAC files of the folders given."""
+    empty: list[Outcome] = field(default_factory=list)
+    """Of each folder without any, one that says so."""
+    unreadable: list[str] = field(default_factory=list)
+    """A line for each folder that could not be looked into."""
+    left_out: list[str] = field(default_factory=list)
+    """A line for each folder that holds files of other kinds."""
+
+
+def find_recordings(inputs: Sequence[Path]) -> Found:
+    """The recordings among files and folders."""
+    found = Found()
+    for path in inputs:
+        try:
+            if not is_folder(path):
+                found.files.append(path)
+                continue
+            inside = find_sounds(path)
+        except BadInput as error:
+            found.empty.append(Outcome(path, error=str(error)))
+            continue
+        found.files += inside.files
+        found.unreadable += inside.unreadable
+        if inside.left_out:
+            found.left_out.append(f"{path}: {inside.left_out}")
+    return found
+
+
+def screen_files(
+    paths: Sequence[Path],
+    *,
+    plot: Path | None = None,
+    bundle: Path | None = None,
+    processes: int | None = None,
+    channel: Channel = 1,
+) -> Iterator[Outcome]:
+    """Screen files, in their order; what cannot be read is an outcome with its error.
+
+    `plot`: a folder for pictures. `bundle`: its folder; a broken one is told before any work. `processes`:
+    one a core by default. `channel`: as in `denoise`.
+    """
+    if plot:
+        _make_folder(plot)
+    _bundle(bundle)
+    pictures = _plot_names([Path(path.name) for path in paths], plot)
+    jobs = [_ClassifyJob(path, png, bundle, channel) for path, png in zip(paths, pictures, strict=True)]
+    return _each(_classify_one, _lost, jobs, processes, "classify")
 
 
 def classify(
@@ -478,37 +549,25 @@ def classify(
 
     Returns the exit code: 0, or 2 when a file could not be read (the others are done all the same).
     """
-    paths: list[Path] = []
-    empty: list[_Outcome] = []
-    code = 0
-    for path in inputs:
-        try:
-            if not is_folder(path):
-                paths.append(path)
-                continue
-            found = find_sounds(path)
-            code |= _told(path, found)
-            paths += found.files
-        except BadInput as error:
-            empty.append(_Outcome(path, error=str(error)))
-    if plot:
-        _make_folder(plot)
-    _bundle(bundle)
-    pictures = _plot_names([Path(path.name) for path in paths], plot)
-    jobs = [_ClassifyJob(path, png, bundle, channel) for path, png in zip(paths, pictures, strict=True)]
-    if not as_json and jobs:
+    inside = find_recordings(inputs)
+    outcomes = screen_files(inside.files, plot=plot, bundle=bundle, processes=processes, channel=channel)
+    _say(inside.unreadable)
+    _say(inside.left_out)
+    code = 2 if inside.unreadable else 0
+    if not as_json and inside.files:
         print(f"{'verdict':<9} {'p(abnormal)':>11} {'quality':>7}  recording")
-    for outcome in chain(empty, _each(_classify_one, _lost, jobs, processes, "classify")):
+    for outcome in chain(inside.empty, outcomes):
         _say(outcome.notes)
         if outcome.error:
             code = 2
             _say([outcome.error])
+        found = outcome.findings and summary(outcome.findings)
         if as_json:
-            shown = {"file": str(outcome.path), **(outcome.result or {"error": outcome.error})}
+            shown = {"file": str(outcome.path), **(found or {"error": outcome.error})}
             print(_json(shown), flush=True)
-        elif outcome.result:
-            print(printable(one_line(_line(outcome.path, outcome.result)), sys.stdout), flush=True)
-    if not as_json and jobs:
+        elif found:
+            print(printable(one_line(_line(outcome.path, found)), sys.stdout), flush=True)
+    if not as_json and inside.files:
         print("It screens; it does not diagnose. Not a medical device.", file=sys.stderr)
     return code
 

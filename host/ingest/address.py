@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from device.delivery.link import Broker
 from device.errors import BadInput
 
-__all__ = ["BrokerAddress"]
+__all__ = ["broker_at"]
 
 
-@dataclass(frozen=True)
-class BrokerAddress:
-    """Where the broker is: mqtt://[user@]HOST[:PORT], or mqtts:// for TLS with the system's certificates."""
+def broker_at(text: str, password_file: Path | None = None) -> Broker:
+    """The broker at mqtt://[user@]HOST[:PORT], or mqtts:// for TLS with the system's certificates.
 
-    host: str
-    port: int = 1883
-    user: str | None = None
-    password: str | None = None
-    tls: bool = False
-
-    @classmethod
-    def parse(cls, text: str, password_file: Path | None = None) -> BrokerAddress:
-        """BadInput for anything that is not such an address. A password comes from a file, never from the
-        command line, where every user of the machine could read it."""
-        example = "write mqtt://HOST:PORT, for example mqtt://127.0.0.1:1883"
-        if "://" not in text:
-            text = f"mqtt://{text}"
+    BadInput for anything that is not such an address. A password comes from a file, never from the command
+    line, where every user of the machine could read it.
+    """
+    example = "write mqtt://HOST:PORT, for example mqtt://127.0.0.1:1883"
+    if "://" not in text:
+        text = f"mqtt://{text}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise BadInput(f"broker {text}: {error}; {example}") from None
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
+        raise BadInput(f"broker {text}: not an address of a broker; {example}")
+    if parts.password is not None:
+        raise BadInput("broker: a password does not belong in the address; give --password-file FILE")
+    user = unquote(parts.username) if parts.username else None
+    password = None
+    if password_file is not None:
+        if user is None:
+            raise BadInput("--password-file needs a user: --broker mqtt://USER@HOST:PORT")
         try:
-            parts = urlsplit(text)
-            port = parts.port
-        except ValueError as error:
-            raise BadInput(f"broker {text}: {error}; {example}") from None
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
-            raise BadInput(f"broker {text}: not an address of a broker; {example}")
-        if parts.password is not None:
-            raise BadInput("broker: a password does not belong in the address; give --password-file FILE")
-        user = unquote(parts.username) if parts.username else None
-        password = None
-        if password_file is not None:
-            if user is None:
-                raise BadInput("--password-file needs a user: --broker mqtt://USER@HOST:PORT")
-            try:
-                password = password_file.read_text("utf-8").strip("\r\n")
-            except (OSError, UnicodeDecodeError) as error:
-                raise BadInput(f"{password_file}: cannot read the password ({error})") from None
-        tls = parts.scheme == "mqtts"
-        return cls(parts.hostname, port or (8883 if tls else 1883), user, password, tls)
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+            password = password_file.read_text("utf-8").strip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{password_file}: cannot read the password ({error})") from None
+    tls = parts.scheme == "mqtts"
+    return Broker(parts.hostname, port or (8883 if tls else 1883), user, password, tls)

@@ -5,10 +5,10 @@
     live/…, answer             →  listeners in memory, never stored
     command                    ←  `send`
 
-One thread, one connection, MQTT 5 where the broker speaks it, else 3.1.1. A message is acknowledged to the
-broker only after it is on disk. Messages may still be missed (the embedded broker forgets what is queued, a
-broker may crash): an exam that stays incomplete while nothing comes is asked for with a `missing` receipt,
-first after `SILENCE_S`, then ever more rarely, so delivery needs neither the broker's memory nor its word.
+One thread, one link. A message is acknowledged to the broker only after it is on disk. Messages may still be
+missed (the embedded broker forgets what is queued, a broker may crash): an exam that stays incomplete while
+nothing comes is asked for with a `missing` receipt, first after `SILENCE_S`, then ever more rarely, so
+delivery needs neither the broker's memory nor its word.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from device.contract.chunks import Receipt
 from device.contract.codec import BadMessage, encode
 from device.contract.control import Answer, Command, Health, State
 from device.contract.topics import Address, Topic, host_filters, parse_topic, read
-from host.ingest.address import BrokerAddress
+from device.delivery.link import Broker, Link, LinkLost
+from device.errors import StethopiError
+from host.store.arrivals import Arrival, Arrivals
 from host.store.database import StoreError
-from host.store.store import Arrival, Store
+from host.store.presence import Presence
+from host.store.store import Store
 
 __all__ = ["SILENCE_S", "Ingest", "Notice"]
 
@@ -37,12 +40,8 @@ SILENCE_S = 5.0
 """A partial exam of which nothing came for so long is asked for again."""
 
 _LONGEST_SILENCE_S = 300.0
-_KEEPALIVE_S = 30
-_FIRST_WAIT_S = 0.5
-_LONGEST_WAIT_S = 30.0
-_ANSWER_S = 10.0
-_ANSWER_TO_5_S = 4.0
-"""A broker that knows 3.1.1 only may say nothing at all to MQTT 5 (amqtt does)."""
+_FIRST_REST_S = 0.5
+_LONGEST_REST_S = 30.0
 _SESSION_S = 7 * 86400
 """How long a broker with memory keeps messages for a host that is away (MQTT 5)."""
 _NOT_LET_IN = "; check USER in --broker and what --password-file holds"
@@ -77,42 +76,45 @@ class Ingest:
     def __init__(
         self,
         store: Store,
-        broker: BrokerAddress,
+        broker: Broker,
         *,
         tell: Callable[[Notice], None] = lambda notice: None,
-        mqtt5: bool = True,
         silence_s: float = SILENCE_S,
     ) -> None:
-        self.store = store
-        self.broker = broker
+        self._store = store
+        self._arrivals, self._presence = Arrivals(store), Presence(store)
         self.connected = threading.Event()
         self.bad_messages = 0
         self._tell = tell
-        self._mqtt5 = self._speaks_5 = mqtt5
         self._silence_s = silence_s
         self._silent: dict[str, _Silence] = {}
         self._commands: queue.SimpleQueue[tuple[Address, Command]] = queue.SimpleQueue()
-        self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._client: Any = None
-        self._refusal: str | None = None
-        self._away_since: float | None = None
-        self._told_away = False
+        self._link = Link(
+            broker,
+            f"stethopi-host-{store.id[:16]}",
+            session_s=_SESSION_S,
+            on_message=self._on_message,
+            remedies=_REMEDY,
+            first_rest_s=_FIRST_REST_S,
+            longest_rest_s=_LONGEST_REST_S,
+        )
         self._told_disk = False
 
     def start(self) -> None:
         """Connect, now and whenever the broker comes back. Returns at once."""
+        self._arrivals.tidy()
         now = time.monotonic()
-        for row in self.store.partial():
+        for row in self._store.partial():
             topic = Topic(row.fleet, row.device, "result", exam=row.id)
             self._silent[row.id] = _Silence(topic, now, self._silence_s)
-        self.store.forget_online()
+        self._presence.forget_online()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Disconnect and end the thread. Safe to call twice."""
-        self._stop.set()
+        self._link.stop()
         if self._thread is not None:
             self._thread.join(timeout=15.0)
 
@@ -124,6 +126,7 @@ class Ingest:
         if not self.connected.is_set():
             return False
         self._commands.put((address, command))
+        self._link.wake()
         return True
 
     def _send_commands(self) -> None:
@@ -133,148 +136,43 @@ class Ingest:
             except queue.Empty:
                 return
             if time.time() <= command.expires_s:
-                self._client.publish(address.command, encode(command), qos=1)
+                self._link.publish(address.command, encode(command))
 
     # ---- connection
 
     def _run(self) -> None:
-        wait_s = _FIRST_WAIT_S
-        while not self._stop.is_set():
-            stood = False
-            try:
-                stood = self._one_connection()
-            except StoreError as error:
-                self._disk_failed(error)
-            except Exception:
-                # a silent stop would look like a quiet day: say it, and go on
-                log.exception("ingest stumbled; connecting again")
-                self.connected.clear()
-            if stood:
-                wait_s = _FIRST_WAIT_S
-            elif self._speaks_5 != self._mqtt5:
-                continue  # at once, in the other protocol
-            self._stop.wait(wait_s)
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        self._link.keep(self._serve, on_gone=self._gone, on_trouble=self._disk_failed)
 
-    def _make_client(self) -> tuple[Any, dict[str, Any]]:
-        """A client and what to add to its connect()."""
-        import ssl
-
-        import paho.mqtt.client as mqtt
-        from paho.mqtt.enums import CallbackAPIVersion
-        from paho.mqtt.packettypes import PacketTypes
-        from paho.mqtt.properties import Properties
-
-        name = f"stethopi-host-{self.store.id[:16]}"
-        how: dict[str, Any] = {}
-        if self._speaks_5:
-            client = mqtt.Client(
-                CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5, manual_ack=True
-            )
-            session = Properties(PacketTypes.CONNECT)
-            session.SessionExpiryInterval = _SESSION_S
-            how = {"clean_start": False, "properties": session}
-        else:
-            client = mqtt.Client(
-                CallbackAPIVersion.VERSION2,
-                client_id=name,
-                protocol=mqtt.MQTTv311,
-                clean_session=False,
-                manual_ack=True,
-            )
-        if self.broker.user:
-            client.username_pw_set(self.broker.user, self.broker.password)
-        if self.broker.tls:
-            client.tls_set_context(ssl.create_default_context())
-        client.on_connect = self._on_connect
-        client.on_message = self._on_message
-        client.connect_timeout = 10.0
-        return client, how
-
-    def _one_connection(self) -> bool:
-        """One connection from beginning to end; whether it ever stood."""
-        client, how = self._make_client()
-        self._client = client
-        self._refusal = None
-        try:
-            client.connect(self.broker.host, self.broker.port, keepalive=_KEEPALIVE_S, **how)
-        except (OSError, ValueError) as error:
-            self._gone(getattr(error, "strerror", None) or str(error) or type(error).__name__)
-            return False
-        deadline = time.monotonic() + (_ANSWER_TO_5_S if self._speaks_5 else _ANSWER_S)
-        stood = False
-        why = "connection closed"
-        try:
-            while not self._stop.is_set():
-                if client.loop(timeout=0.2) != 0:
-                    why = self._refusal or why
-                    break
-                stood = stood or self.connected.is_set()
-                if self._refusal is not None or (not stood and time.monotonic() > deadline):
-                    why = self._refusal or "no answer"
-                    break
-                if stood:
-                    self._send_commands()
-                    self._ask_again()
-            if self._stop.is_set() and stood:
-                client.disconnect()
-                client.loop(timeout=0.2)
-        finally:
-            self.connected.clear()
-            self._close(client)
-        if self._stop.is_set():
-            return stood
-        if not stood and self._speaks_5:
-            # a broker of the older protocol refuses, or hangs up without a word
-            log.debug("broker %s: no MQTT 5 (%s), trying 3.1.1", self.broker, why)
-            self._speaks_5 = False
-            return False
-        if not stood:
-            self._speaks_5 = self._mqtt5
-        self._gone(why)
-        return stood
-
-    @staticmethod
-    def _close(client: Any) -> None:
-        sock = client.socket()
-        if sock is not None:
-            try:
-                sock.close()
-            except OSError:
-                pass
-
-    def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        if reason.is_failure:
-            self._refusal = str(reason)
-            return
-        client.subscribe(host_filters())
-        if self._told_away:
-            log.info(
-                "broker %s came back after %.0f s", self.broker, time.monotonic() - (self._away_since or 0)
-            )
-        self._away_since, self._told_away = None, False
+    def _serve(self) -> None:
+        self._link.subscribe(host_filters())
+        self._link.say_back()
         self.connected.set()
         self._tell({"type": "broker", "connected": True})
+        try:
+            while not self._link.stopping:
+                self._link.step(0.2)
+                self._send_commands()
+                self._ask_again()
+        finally:
+            self.connected.clear()
 
-    def _gone(self, why: str) -> None:
-        """The broker is away: said once, nothing is known of any device until it is back."""
-        if self._away_since is None:
-            self._away_since = time.monotonic()
-        if not self._told_away:
-            self._told_away = True
-            said = why + _REMEDY.get(why.lower(), "")
-            log.warning("broker %s is away (%s); trying again until it is back", self.broker, said)
-            self._tell({"type": "broker", "connected": False})
-            self.store.forget_online()
+    def _gone(self) -> None:
+        """The broker is away: nothing is known of any device until it is back."""
+        self._tell({"type": "broker", "connected": False})
+        try:
+            self._presence.forget_online()
+        except StoreError as error:
+            self._disk_failed(error)
 
-    def _disk_failed(self, error: StoreError) -> None:
+    def _disk_failed(self, error: StethopiError) -> None:
         if not self._told_disk:
             log.error("%s; exams wait on their devices", error)
         self._told_disk = True
 
     # ---- messages
 
-    def _on_message(self, client: Any, _data: Any, message: Any) -> None:
+    def _on_message(self, message: Any) -> bool:
+        """Take a message; whether the broker may forget it."""
         try:
             topic = parse_topic(message.topic)
             self._take(topic, bytes(message.payload))
@@ -284,7 +182,9 @@ class Ingest:
         except StoreError as error:
             # not acknowledged, no receipt: the device keeps the exam and sends it again
             self._disk_failed(error)
-            return
+            return False
+        except LinkLost:
+            raise
         except Exception:
             # one message that the program cannot take must not stop those behind it
             self.bad_messages += 1
@@ -293,23 +193,22 @@ class Ingest:
             if topic.kind in ("result", "sound") and self._told_disk:
                 self._told_disk = False
                 log.info("the store can be written again")
-        if message.qos:
-            client.ack(message.mid, message.qos)
+        return True
 
     def _take(self, topic: Topic, payload: bytes) -> None:
         name = f"{topic.fleet}/{topic.device}"
         if topic.kind == "result":
-            self._settle(topic, self.store.put_result(topic, payload))
+            self._settle(topic, self._arrivals.put_result(topic, payload))
         elif topic.kind == "sound":
-            self._settle(topic, self.store.put_chunk(topic, payload))
+            self._settle(topic, self._arrivals.put_chunk(topic, payload))
         elif topic.kind == "state":
             if payload:  # an empty one clears a retained message
                 state = read(State, payload)
-                self.store.put_state(topic, state)
+                self._presence.put_state(topic, state)
                 self._tell({"type": "device", "device": name, "online": state.online})
         elif topic.kind == "health":
             read(Health, payload)
-            self.store.put_health(topic, payload)
+            self._presence.put_health(topic, payload)
             self._tell({"type": "device", "device": name})
         elif topic.kind == "answer":
             answer = read(Answer, payload)
@@ -339,15 +238,15 @@ class Ingest:
             )
 
     def _answer(self, topic: Topic, receipt: Receipt) -> None:
-        self.store.note_receipt(receipt)
-        self._client.publish(topic.address.receipt, encode(receipt), qos=1)
+        self._arrivals.note_receipt(receipt)
+        self._link.publish(topic.address.receipt, encode(receipt))
 
     def _ask_again(self) -> None:
         now = time.monotonic()
         for exam, silent in list(self._silent.items()):
             if now - silent.since < silent.wait_s:
                 continue
-            arrival = self.store.look_again(exam)
+            arrival = self._arrivals.look_again(exam)
             if arrival.receipt is None or arrival.complete:
                 self._silent.pop(exam)
             else:

@@ -101,7 +101,7 @@ class WindowEntry(Base):
 
 
 class SoundRow(Base):
-    """What the result says of a site's sound file, and whether it is here. The ECG beside it is a row of its
+    """A site's sound file as its result promises it, here or on its way. The ECG beside it is a row of its
     own, `site` being `AV.ecg`.
     """
 

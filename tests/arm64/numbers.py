@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +44,29 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.kept: dict[str, list[np.ndarray]] = {}
-        make, put, invoke = Interpreter.__init__, Interpreter.set, Interpreter.invoke
+        make, put = Interpreter.__init__, Interpreter.set
         kept = self.kept
 
         def made(self: Any, path: Path, threads: int = 1) -> None:
             make(self, path, threads)
             self.name, self.given = path.stem, {}
+            invoke = self.invoke
+            self.invoke = lambda: invoked(self, invoke)
 
         def given(self: Any, position: int | str, array: np.ndarray) -> None:
             put(self, position, array)
             where = self.input_position(position) if isinstance(position, str) else position
             self.given[where] = np.array(array)
 
-        def invoked(self: Any) -> None:
-            invoke(self)
+        def invoked(self: Any, invoke: Callable[[], None]) -> None:
+            invoke()
             for position in range(len(self.inputs)):
                 kept.setdefault(f"{self.name}/in/{position}", []).append(self.given[position])
             for position in range(len(self.outputs)):
                 kept.setdefault(f"{self.name}/out/{position}", []).append(self.get(position))
 
-        Interpreter.__init__, Interpreter.set, Interpreter.invoke = made, given, invoked  # type: ignore[method-assign, assignment]
+        Interpreter.__init__, Interpreter.set = made, given  # type: ignore[method-assign, assignment]
+        Interpreter.setter = lambda self, position: partial(given, self, position)  # type: ignore[method-assign]
 
 
 def record(path: Path) -> None:

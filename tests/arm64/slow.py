@@ -11,32 +11,20 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, is_hypothesis_test, settings
+from hypothesis import HealthCheck, settings
+
+from tests.profiles import ask
 
 __all__ = ["EXAMPLES", "TOLD"]
 
 EXAMPLES = 10
 TOLD = "TOLD "
 
-settings.register_profile("emulated", suppress_health_check=[HealthCheck.too_slow], deadline=None)
-settings.load_profile("emulated")
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever a test asks for by itself goes before a profile, so it is lowered test by test."""
-    for item in items:
-        test: Any = getattr(item, "obj", None)
-        machine = getattr(getattr(item, "cls", None), "settings", None)
-        if isinstance(machine, settings):
-            item.cls.settings = _fewer(machine)  # type: ignore[attr-defined]
-        elif is_hypothesis_test(test):
-            test = getattr(test, "__func__", test)
-            test._hypothesis_internal_use_settings = _fewer(
-                getattr(test, "_hypothesis_internal_use_settings", None) or settings()
-            )
+    ask(items, _fewer)
 
 
 def _fewer(asked: settings) -> settings:

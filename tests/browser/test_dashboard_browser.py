@@ -29,6 +29,7 @@ from device.settings.settings import Settings
 from device.sources.files import read_sound, write_sound
 from host.commands.demo import Stethoscope
 from host.commands.serve import Host
+from host.store.arrivals import Arrivals
 from tests.browser.pages import (
     WAIT_MS,
     changes,
@@ -281,7 +282,7 @@ def test_what_is_not_known_or_not_here_is_said(host: Host, chromium: Any) -> Non
     for n in range(exam.sites[1].sound.chunks):
         first, past = chunk_span(n, exam.sites[1].sound.size, exam.sites[1].sound.chunk_size)
         where = Topic(exam.fleet, exam.device, "sound", exam=exam.id, site="MV", chunk=n)
-        host.store.put_chunk(where, sounds["MV"][first:past])
+        Arrivals(host.store).put_chunk(where, sounds["MV"][first:past])
     host.hub.tell({"type": "stored", "exam": exam.id, "device": "village/stetho-1", "complete": True})
     page.get_by_text("complete, every sha256 fits").wait_for()
     page.locator("[data-site=MV] .transport").wait_for()
@@ -352,7 +353,7 @@ def test_what_is_heard_at_a_stethoscope_can_be_chosen(host: Host, chromium: Any)
             page.keyboard.press("ArrowLeft")
         said.get_by_text("raw, bell, strength 0.8, gain 0 dB", exact=True).wait_for()
         assert ear.locator(".num").inner_text() == "80 %"
-        assert daemon._listening.strength == 0.8
+        assert daemon.parts.listening.now.strength == 0.8
 
         # whose the next exam is
         field = page.get_by_label("Subject code of the next exam", exact=True)
@@ -364,7 +365,7 @@ def test_what_is_heard_at_a_stethoscope_can_be_chosen(host: Host, chromium: Any)
         field.fill("V3-0042-9")
         page.locator(".subject button").click()
         told.get_by_text("the next exam is V3-0042-9", exact=True).wait_for()
-        assert field.input_value() == "" and daemon._subjects.next == "V3-0042-9"
+        assert field.input_value() == "" and daemon.parts.controls.subjects.next == "V3-0042-9"
         assert unnamed(page) == [] and fits(page)
 
         # another page sees the same, from what the device tells of itself

@@ -13,7 +13,7 @@ import pytest
 
 from deploy import install
 from device import errors
-from device.delivery.uplink import Uplink
+from device.delivery.link import Link
 from device.settings.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -169,7 +169,7 @@ def test_the_unit_waits_longer_than_the_daemon_may_take() -> None:
     assert said["User"] == ["stethopi"] and said["NoNewPrivileges"] == ["yes"]
     assert "StartLimitIntervalSec" in said, "it is started again, however often"
     # a loop that rests between tries of the broker must not look dead
-    assert Uplink._rest and service.UPLINK_S > 60
+    assert Link._rest and service.UPLINK_S > 60
 
 
 def test_user_and_groups_are_made_that_the_unit_asks_for() -> None:

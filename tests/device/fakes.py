@@ -6,6 +6,7 @@ import numpy as np
 
 from device.errors import SourceGone
 from device.rates import HOP, HOP_S, WINDOW, WINDOW_EVERY
+from device.screening.features import ScreeningFrames
 from device.screening.verdict import Window
 from device.sources.alsa import HwParams
 from device.sources.base import Block
@@ -56,24 +57,28 @@ class FakeJudge:
         self.probability = probability
         self.streams: list[np.ndarray] = []
         self.gaps: list[tuple[int, int]] = []
-        self._sound = np.zeros(0, np.float32)
+        self.spectrum = ScreeningFrames()
+        self.sound = np.zeros(0, np.float32)
         self._next = 0
 
     def mark_gap(self, start: int, end: int) -> None:
         self.gaps.append((start, end))
 
     def process(self, x: np.ndarray) -> list[Window]:
-        self._sound = np.concatenate([self._sound, x])
+        self.sound = np.concatenate([self.sound, x])
+        self.spectrum.process(x)
         windows = []
-        while self._next * WINDOW_EVERY + WINDOW <= len(self._sound):
+        while self._next * WINDOW_EVERY + WINDOW <= len(self.sound):
             start = self._next * WINDOW_EVERY
             if self._next % self.every == 0:
-                windows.append(self._window(start, self._sound[start : start + WINDOW]))
+                windows.append(self._window(start, self.sound[start : start + WINDOW]))
             self._next += 1
         return windows
 
     def flush(self) -> list[Window]:
-        sound, self._sound, self._next = self._sound, np.zeros(0, np.float32), 0
+        self.spectrum.flush()
+        self.spectrum = ScreeningFrames()
+        sound, self.sound, self._next = self.sound, np.zeros(0, np.float32), 0
         if len(sound):
             self.streams.append(sound)
         return [self._window(0, sound)] if 4000 <= len(sound) < WINDOW else []

@@ -13,6 +13,7 @@ from device.contract.codec import encode
 from device.contract.exam import Exam
 from device.contract.topics import Topic
 from device.contract.vocabulary import chunk_span
+from host.store.arrivals import Arrivals
 from host.store.store import Store
 from tests.device.exams import make_exam
 
@@ -51,8 +52,8 @@ def beats(seconds: float = 6.0, seed: int = 1) -> np.ndarray:
 
 def put(store: Store, sounds: dict[str, bytes], *, leave_out: int = 0, **changes: Any) -> Exam:
     exam = replace(make_exam(sounds), **changes)
-    store.put_result(topic(exam), encode(exam))
+    Arrivals(store).put_result(topic(exam), encode(exam))
     pieces = chunks(exam, sounds)
     for where, data in pieces[: len(pieces) - leave_out]:
-        store.put_chunk(where, data)
+        Arrivals(store).put_chunk(where, data)
     return exam

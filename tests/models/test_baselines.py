@@ -20,9 +20,9 @@ def test_two_logits_a_window_and_the_size_that_was_meant(model: str) -> None:
     import torch
 
     from device.screening.baseline_features import FRONT_ENDS
-    from training.screening.baselines import BaselineRecipe, build, front_end_name
+    from training.screening.baselines import BaselineRecipe, build_screening_baseline, front_end_name
 
-    net = build(BaselineRecipe(model=model)).eval()
+    net = build_screening_baseline(BaselineRecipe(model=model)).eval()
     low, high = PARAMETERS[model]
     assert low < sum(p.numel() for p in net.parameters()) < high
     with torch.no_grad():

@@ -76,7 +76,10 @@ def test_another_package_called_models_hides_no_bundle(programs: Path, tmp_path:
     theirs = tmp_path / "site"
     (theirs / "models").mkdir(parents=True)
     (theirs / "models" / "__init__.py").write_text("answer = 42\n")
-    code = "from device import bundle, windowed; bundle.load(); print(windowed.classic_file('unet-classic'))"
+    code = (
+        "from device.denoise import baseline; from device.inference import bundle; "
+        "bundle.load(); print(baseline.classic_file('unet-classic'))"
+    )
     done = run(tmp_path, sys.executable, "-c", code, PYTHONPATH=str(theirs))
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_file()

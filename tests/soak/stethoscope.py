@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from device.daemon.daemon import Daemon
-from device.daemon.health import resident_bytes
+from device.daemon.machine import resident_bytes
 from device.delivery.uplink import Pace
 from device.rates import WORKING_RATE_HZ
 from device.settings.settings import Settings
@@ -54,8 +54,10 @@ def main(folder: Path, port: int, minutes: int) -> int:
         minute = 0
         while minute < minutes:
             time.sleep(0.2)
-            examiner, outbox = daemon.examiner, daemon.outbox
-            if examiner is None or outbox is None or examiner.heard < (minute + 1) * 60 * WORKING_RATE_HZ:
+            examiner, outbox, chain = daemon.examiner, daemon.outbox, daemon.parts.chain
+            if examiner is None or outbox is None or chain is None:
+                continue
+            if examiner.heard < (minute + 1) * 60 * WORKING_RATE_HZ:
                 continue
             minute = examiner.heard // (60 * WORKING_RATE_HZ)
             exams = list(daemon.exams)
@@ -64,7 +66,6 @@ def main(folder: Path, port: int, minutes: int) -> int:
                     # the spool of 3 bytes a sample, then the FLAC file
                     recorded += sum(3 * site.samples + site.sound.size for site in exam.sites)
             counted = [exam.id for exam in exams]
-            intake = daemon._intake
             line = json.dumps(
                 {
                     "minute": minute,
@@ -73,7 +74,7 @@ def main(folder: Path, port: int, minutes: int) -> int:
                     "descriptors": len(os.listdir("/proc/self/fd")),
                     "exams": examiner.finished,
                     "backlog": outbox.backlog().exams,
-                    "dropped_blocks": daemon.source_blocks_lost + intake.lost + examiner.windows_dropped,
+                    "dropped_blocks": chain.lost + examiner.windows_dropped + daemon.parts.source.blocks_lost,
                     "written": _written() - said,
                     "recorded": recorded,
                 }

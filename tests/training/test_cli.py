@@ -10,6 +10,9 @@ import pytest
 
 from device.errors import BadInput, StethopiError
 from training import cli
+from training.commands.recipes import RunRecipes
+from training.commands.steps import Steps
+from training.core.recipe import merged
 
 
 def test_importing_the_commands_brings_nothing_heavy() -> None:
@@ -45,23 +48,23 @@ def test_a_release_without_exports_says_what_to_do(
 
 def test_recipes_are_merged_deeply() -> None:
     base = {"net": {"front": 32, "head": 96}, "seed": 1}
-    assert cli._merged(base, {"net": {"head": 8}}) == {"net": {"front": 32, "head": 8}, "seed": 1}
+    assert merged(base, {"net": {"head": 8}}) == {"net": {"front": 32, "head": 8}, "seed": 1}
     assert base["net"] == {"front": 32, "head": 96}
 
 
-def test_a_rivals_recipe_is_the_shipped_one_with_the_changes_of_a_whole_run(tmp_path: Path) -> None:
-    shipped = cli._Recipes(None, "unet-classic").rival("unet-classic")
-    smoke = cli._Recipes("smoke").rival("unet-classic")
+def test_a_baselines_recipe_is_the_shipped_one_with_the_changes_of_a_whole_run(tmp_path: Path) -> None:
+    shipped = RunRecipes(None, "unet-classic").baseline("unet-classic")
+    smoke = RunRecipes("smoke").baseline("unet-classic")
     assert smoke["train"]["steps"] < 10 < shipped["train"]["steps"]
     assert (smoke["seed"], smoke["train"]["rate"]) == (shipped["seed"], shipped["train"]["rate"])
-    assert cli._Recipes("all").rival("lu-net")["train"]["steps"] > 100
+    assert RunRecipes("all").baseline("lu-net")["train"]["steps"] > 100
     (tmp_path / "own.toml").write_text("seed = 1\n[mix]\nbatch = 1\n")
     with pytest.raises(BadInput, match=r"own.toml: train is missing; begin with a copy of .*lu-net.toml"):
-        cli._Recipes(str(tmp_path / "own.toml")).rival("lu-net")
+        RunRecipes(str(tmp_path / "own.toml")).baseline("lu-net")
 
 
 def test_a_step_is_skipped_only_while_nothing_that_decides_it_has_changed(tmp_path: Path) -> None:
-    steps, output, runs = cli._Steps(tmp_path), tmp_path / "result", []
+    steps, output, runs = Steps(tmp_path), tmp_path / "result", []
 
     def work() -> None:
         runs.append(1)
@@ -77,14 +80,40 @@ def test_a_step_is_skipped_only_while_nothing_that_decides_it_has_changed(tmp_pa
 
 def test_a_step_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StethopiError, match="ended without"):
-        cli._Steps(tmp_path).run("a", 1, tmp_path / "none", lambda: None)
+        Steps(tmp_path).run("a", 1, tmp_path / "none", lambda: None)
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.commands.train.RunRecipes", interrupted)
+    assert cli.main(["train", "classifier"]) == 130
+    assert capsys.readouterr().err == "stethopi: stopped; a command with --resume goes on from what is kept\n"
+
+
+@pytest.mark.parametrize("option", ["--baselines", "--rivals"])
+def test_checkpoints_of_baselines_are_found_under_both_words(
+    option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from training.benchmarks import denoise
+
+    asked: list[object] = []
+
+    def benchmark(*_arguments: object, baselines: Path, **_more: object) -> None:
+        asked.append(baselines)
+        raise StethopiError("enough")
+
+    monkeypatch.setattr(denoise, "benchmark_denoise", benchmark)
+    assert cli.main(["benchmark", "denoise", option, str(tmp_path)]) == 1
+    assert asked == [tmp_path]
 
 
 def test_a_broken_recipe_is_told(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text("[classifier\n")
     with pytest.raises(BadInput, match="r.toml: not TOML"):
-        cli._Recipes(str(path))
+        RunRecipes(str(path))
 
 
 @pytest.mark.train

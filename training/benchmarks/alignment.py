@@ -32,13 +32,12 @@ from device.errors import BadInput, StethopiError
 from device.rates import ECG_RATE_HZ, WORKING_RATE_HZ
 from device.sources.files import read_sound, soundfile
 from device.stream.timeline import Timeline
-from training.core.provenance import commit_id
+from training.core.provenance import RESULTS, commit_id
 from training.core.results import write_json
 from training.data.recordings import data_hashes, states
 
-__all__ = ["main", "measure", "simulated"]
+__all__ = ["main", "measure_alignment", "simulated"]
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 ECG_HZ = 500
 _LONGEST_S = 0.25
 _CLOCKS_PPM = ((0.0, 0.0), (200.0, -200.0), (-200.0, 200.0))
@@ -91,7 +90,7 @@ def _onset_s(envelope: np.ndarray, peaks_s: np.ndarray) -> float | None:
     return float((rising[-1] + 1 - before) / WORKING_RATE_HZ) if len(rising) else None
 
 
-def measure(sound: np.ndarray, ecg: np.ndarray, s1_s: np.ndarray) -> dict[str, Any] | None:
+def measure_alignment(sound: np.ndarray, ecg: np.ndarray, s1_s: np.ndarray) -> dict[str, Any] | None:
     """One recording: sound at 2 kHz, ECG at 500 Hz in mV, onsets of S1. None where it has too few beats."""
     x = resample(ecg, ECG_HZ, ECG_RATE_HZ)
     peaks_s = r_peaks(x, ECG_RATE_HZ) / ECG_RATE_HZ
@@ -183,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in names:
             sound = read_sound(options.data / "physionet2016" / "audio" / f"{name}.flac")
             s1 = np.array([a for a, _, state in known.get(name, []) if state == "S1" and a > 0])
-            row = measure(sound.samples, ecgs[name], s1)
+            row = measure_alignment(sound.samples, ecgs[name], s1)
             if row is not None:
                 rows[name] = row
         if not rows:

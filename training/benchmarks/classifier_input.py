@@ -25,16 +25,16 @@ from device.inference import bundle as bundles
 from device.inference.bundle import Bundle
 from device.screening.screen import Int8Network, screen_recording
 from training.benchmarks.denoise_material import HEARD, suited_to_judge
+from training.core.provenance import RESULTS
 from training.core.results import write_json
 from training.data import recordings as data_room
 from training.data.mixing import NoisePool
 from training.metrics.classification import auc, macc
 from training.metrics.denoising import band, paired_bootstrap
-from training.reports.classifier_input import WAYS, table
+from training.reports.classifier_input import INPUT_NAMES, inputs_table
 
-__all__ = ["compare", "hear_each_way", "main"]
+__all__ = ["compare_inputs", "hear_each_way", "main"]
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 
 Said = tuple[float, float]
 """Probability of abnormal, of a murmur."""
@@ -71,7 +71,7 @@ def _probability(logit: float) -> float:
     return float(1 / (1 + np.exp(-logit)))
 
 
-def compare(
+def compare_inputs(
     said: Sequence[Mapping[str, Said]],
     recordings: Sequence[data_room.Recording],
     threshold: float,
@@ -85,7 +85,7 @@ def compare(
     circor = np.flatnonzero([r.database == "circor" for r in recordings])
     everyone = np.arange(len(recordings))
     found: dict[str, Any] = {}
-    for way in WAYS:
+    for way in INPUT_NAMES:
         one = np.array([s[way] for s in said])
         raw = np.array([s["raw"] for s in said])
         found[way] = {
@@ -151,14 +151,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             "sha256": {name: sha256_of(bundle.model(name).tflite) for name in ("denoiser", "classifier")},
             "seed": options.seed,
             "took_minutes": round((time.monotonic() - started) / 60, 1),
-            **compare(said, recordings, threshold, options.seed),
+            **compare_inputs(said, recordings, threshold, options.seed),
         }
     except StethopiError as problem:
         print(f"stethopi: {problem}", file=sys.stderr)
         return problem.exit_code
     path = options.results / "denoise-hearing.json"
     write_json(path, result)
-    print(table(result))
+    print(inputs_table(result))
     return 0
 
 

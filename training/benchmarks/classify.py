@@ -19,10 +19,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +36,14 @@ from device.inference.interpreter import runtime_name
 from device.rates import WORKING_RATE_HZ
 from device.screening import rhythm, screen
 from device.screening.verdict import Findings, Label
-from training.benchmarks.screening_comparison import assemble, run_unit
+from training.benchmarks.screening_comparison import assemble
 from training.benchmarks.screening_noise import NoisyRecordings, noise_figures
+from training.benchmarks.screening_units import run_unit
 from training.core.provenance import RESULTS, commit_id
+from training.core.results import write_json
+from training.core.say import Say
 from training.data import recordings as training_data
-from training.data.recordings import DATABASES, Recording
+from training.data.recordings import DATABASES, REPORTED_FOLD, Recording
 from training.metrics.classification import RESAMPLES, calibrated, macc, referrals_of, scores
 from training.screening import protocols
 from training.screening.candidates import Candidate, candidate_of, names, torch_network
@@ -49,11 +51,7 @@ from training.screening.operating_point import sound_logits
 from training.screening.train import load_checkpoint
 from training.screening.window_quality import HeardWindows
 
-__all__ = ["benchmark", "goals"]
-
-REPORTED = 0
-
-Say = Callable[[str], None]
+__all__ = ["benchmark_classify", "goals_reached"]
 
 
 # ── the bundle on fold 0 ────────────────────────────────────────────────────────────────────────────────────
@@ -234,10 +232,7 @@ def _qualities(heard: HeardWindows, everything: Sequence[Recording]) -> dict[str
 
 
 def _write(target: Path, result: dict[str, Any]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    os.replace(temporary, target)
+    write_json(target, result)
 
 
 def _of_this_bundle(target: Path, entry: ModelEntry, hashes: dict[str, str], seed: int) -> dict[str, Any]:
@@ -250,7 +245,31 @@ def _of_this_bundle(target: Path, entry: ModelEntry, hashes: dict[str, str], see
     return result
 
 
-def benchmark(
+def _bundle_rows(
+    entry: ModelEntry, chosen: Sequence[Recording], checkpoints: Path, seed: int, say: Say
+) -> dict[str, Any]:
+    """The bundle's network, and what it came from, as far as checkpoints are there."""
+    rows: dict[str, Any] = {}
+    rows["int8"], judged = _row(chosen, entry, screen.Int8Network(entry), seed, say)
+    base = np.array([_probability(j.found) for j in judged])
+    for name, file in (("pruned", "classifier-pruned.pt"), ("float", "classifier-full.pt")):
+        path = checkpoints / file
+        if not path.is_file():
+            say(f"{name}: no {path}, left out")
+            continue
+        net, _ = load_checkpoint(path)
+        say(name)
+        seen = dataclasses.replace(entry, meta={**entry.meta, **dataclasses.asdict(net.view)})
+        rows[name], others = _row(chosen, seen, torch_network(net), seed, say)
+        difference = np.abs(base - np.array([_probability(j.found) for j in others]))
+        rows[name]["probability_difference_to_int8"] = {
+            "mean": round(float(difference.mean()), 4),
+            "largest": round(float(difference.max()), 4),
+        }
+    return rows
+
+
+def benchmark_classify(
     data: Path,
     cache: Path,
     *,
@@ -283,7 +302,7 @@ def benchmark(
     everything = training_data.recordings(data)
     hashes = training_data.data_hashes(data)
     wanted = protocols.matching(train, protocols.units(names(), {r.database for r in everything}))
-    chosen = [r for r in everything if r.fold == REPORTED and r.reportable and r.label is not None]
+    chosen = [r for r in everything if r.fold == REPORTED_FOLD and r.reportable and r.label is not None]
     if limit:
         chosen = [r for name in DATABASES for r in [c for c in chosen if c.database == name][:limit]]
     noisy = None
@@ -313,28 +332,12 @@ def benchmark(
         kept = _of_this_bundle(target, entry, hashes, seed)
         kept["models"] = compare()
         kept["models_command"], kept["models_commit"] = command, commit_id()
-        kept["goals"] = goals(kept)
+        kept["goals"] = goals_reached(kept)
         _write(target, kept)
         say(f"written: {target}")
         return kept
-    rows: dict[str, Any] = {}
     say(f"int8, bundle {loaded.version}, {len(chosen)} recordings")
-    rows["int8"], judged = _row(chosen, entry, screen.Int8Network(entry), seed, say)
-    base = np.array([_probability(j.found) for j in judged])
-    for name, file in (("pruned", "classifier-pruned.pt"), ("float", "classifier-full.pt")):
-        path = (checkpoints or Path("runs")) / file
-        if not path.is_file():
-            say(f"{name}: no {path}, left out")
-            continue
-        net, _ = load_checkpoint(path)
-        say(name)
-        seen = dataclasses.replace(entry, meta={**entry.meta, **dataclasses.asdict(net.view)})
-        rows[name], others = _row(chosen, seen, torch_network(net), seed, say)
-        difference = np.abs(base - np.array([_probability(j.found) for j in others]))
-        rows[name]["probability_difference_to_int8"] = {
-            "mean": round(float(difference.mean()), 4),
-            "largest": round(float(difference.max()), 4),
-        }
+    rows = _bundle_rows(entry, chosen, checkpoints or Path("runs"), seed, say)
     result: dict[str, Any] = {
         "what": "screening, fold 0, probability of abnormal against the source's label",
         "command": command,
@@ -363,7 +366,7 @@ def benchmark(
         heard = noisy.logits(lambda x: sound_logits(x, entry, network))
         result["noise"] = noise_figures(noisy.recordings, heard, entry.meta)
     result["models"] = compare()
-    result["goals"] = goals(result)
+    result["goals"] = goals_reached(result)
     result["minutes"] = round((time.monotonic() - started) / 60, 1)
     _write(target, result)
     say(f"written: {target}")
@@ -403,7 +406,7 @@ def _mean_auc(models: dict[str, Any], model: str) -> float | None:
     return _mean([one["auc"]["value"] for one in _left_out(models, model).values()], 3)
 
 
-def goals(result: dict[str, Any]) -> list[dict[str, Any]]:
+def goals_reached(result: dict[str, Any]) -> list[dict[str, Any]]:
     """What was aimed at and what is measured, missed goals and all; None where the units are not there."""
     models, bundle = result["models"], result["rows"]["int8"]
     ours, mine = _left_out(models, "ours"), _mean_auc(models, "ours")

@@ -1,15 +1,16 @@
-"""What travels: other recipes, and other ways to read and to join networks, on sources left out.
+"""Cross-domain: other recipes, and other ways to read and to join networks, on sources left out.
 
     python -m training.benchmarks.cross_domain run --data ../shared/data [NAME ...]
-        trains the variants of recipes/travel.toml
+        trains the variants of recipes/cross-domain.toml
     python -m training.benchmarks.cross_domain figures --data ../shared/data
         writes docs/results/screening-travel.json
 
 `run` trains each variant once for every source left out (one whose teacher is CirCor alone: once) and leaves
 its scores in the cache. `figures` tells the AUC on the source left out of every way that is there: the units
 `ours/left-out/*` by the logit of abnormal (what ships), of murmur, by both; by other means over a recording's
-windows; the variants; means of several networks; and a ruler, which is no network: how loud systole and
-diastole are beside the beats, by the marks of the collections.
+windows; the variants; means of several networks; and a
+systole/diastole energy baseline, which is no network: how loud these phases are beside the beats, by the
+marks of the collections.
 
 Nested choice: for each source the way that does best on the other two sources is taken, so that no source
 chooses how it is judged itself. A choice made that way has to be better than what ships to replace it.
@@ -18,7 +19,6 @@ chooses how it is judged itself. A choice made that way has to be better than wh
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,11 @@ import numpy as np
 from device.errors import BadInput, StethopiError
 from device.inference import bundle as bundles
 from models.classifier import STATES
-from training.benchmarks.screening_comparison import run_unit
+from training.benchmarks.screening_units import run_unit
 from training.core.provenance import RESULTS, commit_id
-from training.core.recipe import read, shipped
+from training.core.recipe import Table, read, settings, shipped
 from training.core.results import write_json
+from training.core.say import Say, say
 from training.data import recordings as training_data
 from training.data.recordings import Recording
 from training.metrics.classification import auc, bootstrap, fit_classes
@@ -45,14 +46,16 @@ from training.screening.protocols import Unit
 from training.screening.scores import Scored, read_scores, unit_folder
 from training.screening.window_quality import HeardWindows, batched
 
-__all__ = ["SOURCES", "Variant", "nested", "phases", "run", "variants", "ways"]
+__all__ = ["JUDGED_SOURCES", "Variant", "nested", "phases", "run", "variants", "ways"]
 
-SOURCES = ("a", "f", "circor")
+JUDGED_SOURCES = ("a", "f", "circor")
+
+ENERGY_BASELINE = "systole/diastole energy baseline"
 
 BESIDE = ("b", "e")
 """Mostly coronary patients: told, but neither aimed at nor asked when a way is chosen."""
 
-VARIANTS = shipped("travel")
+VARIANTS = shipped("cross-domain")
 
 
 # ── variants ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -72,7 +75,7 @@ class Variant:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        own = tuple(s for s in SOURCES if s != "circor" or self.without_circor is None)
+        own = tuple(s for s in JUDGED_SOURCES if s != "circor" or self.without_circor is None)
         return (*own, *BESIDE) if self.alone else own
 
     def of(self, source: str) -> str | None:
@@ -86,12 +89,14 @@ class Variant:
 
 
 def variants(path: Path = VARIANTS) -> dict[str, Variant]:
-    """The variants of recipes/travel.toml, by name."""
+    """The variants of recipes/cross-domain.toml, by name."""
     found = {}
+    defaults = read(shipped("classifier"))["classifier"]
     for name, table in read(path).items():
         own = ("about", "without_circor", "taught")
         changes = {key: value for key, value in table.items() if key not in own}
-        recipe = without_late_keys(screening_recipe.load_recipe(None, **changes))
+        whole = settings(screening_recipe.Recipe, defaults | Table.of(changes, path), name)
+        recipe = without_late_keys(whole)
         taught = table.get("taught", False)
         found[name] = Variant(name, table["about"], recipe, table.get("without_circor"), taught)
     return found
@@ -104,9 +109,7 @@ class _OneForAll(Ours):
         super().__init__(*args, **more)
         self.folder = folder
 
-    def learn(
-        self, unit: Unit, shown: Sequence[Recording], out: Path, int8: bool, say: Callable[[str], None]
-    ) -> Learned:
+    def learn(self, unit: Unit, shown: Sequence[Recording], out: Path, int8: bool, say: Say) -> Learned:
         return super().learn(unit, shown, self.folder, int8, say)
 
 
@@ -133,11 +136,11 @@ class _Taught(Ours):
 
 
 def variant_room(cache: Path, name: str) -> Path:
-    """The cache folder of a variant's units."""
+    """The cache folder of a variant's units. What lies there took hours, so it keeps its first name."""
     return Path(cache) / "travel" / name
 
 
-def run(data: Path, cache: Path, names: Sequence[str], say: Callable[[str], None], seed: int = 1) -> None:
+def run(data: Path, cache: Path, names: Sequence[str], say: Say, seed: int = 1) -> None:
     """Train and score variants, one unit for each source left out; what is there already stays."""
     known = variants()
     for name in names:
@@ -224,7 +227,7 @@ def _over_windows(
     return found
 
 
-# ── a ruler ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── energy ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def phases(power: np.ndarray, states: np.ndarray, bands: int) -> np.ndarray:
@@ -295,7 +298,7 @@ def _entry(score: np.ndarray, truth: np.ndarray, groups: Sequence[str], seed: in
     }
 
 
-def measure(data: Path, cache: Path, seed: int = 1) -> dict[str, Any]:
+def measure_ways(data: Path, cache: Path, seed: int = 1) -> dict[str, Any]:
     """The table: way → source → AUC by recording and by subject."""
     corpus = Corpus(data, cache)
     heard = HeardWindows(data, cache, bundles.load(None).model("classifier"))
@@ -303,7 +306,7 @@ def measure(data: Path, cache: Path, seed: int = 1) -> dict[str, Any]:
     known = variants()
     bands = screening_recipe.load_recipe(None).bands
     table: dict[str, dict[str, Any]] = {}
-    for source in (*SOURCES, *BESIDE):
+    for source in (*JUDGED_SOURCES, *BESIDE):
         unit = Unit("ours", "left-out", source)
         one = read_scores(unit_folder(cache, unit), unit)
         if one is None:
@@ -316,7 +319,7 @@ def measure(data: Path, cache: Path, seed: int = 1) -> dict[str, Any]:
             if there is not None:
                 nets[name] = _heard(there, records)
         scores = {f"ours, {name}": score for name, score in ways(nets["ours"].logits).items()}
-        if source in SOURCES:
+        if source in JUDGED_SOURCES:
             whole = _over_windows(heard, corpus, judged, unit_folder(cache, unit) / "classifier-full.pt")
             scores |= {f"ours, {name}": score for name, score in whole.items()}
         for name, net in nets.items():
@@ -328,7 +331,7 @@ def measure(data: Path, cache: Path, seed: int = 1) -> dict[str, Any]:
             if all(name in nets for name in together):
                 told = " + ".join(known[name].about if name in known else name for name in together)
                 scores[f"mean of {told}"] = np.mean([nets[name].standard[:, 1] for name in together], axis=0)
-        scores["the ruler"] = _energy_baseline(corpus, source, bands, judged)
+        scores[ENERGY_BASELINE] = _energy_baseline(corpus, source, bands, judged)
         truth, groups = _truth(judged), [r.group for r in judged]
         for way, score in scores.items():
             table.setdefault(way, {})[source] = _entry(score, truth, groups, seed)
@@ -340,12 +343,12 @@ def nested(table: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
     Only ways that were measured on all sources; of equal ones the first.
     """
-    whole = {way: found for way, found in table.items() if set(found) >= set(SOURCES)}
+    whole = {way: found for way, found in table.items() if set(found) >= set(JUDGED_SOURCES)}
     chosen = {}
-    for source in SOURCES if whole else ():
+    for source in JUDGED_SOURCES if whole else ():
 
         def elsewhere(way: str, source: str = source) -> float:
-            return float(np.mean([whole[way][s]["auc"]["value"] for s in SOURCES if s != source]))
+            return float(np.mean([whole[way][s]["auc"]["value"] for s in JUDGED_SOURCES if s != source]))
 
         way = max(whole, key=elsewhere)
         chosen[source] = {"way": way, **whole[way][source]}
@@ -355,22 +358,19 @@ def nested(table: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Other recipes and ways to read, on sources left out.")
     parser.add_argument("what", choices=("run", "figures"))
-    parser.add_argument("names", nargs="*", help="run: variants of recipes/travel.toml (default: all)")
+    parser.add_argument("names", nargs="*", help="run: variants of recipes/cross-domain.toml (default: all)")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/stethopi").expanduser())
     options = parser.parse_intermixed_args(argv)
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
 
     if options.what == "run":
         try:
             run(options.data, options.cache, options.names, say)
         except StethopiError as error:
-            say(f"travel: {error}")
+            say(f"stethopi: {error}")
             return 2
         return 0
-    table = measure(options.data, options.cache)
+    table = measure_ways(options.data, options.cache)
     for way, found in table.items():
         cells = "  ".join(f"{source} {one['auc']['value']:.3f}" for source, one in found.items())
         say(f"{way:<62} {cells}")

@@ -1,6 +1,6 @@
 """Measure the released denoiser on fold 0 and noise it never heard, beside everything else, in one run.
 
-    stethopi benchmark denoise --out runs --rivals rivals    writes docs/results/denoise.json
+    stethopi benchmark denoise --out runs --baselines DIR    writes docs/results/denoise.json
     stethopi benchmark denoise --limit 2                     a first look, in minutes
 
 References, noise and each figure are told in the result file itself (`how`) and in docs/denoiser.md. Each
@@ -8,7 +8,8 @@ kind of noise meets each SNR (25 to 400 Hz) with `--limit` references (default 1
 turn.
 
 Rows: those of training.denoise.classical; unet-classic (float, int8) and lu-net from the checkpoints in
---rivals; `float` and `pruned`, ours, from the checkpoints in --out; `int8`, the bundle as the device runs it.
+--baselines; `float` and `pruned`, ours, from the checkpoints in --out; `int8`, the bundle as the device runs
+it.
 A row whose file is missing is left out, and the result says so.
 
 The work is cut into pieces that are kept in --cache until data, networks, settings or these programs
@@ -52,15 +53,16 @@ from training.benchmarks.denoise_material import (
     Material,
     known_murmur,
 )
-from training.benchmarks.denoise_measure import MEASURES, Item, collect, jobs_of, measure, rows_of, say
+from training.benchmarks.denoise_measure import MEASURES, Item, collect, jobs_of, measure_jobs, rows_of, say
 from training.core.provenance import RESULTS
+from training.core.results import write_text
 from training.data import mixing
 from training.data import recordings as data_room
 from training.data.mixing import hum, taps
-from training.metrics.denoising import beat_shifts_ms, bootstrap, paired_bootstrap
+from training.metrics.denoising import beat_shifts_ms, bootstrap_values, paired_bootstrap
 from training.reports import denoise as denoise_tables
 
-__all__ = ["benchmark", "main"]
+__all__ = ["benchmark_denoise", "main"]
 
 # ── figures ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -90,7 +92,8 @@ def _improvements(items: Sequence[Item], material: Material) -> dict[str, Any]:
 
     def figures(where: np.ndarray, names: Sequence[str] = MEASURES) -> dict[str, Any]:
         return {
-            k: bootstrap(values[k][where].tolist(), groups[where].tolist(), seed=material.seed) for k in names
+            k: bootstrap_values(values[k][where].tolist(), groups[where].tolist(), seed=material.seed)
+            for k in names
         }
 
     def means(where: np.ndarray) -> dict[str, Any]:
@@ -113,14 +116,16 @@ def _improvements(items: Sequence[Item], material: Material) -> dict[str, Any]:
     worse = (values["plain"] < 0)[levels <= WORSE_DB].astype(float)
     where = levels <= WORSE_DB
     found["made_worse"] = float(worse.mean())
-    found["made_worse_interval"] = bootstrap(worse.tolist(), groups[where].tolist(), seed=material.seed)
+    found["made_worse_interval"] = bootstrap_values(
+        worse.tolist(), groups[where].tolist(), seed=material.seed
+    )
     return found
 
 
 def _middle_and_tail(values: np.ndarray, groups: Sequence[str], tail: float, seed: int) -> dict[str, Any]:
     return {
-        "median": bootstrap(values.tolist(), groups, lambda v: float(np.median(v)), seed=seed),
-        f"percentile_{tail:g}": bootstrap(
+        "median": bootstrap_values(values.tolist(), groups, lambda v: float(np.median(v)), seed=seed),
+        f"percentile_{tail:g}": bootstrap_values(
             values.tolist(), groups, lambda v: float(np.percentile(v, tail)), seed=seed
         ),
     }
@@ -130,9 +135,11 @@ def _clean_in(items: Sequence[Item], material: Material) -> dict[str, Any]:
     groups = [r.group for r in material.normal]
     snr = _values(items, "snr").tolist()
     return {
-        "mean": bootstrap(snr, groups, seed=material.seed),
-        "percentile_5": bootstrap(snr, groups, lambda v: float(np.percentile(v, 5)), seed=material.seed),
-        "full_band": bootstrap(_values(items, "full_band").tolist(), groups, seed=material.seed),
+        "mean": bootstrap_values(snr, groups, seed=material.seed),
+        "percentile_5": bootstrap_values(
+            snr, groups, lambda v: float(np.percentile(v, 5)), seed=material.seed
+        ),
+        "full_band": bootstrap_values(_values(items, "full_band").tolist(), groups, seed=material.seed),
         "correlation": float(np.nanmean(_values(items, "correlation"))),
         **_shifts(items),
     }
@@ -151,7 +158,7 @@ def _synthetic_figures(items: Sequence[Item], material: Material) -> dict[str, A
             for level in MURMUR_LEVELS:
                 values = np.array([i[level] for i in items], dtype=np.float64)[where]
                 entry[level] = {
-                    what: bootstrap(
+                    what: bootstrap_values(
                         values[:, column].tolist(),
                         groups[where].tolist(),
                         lambda v: float(np.median(v)),
@@ -253,7 +260,7 @@ def _verdict_figures(items: Sequence[Item], material: Material, threshold: float
         found = means(where)
         for name, pair in of.items():
             change = (pair["cleaned"] - pair["raw"])[where].tolist()
-            found[name]["difference"] = bootstrap(change, groups[where].tolist(), seed=material.seed)
+            found[name]["difference"] = bootstrap_values(change, groups[where].tolist(), seed=material.seed)
         return found
 
     by_kind = {}
@@ -279,7 +286,7 @@ def _margins(found: Mapping[str, Mapping[str, list[Item]]], material: Material) 
     for name, sections in found.items():
         if name != "int8":
             margins[name] = {
-                k: bootstrap(
+                k: bootstrap_values(
                     (v - _values(sections["mixtures"], k)[headline]).tolist(), groups, seed=material.seed
                 )
                 for k, v in ours.items()
@@ -325,13 +332,13 @@ def _how(material: Material) -> dict[str, Any]:
     }
 
 
-def benchmark(
+def benchmark_denoise(
     data: Path,
     cache: Path,
     *,
     bundle: Path | None = None,
     checkpoints: Path | None = None,
-    rivals: Path | None = None,
+    baselines: Path | None = None,
     results: Path | None = None,
     each: int = 10,
     seed: int = 1,
@@ -347,7 +354,7 @@ def benchmark(
     released = bundles.load(bundle)
     entry = released.model("denoiser")
     checkpoints = checkpoints or Path("runs")
-    rows, left_out = rows_of(released.folder, checkpoints, rivals or checkpoints)
+    rows, left_out = rows_of(released.folder, checkpoints, baselines or checkpoints)
     for name, why in left_out.items():
         say(f"{name}: row left out, {why}")
     hashes = data_room.data_hashes(data)
@@ -356,7 +363,7 @@ def benchmark(
         raise BadInput(f"{data}: no clean reference in fold 0; is --data complete?")
     jobs = jobs_of(rows, material, released.folder)
     before = sum(j.kept.is_file() for j in jobs)
-    measure(jobs, material, released.folder, processes or os.cpu_count() or 1)
+    measure_jobs(jobs, material, released.folder, processes or os.cpu_count() or 1)
     say("figures and intervals")
     found = collect(jobs)
 
@@ -425,11 +432,8 @@ def benchmark(
         }
     )
     results = results or RESULTS
-    results.mkdir(parents=True, exist_ok=True)
-    temporary = results / "denoise.json.tmp"
-    temporary.write_text(_compact(result) + "\n", "utf-8")
-    os.replace(temporary, results / "denoise.json")
-    denoise_tables.draw(result, results / denoise_tables.PICTURE)
+    write_text(results / "denoise.json", _compact(result) + "\n")
+    denoise_tables.draw_snr(result, results / denoise_tables.PICTURE)
     return result
 
 
@@ -449,7 +453,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), help="run folder with our checkpoints, for their rows"
     )
-    parser.add_argument("--rivals", type=Path, help="folder of the rivals' checkpoints (default: --out)")
+    parser.add_argument(
+        "--baselines", type=Path, help="folder of the baselines' checkpoints (default: --out)"
+    )
     parser.add_argument("--results", type=Path, help="folder for denoise.json (default docs/results)")
     parser.add_argument("--limit", type=int, default=10, help="references a kind and SNR (default 10)")
     parser.add_argument("--seed", type=int, default=1)
@@ -462,12 +468,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             denoise_tables.renew(options.note, results)
             return 0
         command = f"stethopi benchmark denoise --limit {options.limit} --seed {options.seed}"
-        result = benchmark(
+        result = benchmark_denoise(
             options.data,
             options.cache.expanduser(),
             bundle=options.bundle,
             checkpoints=options.out,
-            rivals=options.rivals,
+            baselines=options.baselines,
             results=results,
             each=options.limit,
             seed=options.seed,
@@ -480,7 +486,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stethopi: stopped; what is measured is kept, the same command goes on", file=sys.stderr)
         return 1
-    print(denoise_tables.table(result))
+    print(denoise_tables.denoise_table(result))
     return 0
 
 

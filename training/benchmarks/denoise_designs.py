@@ -18,7 +18,7 @@ from training.benchmarks.denoise_material import HEADLINE_DB, PIECE, Material, M
 from training.benchmarks.denoise_measure import SECTIONS
 from training.data.mixing import NoisePool
 from training.denoise.apply import HELD_BACK
-from training.metrics.denoising import band, bootstrap, improvement
+from training.metrics.denoising import band, bootstrap_values, improvement
 
 __all__ = ["Deciding", "FoundDesign", "against", "figures_of", "found_by", "placed", "tilted"]
 
@@ -147,7 +147,7 @@ def against(one: FoundDesign, other: FoundDesign, seed: int) -> dict[str, dict[s
     for name, items in one.items():
         if name != "level":
             pairs = [a[0] - b[0] for a, b in zip(items, other[name], strict=True)]
-            found = bootstrap(pairs, [group for _, group, _ in items], _of(name), seed=seed)
+            found = bootstrap_values(pairs, [group for _, group, _ in items], _of(name), seed=seed)
             differences[name] = {k: round(float(found[k]), 3) for k in ("value", "low", "high")}
     return differences
 

@@ -45,7 +45,7 @@ HEADLINE_DB = (-6.0, -3.0, 0.0, 3.0, 6.0)
 WORSE_DB = 10.0
 """Up to this input SNR it counts how many sounds were made worse."""
 CLEAN = "clean"
-RECORDED = (
+NOISES_TO_TEST = (
     "speech_babble",
     "crying",
     "household",
@@ -63,7 +63,7 @@ MURMUR_LEVELS = (CLEAN, "10", "0")
 HEARD_LEVELS = {"0": 2, "10": 1, CLEAN: 1}
 """Of the classifier's comparison: how often each recording is heard there, each time in another noise."""
 HEARD = 8 * WORKING_RATE_HZ
-Spans = tuple[tuple[float, float, str], ...]
+StateSpans = tuple[tuple[float, float, str], ...]
 
 GRADES_DB = {"6 dB under the beats": 6.0, "12 dB": 12.0, "18 dB": 18.0, "24 dB": 24.0}
 TIMINGS = {
@@ -86,7 +86,7 @@ class Mixture:
     reference: Reference
     clean: np.ndarray
     noisy: np.ndarray
-    spans: Spans
+    spans: StateSpans
 
 
 class Noises:
@@ -94,7 +94,7 @@ class Noises:
 
     def __init__(self, data: Path) -> None:
         self.pool = NoisePool.load(data, "test", free_only=False)
-        self.kinds = [k for k in RECORDED if k in self.pool.segments] + list(SYNTHESISED)
+        self.kinds = [k for k in NOISES_TO_TEST if k in self.pool.segments] + list(SYNTHESISED)
 
     def draw(self, rng: np.random.Generator, kind: str, n: int) -> np.ndarray:
         if kind == "taps":
@@ -137,7 +137,7 @@ def _in_turn(refs: Sequence[Reference], rng: np.random.Generator) -> list[Refere
     return found
 
 
-def _piece(r: Reference, rng: np.random.Generator) -> tuple[np.ndarray, Spans]:
+def _piece(r: Reference, rng: np.random.Generator) -> tuple[np.ndarray, StateSpans]:
     start = int(rng.integers(max(1, len(r.sound) - PIECE + 1)))
     s0 = start / WORKING_RATE_HZ
     return r.sound[start : start + PIECE], tuple((a - s0, b - s0, s) for a, b, s in r.spans)
@@ -167,7 +167,7 @@ class Clip:
     reference: Reference
     beats: np.ndarray
     murmur: np.ndarray
-    spans: Spans
+    spans: StateSpans
 
     @property
     def phase(self) -> str:
@@ -182,7 +182,7 @@ class Clip:
 def known_murmur(
     rng: np.random.Generator,
     n: int,
-    spans: Spans,
+    spans: StateSpans,
     beat_power: float,
     *,
     under_db: float,
@@ -216,7 +216,7 @@ def known_murmur(
     return (murmur * np.sqrt(beat_power / power) * 10 ** (-under_db / 20)).astype(np.float32)
 
 
-def _beat_power(sound: np.ndarray, spans: Spans) -> float:
+def _beat_power(sound: np.ndarray, spans: StateSpans) -> float:
     found = []
     for a, b, state in spans:
         i, j = round(a * WORKING_RATE_HZ), round(b * WORKING_RATE_HZ)

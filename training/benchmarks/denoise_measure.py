@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -29,6 +28,8 @@ from device.durable import sha256_of
 from device.inference import bundle as bundles
 from device.inference.interpreter import runtime_name
 from training.benchmarks.denoise_material import CLEAN, HEARD_LEVELS, MURMUR_LEVELS, PIECE, Material
+from training.core.results import write_text
+from training.core.say import say
 from training.denoise.classical import CLASSICAL, WholeDenoiser
 from training.metrics.denoising import (
     band,
@@ -49,13 +50,18 @@ __all__ = [
     "SECTIONS",
     "collect",
     "jobs_of",
-    "measure",
+    "measure_jobs",
     "rows_of",
     "say",
 ]
 
 PARTS = {"mixtures": 8, "murmur": 2, "synthetic": 4, "classifier": 12, "verdicts": 8}
 """Pieces of work a section is cut into; one for the others."""
+
+
+BASELINE = "rival"
+"""A row of a network that ours is measured against. The word goes into the names of what was measured
+and kept, and another would cost hours."""
 
 
 # ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -85,7 +91,7 @@ class Row:
             return lambda noisy, _clean: denoise(entry, noisy)
         if self.way == "windowed":
             run: Callable[[np.ndarray], np.ndarray] = WindowedFile(self.path)
-        elif self.way == "rival":
+        elif self.way == BASELINE:
             from training.denoise.baselines import baseline_denoiser, load_baseline
 
             net, kept = load_baseline(self.path)
@@ -108,8 +114,8 @@ class Row:
             found = {k: kept[k] for k in ("parameters", "mac_per_s", "steps", "minutes") if k in kept}
             size = round(self.path.stat().st_size / 1000, 1)
             return {**found, "kilobytes": size, "delay_ms": 1000 * CLASSIC_WINDOW / CLASSIC_RATE_HZ}
-        if self.way == "rival":
-            from training.denoise.baselines import RIVALS, load_baseline, mac_per_s
+        if self.way == BASELINE:
+            from training.denoise.baselines import DENOISING_BASELINES, load_baseline, mac_per_s
 
             net, kept = load_baseline(self.path)
             parameters = int(sum(p.numel() for p in net.parameters()))
@@ -117,7 +123,7 @@ class Row:
                 "parameters": parameters,
                 "mac_per_s": mac_per_s(kept["name"], net),
                 "kilobytes": round(4 * parameters / 1000, 1),
-                "delay_ms": 1000 * RIVALS[kept["name"]].window_s,
+                "delay_ms": 1000 * DENOISING_BASELINES[kept["name"]].window_s,
                 "steps": kept["step"],
                 "minutes": round(kept["seconds"] / 60, 1),
             }
@@ -146,24 +152,24 @@ def _our_net(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return lambda noisy: denoise_whole(net, removal, coefficients, noisy)
 
 
-def rows_of(bundle: Path, checkpoints: Path, rivals: Path) -> tuple[list[Row], dict[str, str]]:
+def rows_of(bundle: Path, checkpoints: Path, baselines: Path) -> tuple[list[Row], dict[str, str]]:
     """The rows whose files are there, and why the others are not."""
     rows = [Row(name, "classical") for name in CLASSICAL]
     left_out: dict[str, str] = {}
-    exported = rivals / "unet-classic" / "unet-classic.tflite"
+    exported = baselines / "unet-classic" / "unet-classic.tflite"
     if not exported.is_file():
         exported = classic_file("unet-classic")
     for name, way, path, remedy in (
-        ("unet-classic", "rival", rivals / "unet-classic.pt", "train denoiser --model unet-classic"),
+        ("unet-classic", BASELINE, baselines / "unet-classic.pt", "train denoiser --model unet-classic"),
         ("unet-classic int8", "windowed", exported, "export denoiser --model unet-classic"),
-        ("lu-net", "rival", rivals / "lu-net.pt", "train denoiser --model lu-net"),
+        ("lu-net", BASELINE, baselines / "lu-net.pt", "train denoiser --model lu-net"),
         ("float", "net", checkpoints / "denoiser-full.pt", "train denoiser"),
         ("pruned", "net", checkpoints / "denoiser-pruned.pt", "prune denoiser"),
     ):
         if path.is_file():
             rows.append(Row(name, way, path))
         else:
-            where = "--rivals" if way in ("rival", "windowed") else "--out"
+            where = "--baselines" if way in (BASELINE, "windowed") else "--out"
             left_out[name] = f"no {path.name} in {where}; write it: stethopi {remedy}"
     return [*rows, Row("int8", "bundle", bundle / "bundle.json")], left_out
 
@@ -344,7 +350,7 @@ def _set_up_here(material: Material, bundle: Path) -> None:
 
 def _work(job: MeasureJob) -> float:
     """Measure a piece of work and keep it in a file; returns the seconds of a core that it took."""
-    if job.row.way in ("rival", "net"):
+    if job.row.way in (BASELINE, "net"):
         import torch
 
         torch.set_num_threads(1)
@@ -357,10 +363,7 @@ def _work(job: MeasureJob) -> float:
         section.measure(material, k, _WORKER[job.row.name])
         for k in range(job.part, section.count(material), job.parts)
     ]
-    job.kept.parent.mkdir(parents=True, exist_ok=True)
-    temporary = job.kept.with_name(job.kept.name + ".tmp")
-    temporary.write_text(json.dumps(items), "utf-8")
-    os.replace(temporary, job.kept)
+    write_text(job.kept, json.dumps(items))
     return time.process_time() - started
 
 
@@ -398,10 +401,6 @@ def _of_bundle(path: Path, model: str) -> str:
     return json.dumps(json.loads(path.read_text("utf-8")).get("models", {}).get(model), sort_keys=True)
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def jobs_of(rows: Sequence[Row], material: Material, bundle: Path) -> list[MeasureJob]:
     """All jobs, section by section. bundle: the folder whose classifier listens."""
     common = _decided_by(material)
@@ -421,7 +420,7 @@ def jobs_of(rows: Sequence[Row], material: Material, bundle: Path) -> list[Measu
     return found
 
 
-def measure(jobs: Sequence[MeasureJob], material: Material, bundle: Path, processes: int) -> None:
+def measure_jobs(jobs: Sequence[MeasureJob], material: Material, bundle: Path, processes: int) -> None:
     """All jobs whose result is not kept yet, the long ones first."""
     # a row's own time decides: the streamed int8 step and long windows take longest
     slow = {"int8": 0, "unet-classic int8": 1, "unet-classic": 2, "lu-net": 2}

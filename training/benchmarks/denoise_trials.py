@@ -50,8 +50,9 @@ from training.benchmarks.denoise_designs import (
     found_by,
     subjects,
 )
-from training.core.provenance import commit_id
-from training.core.recipe import read, settings, shipped
+from training.core import checkpoint
+from training.core.provenance import RESULTS, commit_id
+from training.core.recipe import known_keys, read, settings, shipped
 from training.core.results import write_json
 from training.data import recordings as data_room
 from training.data.mixing import MixSettings
@@ -60,18 +61,18 @@ from training.denoise.apply import MaskLayer, denoise_whole, load_net, shape_of,
 from training.denoise.int8 import for_int8, sounds_for_ranges
 from training.denoise.loss import Loss
 from training.denoise.prune import STAGES_FROM, prune_denoiser
-from training.denoise.train import cause_of, fit_denoiser, kept_checkpoint
+from training.denoise.train import cause_of, fit_denoiser, said
 from training.denoise.validation import Validation
 from training.export.export import count_macs
 from training.export.fake_int8 import FakeInt8
-from training.metrics.denoising import band, bootstrap, improvement
+from training.metrics.denoising import band, bootstrap_values, improvement
 from training.reports.denoiser_note import beside_scratch
 
 __all__ = [
     "Ahead",
     "Direct",
     "begin_anew",
-    "compare",
+    "compare_nets",
     "designs",
     "int8",
     "main",
@@ -81,7 +82,6 @@ __all__ = [
 ]
 
 TRIALS = shipped("denoiser-trials")
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 STAGES = (
     ("full", "full"),
     ("shipped", "pruned-first"),
@@ -93,7 +93,7 @@ STAGES = (
 """The released chain's own nets: kind of row, and which checkpoint."""
 COMPARED = 660
 """Mixtures of fold 1 that a pruned net and one from scratch are compared on: ten times a validation's."""
-KINDS = ("pruned", "scratch", "further", "design")
+TRIAL_KINDS = ("pruned", "scratch", "further", "design")
 _FITTED = ("steps", "rate", "warm_up", "optimizer")
 _KEYS = {
     "kind": "pruned, scratch, further or design",
@@ -199,15 +199,15 @@ def read_trials(path: Path | None = None) -> dict[str, dict[str, Any]]:
             model = above[table["like"]]
             nested = {k: {**model[k], **table.get(k, {})} for k in _OF_RECIPE if k in model}
             table = found[name] = {**model, **table, **nested}
-        if not isinstance(table, dict) or table.get("kind") not in KINDS:
-            raise BadInput(f"{path or TRIALS}: [{name}] kind: wanted is {', '.join(KINDS)}")
+        if not isinstance(table, dict) or table.get("kind") not in TRIAL_KINDS:
+            raise BadInput(f"{path or TRIALS}: [{name}] kind: wanted is {', '.join(TRIAL_KINDS)}")
         above[name] = table
-        for key in table:
-            if key not in _KEYS:
-                raise BadInput(f"{path or TRIALS}: [{name}] {key}: no such key; there are {', '.join(_KEYS)}")
-        settings(Shape, {k: v for k, v in table.get("net", {}).items() if k != "frame"}, f"{name}.net")
-        settings(MixSettings, table.get("mix", {}), f"{name}.mix")
-        Loss(256, table.get("loss", {}), f"{name}.loss")
+        source = path or TRIALS
+        known_keys(table, _KEYS, name, source)
+        net = {k: v for k, v in table.get("net", {}).items() if k != "frame"}
+        settings(Shape, net, f"{name}.net", source)
+        settings(MixSettings, table.get("mix", {}), f"{name}.mix", source)
+        Loss(256, table.get("loss", {}), f"{name}.loss", source)
         for key in ("steps", "rate", *(["ratio"] if table["kind"] == "pruned" else [])):
             if not isinstance(table.get(key), (int, float)) or table[key] <= 0:
                 raise BadInput(f"{path or TRIALS}: [{name}] {key}: wanted is a number above 0")
@@ -278,7 +278,7 @@ def run_trial(
         if table.get("before"):
             first = {**recipe["train"], "steps": int(table["before"])}
             here = folder / f"{name}-before.pt"
-            kept = kept_checkpoint(here, cause_of(recipe, first)) if resume else None
+            kept = checkpoint.of_recipe(here, cause_of(recipe, first), said) if resume else None
             if not (kept and kept["step"] >= first["steps"]):
                 fit_denoiser(net, recipe, first, data, cache, here, resume, 0, {"kind": "scratch"})
             net, offset = load_net(here)[0], STAGES_FROM[0]
@@ -361,7 +361,7 @@ def int8(_trials: Mapping[str, Any], out: Path, data: Path, cache: Path) -> dict
     return {"what": "steps towards int8, fold 1", **_about(data), "rows": rows}
 
 
-def compare(one: Path, other: Path, data: Path, cache: Path, mixtures: int = COMPARED) -> dict[str, Any]:
+def compare_nets(one: Path, other: Path, data: Path, cache: Path, mixtures: int = COMPARED) -> dict[str, Any]:
     """What the net of checkpoint `one` gains more than that of `other` on the same mixtures of fold 1, −6…6
     dB: plain and beyond volume, with intervals over subjects."""
     nets = []
@@ -378,7 +378,7 @@ def compare(one: Path, other: Path, data: Path, cache: Path, mixtures: int = COM
             differences.append([a - b for a, b in zip(ours, theirs, strict=True)])
             groups.append(r.group)
     found = {
-        name: bootstrap([d[k] for d in differences], groups, seed=seed)
+        name: bootstrap_values([d[k] for d in differences], groups, seed=seed)
         for k, name in enumerate(("plain", "beyond_volume"))
     }
     return {k: {a: round(b, 4) for a, b in v.items()} for k, v in found.items()}
@@ -406,7 +406,7 @@ def tuned(trials: Mapping[str, Mapping[str, Any]], out: Path, data: Path, cache:
         beside["beside_scratch"] = {
             "pruned": pruned.stem,
             "scratch": scratch.stem,
-            **compare(pruned, scratch, data, cache),
+            **compare_nets(pruned, scratch, data, cache),
         }
     what = "pruned and fine-tuned equally long, and the like; fold 1"
     return {"what": what, **_about(data), **beside, "rows": rows}

@@ -32,13 +32,13 @@ from device.inference import bundle as bundles
 from device.inference.bundle import ModelEntry
 from device.inference.interpreter import runtime_name
 from device.rates import WORKING_RATE_HZ
+from training.core.provenance import RESULTS
 from training.core.results import write_json
 from training.metrics.denoising import band, snr_db
-from training.reports.drift import table
+from training.reports.drift import drift_table
 
 __all__ = ["drift", "main", "ten_minutes"]
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 MINUTE = 60 * WORKING_RATE_HZ
 LEAD_S = 20
 """Seconds that a fresh stage hears before its minute: ten time constants of the level tracker."""
@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     path = options.results / "denoiser-drift.json"
     write_json(path, result)
-    print(table(result))
+    print(drift_table(result))
     return 0
 
 

@@ -42,26 +42,28 @@ from device.denoise.stream import denoise
 from device.errors import BadInput
 from device.inference import bundle as bundles
 from device.inference.interpreter import runtime_name
+from device.rates import ECG_RATE_HZ
+from training.core.provenance import RESULTS
 from training.core.results import write_json
+from training.core.say import Say
 from training.data import ecg as ecg_data
-from training.data.ecg import RATE_HZ, NoiseTracks, Piece
-from training.metrics.denoising import bootstrap, improvement, snr_db
+from training.data.ecg import NoiseTracks, Piece
+from training.metrics.denoising import bootstrap_values, improvement, snr_db
 from training.metrics.ecg import cosine, mad, prd, ssd
-from training.reports.ecg import ANY, KINDS
+from training.reports.ecg import ANY, ECG_NOISES
 
-__all__ = ["benchmark"]
+__all__ = ["benchmark_ecg"]
 
-MEASURES_VERSION = 1
+ECG_MEASURES_VERSION = 1
 """Raise it when this module or training.metrics.ecg come to give other figures for the same leads: every row
 is then measured anew. Other words for the same are no reason."""
 
 SYSTEMS_VERSION = 1
-"""The same for how a checkpoint's system computes: models.ecg, models.ecg_rivals, training.ecg.train."""
+"""The same for how a checkpoint's system computes: models.ecg, models.ecg_baselines, training.ecg.systems."""
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
-LEVELS_DB = (-6.0, 0.0, 6.0, 12.0, 18.0)
-HEADLINE_DB = (-6.0, 0.0, 6.0, 12.0)
-LEAD_IN, MEASURED = 4 * RATE_HZ, 10 * RATE_HZ
+ECG_LEVELS_DB = (-6.0, 0.0, 6.0, 12.0, 18.0)
+ECG_HEADLINE_DB = (-6.0, 0.0, 6.0, 12.0)
+LEAD_IN, MEASURED = 4 * ECG_RATE_HZ, 10 * ECG_RATE_HZ
 BEAT = 512
 BEATS_EACH = 20
 AMPLITUDES = ((0.2, 0.6), (0.6, 1.0), (1.0, 1.5), (1.5, 2.0))
@@ -84,10 +86,10 @@ def high_pass_notch(x: np.ndarray) -> np.ndarray:
     period."""
     import neurokit2
 
-    return np.asarray(neurokit2.ecg_clean(x, sampling_rate=RATE_HZ, method="neurokit", powerline=60))
+    return np.asarray(neurokit2.ecg_clean(x, sampling_rate=ECG_RATE_HZ, method="neurokit", powerline=60))
 
 
-_BAND = signal.butter(3, (0.5, 40.0), "bandpass", fs=RATE_HZ, output="sos")
+_BAND = signal.butter(3, (0.5, 40.0), "bandpass", fs=ECG_RATE_HZ, output="sos")
 
 
 def lead_band_pass(x: np.ndarray) -> np.ndarray:
@@ -109,7 +111,7 @@ def lead_wavelet(x: np.ndarray) -> np.ndarray:
     return np.asarray(pywt.waverec(found, "db4")[: len(x)])
 
 
-CLASSICAL: dict[str, LeadDenoiser] = {
+CLASSICAL_LEAD_FILTERS: dict[str, LeadDenoiser] = {
     "nothing": untouched_lead,
     "high-pass and notch": high_pass_notch,
     "band-pass": lead_band_pass,
@@ -165,19 +167,19 @@ def _in_turn(pieces: Sequence[Piece], rng: np.random.Generator) -> list[Piece]:
 
 def mixtures(pieces: Sequence[Piece], noises: NoiseTracks, each: int, seed: int) -> list[EcgItem]:
     rng = np.random.default_rng([seed, 1])
-    seconds = (LEAD_IN + MEASURED) // RATE_HZ
+    seconds = (LEAD_IN + MEASURED) // ECG_RATE_HZ
     found: list[EcgItem] = []
-    for kinds, clear in ((KINDS, True), ((ANY,), False)):
+    for kinds, clear in ((ECG_NOISES, True), ((ANY,), False)):
         places = {k: _places(p, seconds, clear) for k, p in enumerate(pieces)}
         order = _in_turn([p for k, p in enumerate(pieces) if len(places[k])], rng)
         at = {id(p): places[k] for k, p in enumerate(pieces)}
         turn = 0
         for kind in kinds:
-            for level in LEVELS_DB:
+            for level in ECG_LEVELS_DB:
                 for _ in range(2 * each if kind in ("mixed", ANY) else each):
                     p = order[turn % len(order)]
                     turn += 1
-                    start = int(rng.choice(at[id(p)])) * RATE_HZ
+                    start = int(rng.choice(at[id(p)])) * ECG_RATE_HZ
                     clean = p.samples[start : start + LEAD_IN + MEASURED]
                     power = float(np.std(clean[LEAD_IN:]))
                     noise = noises.draw(rng, "mixed" if kind == ANY else kind, len(clean))
@@ -220,7 +222,7 @@ def _beats(data: Path, record: str) -> np.ndarray:
         return np.zeros(0, dtype=int)
     rate = ecg_data.read_record(path).rate_hz
     at = np.array([s for s, symbol in zip(*found, strict=True) if symbol in BEAT_SYMBOLS], dtype=float)
-    return np.round(at * RATE_HZ / rate).astype(int)
+    return np.round(at * ECG_RATE_HZ / rate).astype(int)
 
 
 def minutes(data: Path, pieces: Sequence[Piece], noises: NoiseTracks, seed: int, most: int) -> list[Minute]:
@@ -235,16 +237,18 @@ def minutes(data: Path, pieces: Sequence[Piece], noises: NoiseTracks, seed: int,
         places = _places(p, 64)
         beats = _beats(data, p.record)
         inside = [
-            s for s in places if np.sum((beats > (s + 4) * RATE_HZ) & (beats < (s + 64) * RATE_HZ)) > 25
+            s
+            for s in places
+            if np.sum((beats > (s + 4) * ECG_RATE_HZ) & (beats < (s + 64) * ECG_RATE_HZ)) > 25
         ]
         if not inside:
             continue
-        start = int(rng.choice(inside)) * RATE_HZ
-        clean = p.samples[start : start + 64 * RATE_HZ]
+        start = int(rng.choice(inside)) * ECG_RATE_HZ
+        clean = p.samples[start : start + 64 * ECG_RATE_HZ]
         noise = noises.draw(rng, "mixed", len(clean))
         noisy = (clean + float(np.std(clean)) * noise).astype(np.float32)
         here = beats[(beats >= start) & (beats < start + len(clean))] - start
-        good = ecg_data.clear_enough(p)[start // RATE_HZ + 4 : start // RATE_HZ + 64]
+        good = ecg_data.clear_enough(p)[start // ECG_RATE_HZ + 4 : start // ECG_RATE_HZ + 64]
         clear = [bool(good[k : k + 10].all()) for k in range(0, 60, 10)]
         found.append(Minute(p, clean, noisy, here, clear))
     return found
@@ -258,13 +262,13 @@ def r_peak_f1(x: np.ndarray, beats: np.ndarray) -> float:
     import neurokit2
 
     try:
-        peaks = neurokit2.ecg_peaks(x, sampling_rate=RATE_HZ)[1]["ECG_R_Peaks"]
+        peaks = neurokit2.ecg_peaks(x, sampling_rate=ECG_RATE_HZ)[1]["ECG_R_Peaks"]
         found = np.asarray(peaks, dtype=float)
     except (ValueError, IndexError, ZeroDivisionError):  # what it raises when it finds nothing at all
         found = np.zeros(0)
     found = np.sort(found[np.isfinite(found)])
     found, wanted = found[found >= LEAD_IN], beats[beats >= LEAD_IN]
-    return matched_f1(found, wanted, NEAR_S * RATE_HZ)
+    return matched_f1(found, wanted, NEAR_S * ECG_RATE_HZ)
 
 
 def matched_f1(found: np.ndarray, wanted: np.ndarray, near: float) -> float:
@@ -284,7 +288,7 @@ def matched_f1(found: np.ndarray, wanted: np.ndarray, near: float) -> float:
 def qrs_edges(x: np.ndarray, beat: int) -> tuple[int, int]:
     """Onset and end of the QRS around a beat, samples: where the slope (over 14 ms, smoothed over 19 ms)
     falls below a twelfth of its largest."""
-    reach = round(0.14 * RATE_HZ)
+    reach = round(0.14 * ECG_RATE_HZ)
     a = max(beat - reach, 0)
     part = x[a : beat + reach].astype(np.float64)
     slope = np.abs(np.gradient(np.convolve(part, np.ones(5) / 5, "same")))
@@ -306,7 +310,7 @@ def qrs_edges(x: np.ndarray, beat: int) -> tuple[int, int]:
 
 def st_level(x: np.ndarray, onset: int, end: int) -> float:
     """ST level, mV: 20 ms around 60 ms after the J point, against 20 ms of the PR segment before the QRS."""
-    at = end + round(0.06 * RATE_HZ)
+    at = end + round(0.06 * ECG_RATE_HZ)
     st = float(np.mean(x[at - 3 : at + 4]))
     return st - float(np.mean(x[max(onset - 10, 0) : max(onset - 3, 1)]))
 
@@ -321,7 +325,7 @@ def shapes(m: Minute, out: np.ndarray) -> tuple[float, float]:
         onset, end = qrs_edges(m.clean, int(beat))
         st.append(st_level(out, onset, end) - st_level(m.clean, onset, end))
         first, last = qrs_edges(out, int(beat))
-        width.append(((last - first) - (end - onset)) * 1000 / RATE_HZ)
+        width.append(((last - first) - (end - onset)) * 1000 / ECG_RATE_HZ)
     return (float(np.median(st)), float(np.median(width))) if st else (float("nan"), float("nan"))
 
 
@@ -377,14 +381,14 @@ def _summary(
 
     def figures(where: np.ndarray) -> dict[str, Any]:
         return {
-            k: bootstrap(v[where].tolist(), groups[where].tolist(), seed=seed)
+            k: bootstrap_values(v[where].tolist(), groups[where].tolist(), seed=seed)
             for k, v in values.items()
             if k in ("plain", "beyond_volume", "cosine", "prd")
         }
 
-    headline = np.isin(levels, HEADLINE_DB)
+    headline = np.isin(levels, ECG_HEADLINE_DB)
     found: dict[str, Any] = {"kinds": {}}
-    for kind in (*KINDS, ANY):
+    for kind in (*ECG_NOISES, ANY):
         here = kinds == kind
         found["kinds"][kind] = {
             **figures(here & headline),
@@ -394,13 +398,13 @@ def _summary(
                     for k, v in values.items()
                     if k in ("plain", "beyond_volume", "cosine")
                 }
-                for level in LEVELS_DB
+                for level in ECG_LEVELS_DB
             },
         }
     shares = np.array([i.level for i in beats])
     patients = [i.piece.patient for i in beats]
     found["beats"] = {
-        k: bootstrap(row["beats"][k], patients, seed=seed) for k in ("ssd", "mad", "prd", "cosine")
+        k: bootstrap_values(row["beats"][k], patients, seed=seed) for k in ("ssd", "mad", "prd", "cosine")
     }
     found["beats"]["by_amplitude"] = {
         f"{low:g}-{high:g}": {
@@ -413,25 +417,25 @@ def _summary(
     who = [m.piece.patient for m in leads]
     f1, best = np.array(row["f1"]), np.array(clean_f1)
     found["r_peaks"] = {
-        "f1": bootstrap(f1.tolist(), who, seed=seed),
+        "f1": bootstrap_values(f1.tolist(), who, seed=seed),
         "clean_f1": float(best.mean()),
-        "relative": bootstrap((f1 / np.maximum(best, 1e-9)).tolist(), who, seed=seed),
+        "relative": bootstrap_values((f1 / np.maximum(best, 1e-9)).tolist(), who, seed=seed),
     }
     quiet = [v for values_of in row["clean_out"] for v in values_of]
     owners = [w for w, values_of in zip(who, row["clean_out"], strict=True) for _ in values_of]
     is_clear = np.array([c for m in leads for c in m.clear])
-    every = bootstrap(quiet, owners, lambda v: float(np.percentile(v, 5)), seed=seed)
+    every = bootstrap_values(quiet, owners, lambda v: float(np.percentile(v, 5)), seed=seed)
     quiet = [v for v, c in zip(quiet, is_clear, strict=True) if c]
     owners = [w for w, c in zip(owners, is_clear, strict=True) if c]
     found["clean_in"] = {
-        "mean": bootstrap(quiet, owners, seed=seed),
-        "percentile_5": bootstrap(quiet, owners, lambda v: float(np.percentile(v, 5)), seed=seed),
+        "mean": bootstrap_values(quiet, owners, seed=seed),
+        "percentile_5": bootstrap_values(quiet, owners, lambda v: float(np.percentile(v, 5)), seed=seed),
         "percentile_5_any": every,
-        "st_shift_mv": bootstrap(np.abs(row["st"]).tolist(), who, seed=seed),
-        "st_shift_mv_percentile_95": bootstrap(
+        "st_shift_mv": bootstrap_values(np.abs(row["st"]).tolist(), who, seed=seed),
+        "st_shift_mv_percentile_95": bootstrap_values(
             np.abs(row["st"]).tolist(), who, lambda v: float(np.percentile(v, 95)), seed=seed
         ),
-        "qrs_width_ms": bootstrap(np.abs(row["width"]).tolist(), who, seed=seed),
+        "qrs_width_ms": bootstrap_values(np.abs(row["width"]).tolist(), who, seed=seed),
     }
     return found
 
@@ -448,11 +452,13 @@ def _rows(
     bundle: bundles.Bundle, checkpoints: Path | None
 ) -> dict[str, tuple[LeadDenoiser, dict[str, Any], str]]:
     """Row → how it cleans, what is said about it, and what decides it."""
-    found: dict[str, tuple[LeadDenoiser, dict[str, Any], str]] = {k: (f, {}, k) for k, f in CLASSICAL.items()}
+    found: dict[str, tuple[LeadDenoiser, dict[str, Any], str]] = {
+        k: (f, {}, k) for k, f in CLASSICAL_LEAD_FILTERS.items()
+    }
     if checkpoints:
-        from training.ecg.train import MODELS, checkpoint_path, load_system
+        from training.ecg.systems import ECG_MODELS, checkpoint_path, load_system
 
-        paths = {name: checkpoint_path(checkpoints, name) for name in MODELS}
+        paths = {name: checkpoint_path(checkpoints, name) for name in ECG_MODELS}
         for name, path in paths.items():
             if not path.is_file():
                 continue
@@ -482,12 +488,7 @@ def _digest(items: Sequence[EcgItem], beats: Sequence[EcgItem], leads: Sequence[
     return digest.hexdigest()
 
 
-def _whole(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
-
-
-def benchmark(
+def benchmark_ecg(
     data: Path,
     cache: Path,
     *,
@@ -497,7 +498,7 @@ def benchmark(
     limit: int | None = None,
     seed: int = 1,
     command: str = "",
-    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+    say: Say = lambda text: print(text, file=sys.stderr, flush=True),
 ) -> dict[str, Any]:
     """Measure all rows and write `results`/ecg.json (default docs/results). Returns what it wrote."""
     from training.core.provenance import commit_id
@@ -517,7 +518,7 @@ def benchmark(
         raise BadInput(f"{data}: no record of the test part has annotated beats; fetch .atr or .pu1 too")
     clean_f1 = [r_peak_f1(m.clean.astype(np.float64), m.beats) for m in leads]
     hashes = ecg_data.ecg_hashes(data)
-    measured = [MEASURES_VERSION, _digest(items, beats, leads)]
+    measured = [ECG_MEASURES_VERSION, _digest(items, beats, leads)]
     found: dict[str, Any] = {}
     raw: dict[str, Any] = {}
     for name, (clean_up, about, decides) in rows.items():
@@ -530,7 +531,7 @@ def benchmark(
             row = json.loads(kept.read_text("utf-8"))
         else:
             row = _measure(clean_up, items, beats, leads)
-            _whole(kept, row)
+            write_json(kept, row)
         raw[name] = row
         found[name] = {**about, **_summary(row, items, beats, leads, clean_f1, seed)}
         mixed = found[name]["kinds"]["mixed"]
@@ -538,7 +539,7 @@ def benchmark(
             f"{name:20s} mixed {mixed['plain']['value']:+6.2f} plain {mixed['beyond_volume']['value']:+6.2f}"
             f" beyond volume, cosine {mixed['cosine']['value']:.3f} ({time.monotonic() - begun:.0f} s)"
         )
-    where = np.array([i.kind == "mixed" and i.level in HEADLINE_DB for i in items])
+    where = np.array([i.kind == "mixed" and i.level in ECG_HEADLINE_DB for i in items])
     groups = np.array([i.piece.patient for i in items])[where].tolist()
     best = max((n for n in FILTERS if n in found), key=lambda n: found[n]["kinds"]["mixed"]["plain"]["value"])
     against: dict[str, Any] = {"best_filter": best}
@@ -548,7 +549,7 @@ def benchmark(
         for name in raw:
             if name not in (ours, "nothing"):
                 other = np.array(raw[name]["mixtures"]["plain"])[where]
-                against[name] = bootstrap((mine - other).tolist(), groups, seed=seed)
+                against[name] = bootstrap_values((mine - other).tolist(), groups, seed=seed)
     result = _rounded(
         {
             "what": "ECG denoising, part test, unseen patients and noise",
@@ -560,8 +561,8 @@ def benchmark(
             "command": command,
             "data": hashes,
             "minutes": (time.monotonic() - started) / 60,
-            "snr_db": list(LEVELS_DB),
-            "headline_snr_db": list(HEADLINE_DB),
+            "snr_db": list(ECG_LEVELS_DB),
+            "headline_snr_db": list(ECG_HEADLINE_DB),
             "counts": {
                 "mixtures": len(items),
                 "each_kind_and_snr": each,
@@ -577,5 +578,5 @@ def benchmark(
             "ours_above": against,
         }
     )
-    _whole((results or RESULTS) / "ecg.json", result)
+    write_json((results or RESULTS) / "ecg.json", result)
     return result

@@ -14,8 +14,6 @@ docs/results/quality.json.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,23 +28,24 @@ from device.inference.bundle import ModelEntry
 from device.rates import WINDOW, WORKING_RATE_HZ
 from device.screening import features, quality, screen
 from training.core.provenance import RESULTS, commit_id
+from training.core.results import write_json
+from training.core.say import Say
 from training.data import recordings as training_data
 from training.data.mixing import NoisePool
-from training.data.recordings import Recording
+from training.data.recordings import REPORTED_FOLD, Recording
 from training.metrics.classification import auc, bootstrap, macc
 from training.screening.quality import CAUSE_OF, Pieces
 
 __all__ = ["abstaining", "benchmark_quality"]
 
-REPORTED = 0
 JUDGES = ("learned", "plain", "learned and margin")
 """The judge's score; the plain measures'; and the judge's times the distance of the probability from the
 threshold, which the verdict looks at too."""
 
 JUDGES_OF_FOLDS = ("learned", "learned and margin")
 
-SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
-SOURCES = ("a", "b", "e", "f", "circor")
+KEPT_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
+TOLD_SOURCES = ("a", "b", "e", "f", "circor")
 """Whose MAcc is averaged; c and d have a handful of subjects in a fold."""
 
 DRAWS = 3
@@ -158,7 +157,7 @@ def abstaining(
 
         return paired
 
-    curves = {by: {f"{share:g}": windows.macc(by, share) for share in SHARES} for by in judges}
+    curves = {by: {f"{share:g}": windows.macc(by, share) for share in KEPT_SHARES} for by in judges}
     return {
         "windows": len(rows),
         "subjects": len(set(windows.groups)),
@@ -180,16 +179,15 @@ def abstaining(
 
 def _bundle_thresholds(meta: Mapping[str, Any]) -> dict[str, float]:
     # CirCor by the murmur's own probability, fitted to 0.5
-    return {name: 0.5 if name == "circor" else float(meta["threshold"]) for name in SOURCES}
+    return {name: 0.5 if name == "circor" else float(meta["threshold"]) for name in TOLD_SOURCES}
 
 
-def _rows_of_folds(data: Path, cache: Path, entry: ModelEntry, say: Callable[[str], None]) -> list[_Row]:
+def _rows_of_folds(data: Path, cache: Path, entry: ModelEntry, say: Say) -> list[_Row]:
     """Windows of the folds whose units of ours are in the cache, each by the int8 network that never heard
     its subject, at that unit's own operating point (threshold moved to 0.5).
     """
-    from training.benchmarks.screening_comparison import unit_point
-    from training.screening import candidates as contenders
-    from training.screening import protocols
+    from training.benchmarks.screening_units import unit_point
+    from training.screening import candidates, protocols
     from training.screening.corpus import Corpus
     from training.screening.scores import read_unit, unit_folder
     from training.screening.window_quality import HeardWindows
@@ -206,14 +204,14 @@ def _rows_of_folds(data: Path, cache: Path, entry: ModelEntry, say: Callable[[st
     rows = []
     for unit, one in scored:
         say(f"windows of {unit.name}")
-        small = contenders.kept_int8(unit_folder(cache, unit), entry)
+        small = candidates.kept_int8(unit_folder(cache, unit), entry)
         network, point = screen.Int8Network(small), unit_point(one, recordings, "int8")
         meta = {**small.meta, **point}
         at = float(np.log(point["threshold"] / (1.0 - point["threshold"])))
         for record in one.records["test"]:
             recording = recordings[index[record]]
             positive = _positive(recording)
-            if recording.database not in SOURCES or positive is None or recording.seconds < 5.0:
+            if recording.database not in TOLD_SOURCES or positive is None or recording.seconds < 5.0:
                 continue
             starts, scores = heard.windows(record)
             apart = np.flatnonzero(starts % (WINDOW // features.FRAME_HOP) == 0)[:MOST_WINDOWS]
@@ -350,7 +348,7 @@ def benchmark_quality(
     seed: int = 1,
     limit: int | None = None,
     command: str | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Write `results`/quality.json. BadInput when the bundle has no judge.
 
@@ -365,8 +363,10 @@ def benchmark_quality(
         )
     began = time.monotonic()
     scorer = _Scorer(entry)
-    all_of_fold = [r for r in training_data.recordings(data) if r.fold == REPORTED and r.seconds >= 5.0]
-    chosen = [r for r in all_of_fold if r.reportable and r.database in SOURCES and _positive(r) is not None]
+    all_of_fold = [r for r in training_data.recordings(data) if r.fold == REPORTED_FOLD and r.seconds >= 5.0]
+    chosen = [
+        r for r in all_of_fold if r.reportable and r.database in TOLD_SOURCES and _positive(r) is not None
+    ]
     if limit:
         by_source: dict[str, list[Recording]] = {}
         for recording in chosen:
@@ -374,7 +374,7 @@ def benchmark_quality(
         chosen = [r for rows in by_source.values() for r in rows[:: max(1, len(rows) // limit)][:limit]]
     noise = NoisePool.load(data, "test", free_only=False)
     draws = min(limit or 60, 60)
-    pieces = Pieces(data, (REPORTED,), noise, entry, 400, seed, say)
+    pieces = Pieces(data, (REPORTED_FOLD,), noise, entry, 400, seed, say)
     clean: list[_Row] = []
     noisy: list[_Row] = []
     for number, recording in enumerate(chosen):
@@ -405,7 +405,7 @@ def benchmark_quality(
         "command": command,
         "commit": commit_id(),
         "bundle": found.version,
-        "fold": REPORTED,
+        "fold": REPORTED_FOLD,
         "seed": seed,
         "limit": limit,
         "judge": entry.meta["quality"],
@@ -415,7 +415,7 @@ def benchmark_quality(
         },
     }
     if cache is not None and not limit and (rows := _rows_of_folds(data, cache, entry, say)):
-        of_folds = abstaining(rows, dict.fromkeys(SOURCES, 0.5), seed, resamples, JUDGES_OF_FOLDS)
+        of_folds = abstaining(rows, dict.fromkeys(TOLD_SOURCES, 0.5), seed, resamples, JUDGES_OF_FOLDS)
         result["abstaining"]["as recorded, five folds"] = of_folds
     say("bad recordings")
     result["bad"] = _bad(scorer, [r for r in all_of_fold if r.reportable], data, limit)
@@ -425,8 +425,5 @@ def benchmark_quality(
     result["contact_told_within_3_s"] = _contact(scorer, pieces, draws, seed)
     result["minutes"] = round((time.monotonic() - began) / 60, 1)
     folder = results or RESULTS
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "quality.json.tmp"
-    temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    os.replace(temporary, folder / "quality.json")
+    write_json(folder / "quality.json", result)
     return result

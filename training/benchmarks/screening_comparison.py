@@ -1,17 +1,10 @@
-"""The screening models side by side: units are trained once, leave their scores, and become figures here.
+"""The screening models side by side: from the scores that their units left to figures.
 
-A unit (training.screening.protocols) leaves the logits of every judged and every deciding recording in the
-cache, `screening/<model>/<protocol>/<part>`. `assemble` turns what is there into figures and names what is
-not. Every unit's operating point is fitted on its own deciding fold, by the rule of the release.
+`assemble` turns what is there into figures and names what is not; training.benchmarks.screening_units trains.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from training.benchmarks.screening_noise import NoisyRecordings, noise_figures
-from training.core.provenance import commit_id
+from training.benchmarks.murmur_by_patient import murmur_by_patient
+from training.benchmarks.screening_noise import noise_figures
+from training.benchmarks.screening_units import deciding_of, unit_point
 from training.data.recordings import DATABASES, Recording, loudest_positions
 from training.metrics.classification import (
-    MURMUR_WEIGHTS,
     RESAMPLES,
     auc,
     bootstrap,
@@ -31,109 +24,17 @@ from training.metrics.classification import (
     calibration_error,
     chance_error,
     fit_bias,
-    fit_classes,
     fit_platt,
     macc,
     referrals_of,
     reliability,
     scores,
-    weighted_accuracy,
+    sigmoid,
 )
 from training.screening import protocols
-from training.screening.candidates import Candidate
-from training.screening.operating_point import operating_point
-from training.screening.protocols import Unit
-from training.screening.recipe import load_recipe
-from training.screening.scores import Scored, read_unit, unit_folder
+from training.screening.scores import Scored, read_unit
 
-__all__ = ["assemble", "murmur_limits", "run_unit", "say_murmurs", "source_scaled", "unit_point"]
-
-Say = Callable[[str], None]
-
-
-# ── units ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _key(model: Candidate, unit: Unit, hashes: Mapping[str, str], seed: int) -> str:
-    said = [unit.name, model.key(unit), dict(hashes), seed]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def run_unit(
-    unit: Unit,
-    model: Candidate,
-    recordings: Sequence[Recording],
-    hashes: Mapping[str, str],
-    cache: Path,
-    *,
-    seed: int = 1,
-    int8: bool = True,
-    noisy: NoisyRecordings | None = None,
-    say: Say = lambda text: None,
-) -> Scored:
-    """Train and score a unit, or read what an earlier run left; broken off, it goes on from its checkpoint.
-
-    noisy: recordings with noise, which the units that report fold 0 hear, too.
-    """
-    key = _key(model, unit, hashes, seed)
-    before = read_unit(cache, unit)
-    if before is not None and before.meta["key"] == key:
-        say(f"{unit.name}: there already")
-        return before
-    folder = unit_folder(cache, unit)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("unit.json", "scores.npz"):
-        (folder / name).unlink(missing_ok=True)
-    if not (folder / "key").is_file() or (folder / "key").read_text("utf-8") != key:
-        for stale in folder.glob("*"):
-            stale.unlink()
-        (folder / "key").write_text(key, "utf-8")
-    say(f"{unit.name}: training")
-    started = time.monotonic()
-    shown = protocols.presented(unit, recordings, seed)
-    with_int8 = int8 and unit.protocol in ("folds", "left-out")
-    learned = model.learn(unit, shown, folder, with_int8, lambda text: say(f"  {text}"))
-    trained = time.monotonic()
-    parts = {
-        "test": protocols.judged(unit, recordings),
-        "decide": protocols.deciding(unit, recordings, seed),
-    }
-    arrays: dict[str, np.ndarray] = {}
-    for part, chosen in parts.items():
-        arrays[f"records/{part}"] = np.array([r.record for r in chosen])
-        for row, scorer in learned.rows.items():
-            arrays[f"{part}/{row}"] = scorer(chosen)
-    if noisy is not None and (unit.protocol, unit.part) == ("folds", "0") and learned.sound is not None:
-        arrays["records/noisy"] = np.array([r.record for r in noisy.recordings])
-        for name, rows in noisy.logits(learned.sound).items():
-            arrays[f"noisy {name}"] = rows
-    if learned.leaky is not None:
-        arrays["records/windows"] = np.array(learned.leaky[0])
-        arrays["windows/float"] = learned.leaky[1]
-    meta = {
-        "key": key,
-        "seed": seed,
-        "commit": commit_id(),
-        "steps": learned.steps,
-        "cost": learned.cost,
-        "training_minutes": round((trained - started) / 60, 1),
-        "minutes": round((time.monotonic() - started) / 60, 1),
-    }
-    temporary = folder / "scores.tmp.npz"
-    np.savez_compressed(temporary, **arrays)
-    os.replace(temporary, folder / "scores.npz")
-    (folder / "unit.json.tmp").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
-    os.replace(folder / "unit.json.tmp", folder / "unit.json")
-    found = read_unit(cache, unit)
-    assert found is not None
-    return found
-
-
-# ── from scores to figures ──────────────────────────────────────────────────────────────────────────────────
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-np.clip(x, -60.0, 60.0)))
+__all__ = ["assemble", "source_scaled"]
 
 
 @dataclass(frozen=True)
@@ -172,13 +73,7 @@ def source_scaled(
         bias = fit_bias(score, positive, weight, temperature)
     else:
         bias, temperature = fit_platt(score, positive, weight)
-    return lambda score: _sigmoid((score + bias) / temperature)
-
-
-def _deciding(one: Scored, recordings: Sequence[Recording]) -> list[Recording]:
-    """As the unit's teacher saw them: with the dealt labels, where they were dealt."""
-    seen = {r.record: r for r in protocols.deciding(one.unit, recordings, one.meta["seed"])}
-    return [seen[record] for record in one.records["decide"]]
+    return lambda score: sigmoid((score + bias) / temperature)
 
 
 @dataclass(frozen=True)
@@ -195,14 +90,9 @@ class _Read:
     deciding_abnormal: np.ndarray
 
 
-def unit_point(one: Scored, recordings: Sequence[Recording], row: str) -> dict[str, Any]:
-    """The operating point that the unit's deciding fold gives, by the rule of the release."""
-    return operating_point(one.logits[f"decide/{row}"], _deciding(one, recordings), load_recipe(None))
-
-
 def _read(one: Scored, recordings: Sequence[Recording], row: str) -> _Read:
     by_record = {r.record: r for r in recordings}
-    deciding = _deciding(one, recordings)
+    deciding = deciding_of(one, recordings)
     point = unit_point(one, recordings, row)
     share = point["combine"]
 
@@ -275,8 +165,8 @@ def _called(scored: Sequence[Scored], recordings: Sequence[Recording], row: str)
                 _Called(
                     chosen,
                     _ill(chosen),
-                    _sigmoid(one.abnormal[rows] - one.at),
-                    _sigmoid(one.murmur[rows]),
+                    sigmoid(one.abnormal[rows] - one.at),
+                    sigmoid(one.murmur[rows]),
                     np.full(len(rows), np.nan) if own is None else own,
                     np.full(len(rows), own is not None),
                 )
@@ -303,7 +193,7 @@ def _by_subject(
     groups = sorted(rows)
     clipped = np.clip(probability, 1e-9, 1 - 1e-9)
     logit = np.log(clipped / (1 - clipped))
-    mean = _sigmoid(np.array([logit[rows[g]].mean() for g in groups]))
+    mean = sigmoid(np.array([logit[rows[g]].mean() for g in groups]))
     ill = np.array([positive[rows[g]].any() for g in groups], bool)
     return {
         "n": len(groups),
@@ -402,7 +292,7 @@ def _protocol(
         one = windows[0]
         by_record = {r.record: r for r in recordings}
         positive = np.array([by_record[r].label == "abnormal" for r in one.records["windows"]])
-        probability = _sigmoid(one.logits["windows/float"][:, 1])
+        probability = sigmoid(one.logits["windows/float"][:, 1])
         groups = [by_record[r].group for r in one.records["windows"]]
         found["windows_of_recordings_trained_on"] = {
             "n": len(groups),
@@ -411,178 +301,7 @@ def _protocol(
     return found
 
 
-# ── murmurs by patient ──────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class _Patient:
-    name: str
-    group: str
-    truth: str
-    positions: dict[str, float]
-    """Scaled logit of a murmur at each position, the surest recording of it."""
-    quality: float
-    """Mean over the recordings."""
-
-    @property
-    def surest(self) -> float:
-        return max(self.positions.values())
-
-    @property
-    def heard(self) -> tuple[float, float, float]:
-        """What the word about the patient is made of: the surest position, the mean position, the quality."""
-        return self.surest, float(np.mean(list(self.positions.values()))), self.quality
-
-
-def _patients(
-    recordings: Sequence[Recording], murmur: np.ndarray, quality: Mapping[str, float]
-) -> list[_Patient]:
-    found: dict[str, list[tuple[Recording, float]]] = {}
-    for recording, logit in zip(recordings, murmur, strict=True):
-        if recording.meta.get("murmur") in MURMUR_WEIGHTS:
-            found.setdefault(recording.meta["patient"], []).append((recording, float(logit)))
-    patients = []
-    for name, rows in sorted(found.items()):
-        positions: dict[str, float] = {}
-        for recording, logit in rows:
-            where = recording.meta.get("position", "")
-            positions[where] = max(logit, positions.get(where, -np.inf))
-        first = rows[0][0]
-        mean = float(np.mean([quality.get(r.record, 1.0) for r, _ in rows]))
-        patients.append(_Patient(name, first.group, first.meta["murmur"], positions, mean))
-    return patients
-
-
-def murmur_limits(surest: np.ndarray, truth: Sequence[str]) -> tuple[float, float]:
-    """(low, high): below `low` a murmur is called absent, from `high` up present, unknown between. The pair
-    of the best weighted accuracy on these patients, on a grid; of equal ones the narrowest.
-    """
-    grid = np.unique(np.quantile(surest, np.linspace(0.02, 0.98, 49)))
-    best, pair = -1.0, (0.5, 0.5)
-    for low in grid:
-        for high in grid[grid >= low]:
-            said = say_murmurs(surest, float(low), float(high))
-            value = weighted_accuracy(said, truth)
-            if value > best + 1e-9 or (abs(value - best) <= 1e-9 and high - low < pair[1] - pair[0]):
-                best, pair = value, (float(low), float(high))
-    return pair
-
-
-def say_murmurs(surest: np.ndarray, low: float, high: float) -> list[str]:
-    """present, unknown or absent by how sure the surest position is."""
-    return ["present" if p >= high else "absent" if p < low else "unknown" for p in surest]
-
-
-def _by_limits(judged: Sequence[_Patient], learned: Sequence[_Patient]) -> list[str]:
-    low, high = murmur_limits(np.array([p.surest for p in learned]), [p.truth for p in learned])
-    return say_murmurs(np.array([p.surest for p in judged]), low, high)
-
-
-def _by_chances(judged: Sequence[_Patient], learned: Sequence[_Patient], of: int) -> list[str]:
-    """The likeliest word, each patient weighing as the challenge weighs it, from the first `of` of
-    `_Patient.heard`.
-    """
-    words = list(MURMUR_WEIGHTS)
-    truth = np.array([words.index(p.truth) for p in learned])
-    weights = np.array([MURMUR_WEIGHTS[p.truth] for p in learned], float)
-    known = np.clip([p.heard[:of] for p in learned], -8.0, 8.0)
-    chances = fit_classes(known, truth, weights, len(words))
-    found = chances(np.clip([p.heard[:of] for p in judged], -8.0, 8.0))
-    return [words[k] for k in found.argmax(axis=1)]
-
-
-def _by_patient(
-    scored: Sequence[Scored],
-    recordings: Sequence[Recording],
-    loudest: Mapping[str, str],
-    quality: Mapping[str, float],
-    seed: int,
-    resamples: int,
-) -> dict[str, Any] | None:
-    """The 2022 task on the folds that are there. What decides present, unknown or absent is fitted to the
-    patients of the other folds, each heard by the network that had not learned from them; where there is one
-    fold only, to those of its deciding fold. `other_ways`: the same with other rules.
-    """
-    by_record = {r.record: r for r in recordings}
-    folds: list[tuple[list[_Patient], list[_Patient]]] = []
-    for one in scored:
-        row = one.row
-        point = unit_point(one, recordings, row)
-
-        def scaled(
-            logits: np.ndarray, bias: float = point["murmur_bias"], t: float = point["murmur_temperature"]
-        ) -> np.ndarray:
-            return (np.nan_to_num(logits[:, 0], nan=-20.0) + bias) / t
-
-        learned = _patients(_deciding(one, recordings), scaled(one.logits[f"decide/{row}"]), quality)
-        judged = _patients(
-            [by_record[r] for r in one.records["test"]], scaled(one.logits[f"test/{row}"]), quality
-        )
-        if learned and judged:
-            folds.append((judged, learned))
-    if not folds:
-        return None
-    patients = [p for judged, _ in folds for p in judged]
-    said: list[str] = []
-    ways: dict[str, list[str]] = {
-        "limits of the surest position, fitted to the deciding fold": [],
-        "limits of the surest position, fitted to the other folds": [],
-        "chances by the surest and the mean position": [],
-    }
-    for k, (judged, decided) in enumerate(folds):
-        others = [p for j, (known, _) in enumerate(folds) if j != k for p in known] or decided
-        said += _by_chances(judged, others, 3)
-        for words, more in zip(
-            ways.values(),
-            (_by_limits(judged, decided), _by_limits(judged, others), _by_chances(judged, others, 2)),
-            strict=True,
-        ):
-            words += more
-    truth = [p.truth for p in patients]
-    groups = [p.group for p in patients]
-    known = [k for k, p in enumerate(patients) if p.truth != "unknown"]
-    surest = _sigmoid(np.array([patients[k].surest for k in known]))
-    present = np.array([patients[k].truth == "present" for k in known])
-
-    def weighted(words: Sequence[str]) -> dict[str, float | None]:
-        return bootstrap(
-            lambda rows: weighted_accuracy([words[k] for k in rows], [truth[k] for k in rows]),
-            groups,
-            seed,
-            resamples,
-        )
-
-    found: dict[str, Any] = {
-        "patients": len(patients),
-        "truth": dict(Counter(truth)),
-        "weighted_accuracy": weighted(said),
-        "other_ways": {name: weighted(words) for name, words in ways.items()},
-        "always_present": round(weighted_accuracy(["present"] * len(truth), truth), 4),
-        "said_by_truth": {
-            t: {s: sum(a == t and b == s for a, b in zip(truth, said, strict=True)) for s in MURMUR_WEIGHTS}
-            for t in MURMUR_WEIGHTS
-        },
-        **scores(surest, present, [groups[k] for k in known], 0.5, seed, resamples),
-    }
-    found["referrals"] = referrals_of(found)
-    placed = [
-        p
-        for p in patients
-        if p.truth == "present" and loudest.get(p.name) in p.positions and len(p.positions) > 1
-    ]
-    if placed:
-        right = np.array([max(p.positions, key=p.positions.__getitem__) == loudest[p.name] for p in placed])
-        found["loudest_position"] = {
-            "patients": len(placed),
-            "right": bootstrap(
-                lambda rows: float(right[rows].mean()), [p.group for p in placed], seed, resamples
-            ),
-            "by_chance": round(float(np.mean([1 / len(p.positions) for p in placed])), 4),
-        }
-    return found
-
-
-# ── together ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── together ──
 
 
 def assemble(
@@ -613,7 +332,7 @@ def assemble(
                 continue
             entry[protocol] = _protocol(protocol, own, recordings, seed, resamples)
             if protocol == "folds":
-                entry["murmur_by_patient"] = _by_patient(
+                entry["murmur_by_patient"] = murmur_by_patient(
                     own, recordings, loudest, quality or {}, seed, resamples
                 )
         entry["missing"] = [unit.name for unit in everything if unit not in scored]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,18 @@ from device.denoise.stream import denoise
 from device.inference.bundle import ModelEntry
 from device.rates import WORKING_RATE_HZ
 from device.screening.baseline_features import band_pass
+from training.core.results import write_text
+from training.core.say import Say
 from training.data import recordings as training_data
 from training.data.mixing import NoisePool
 from training.data.recordings import DATABASES, Recording
 from training.metrics.classification import auc, macc
 from training.metrics.denoising import band
 
-__all__ = ["LEVELS", "WAYS", "NoisyRecordings", "noise_figures"]
+__all__ = ["LEVELS", "NOISY_INPUTS", "NoisyRecordings", "noise_figures"]
 
 LEVELS = ("clean", "20", "10", "5", "0")
-WAYS = ("as it is", "filtered", "denoised", "denoised, filtered")
+NOISY_INPUTS = ("as it is", "filtered", "denoised", "denoised, filtered")
 
 SECONDS = 8
 MOST = {"circor": 60}
@@ -48,7 +49,7 @@ class NoisyRecordings:
         recordings: Sequence[Recording],
         denoiser: ModelEntry,
         seed: int = 1,
-        say: Callable[[str], None] = lambda text: None,
+        say: Say = lambda text: None,
     ) -> None:
         rng = np.random.default_rng([seed, 99])
         self.recordings: list[Recording] = []
@@ -93,14 +94,13 @@ class NoisyRecordings:
         for (level, clean), parts in sounds.items():
             np.save(self._folder / f"{level}-{int(clean)}.npy", np.concatenate(parts))
         np.save(self._folder / "starts.npy", np.array(starts))
-        (self._folder / "done.tmp").write_text("complete\n", "utf-8")
-        os.replace(self._folder / "done.tmp", self._folder / "done")
+        write_text(self._folder / "done", "complete\n")
 
     def logits(self, of_sound: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
         """`level/way` → logits (recordings, 2) by a network's face for sound."""
         found = {}
         for level in LEVELS:
-            for way in WAYS:
+            for way in NOISY_INPUTS:
                 sound = self._sound[level, way.startswith("denoised")]
                 rows = []
                 for start, end in zip(self._starts[:-1], self._starts[1:], strict=True):

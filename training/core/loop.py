@@ -1,44 +1,102 @@
-"""The frame of a training: optimiser, schedule, averaged weights, checkpoints, the curve.
+"""The one loop of every training: batches, rates, averaged weights, checkpoints, the curve, what goes wrong.
 
-What is learned from is the caller's: a function of the step gives the loss. A run that is stopped and resumed
-gives the same weights as one that was not.
+What is learned from is the caller's: `draw` gives the batch of a step, `loss_of` its loss, `validate` the
+figures by which the training is followed. A batch is a function of (seed, step), so a run that is stopped and
+resumed gives the same weights as one that was not.
+
+    loop.repeatable()
+    done = loop.learn(net, drawer.batch, loss_of, optimizer, warm_cosine(1e-3, 100, 4000), plan,
+                      checkpoint=Checkpoint(out / "net.pt", because=recipe), validate=figures)
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
+import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 
 from device.errors import StethopiError
+from training.core import checkpoint as checkpoints
+from training.core.say import Say
+from training.core.schedules import Schedule
 
-__all__ = ["TrainingPlan", "layout_for", "learn", "load", "save"]
+__all__ = ["Checkpoint", "Progress", "TrainingPlan", "layout_for", "learn", "repeatable"]
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How far and how fast."""
+    """How far, and what happens on the way."""
 
     steps: int
-    learning_rate: float
-    """The highest of a one-cycle schedule (Smith & Topin 2018)."""
-    weight_decay: float
-    """Of all parameters but biases and norms."""
-    seed: int
-    every: int
-    """Steps from one checkpoint, and line said, to the next."""
+    seed: int | None
+    """What a network draws itself (dropout) is a function of (seed, step). None: it draws on from where torch
+    stands, so that such a training cannot be resumed."""
+    every: int = 100
+    """Steps from one point of the curve, and line said, to the next."""
+    validate_every: int = 0
+    """Steps from one validation to the next; 0: after the last step only."""
+    save_after_s: float = 0.0
+    """A checkpoint is written with a point of the curve, when the one before is so old."""
     first_draw: int = 0
+    """Number of the first step's batch, so that each of several trainings draws its own."""
+    clip: float = math.inf
+    """Longest gradient, over all parameters of the net."""
     average: float | None = None
     """Decay of the running mean of the weights, which is what is kept; None: the last weights are."""
+    interpolated: bool = True
+    """The mean moves by one interpolation; False: by two products, which differs in rounding alone. A recipe
+    keeps to the one its released weights were made by."""
     stop_at: int | None = None
     """Break off after this step, with a checkpoint (for tests)."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands, beside the weights."""
+
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    """(step, mean loss since the point before)."""
+    validations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    """Since the last point of the curve."""
+
+    @property
+    def validation(self) -> dict[str, float]:
+        """The last one; empty where none was made."""
+        return self.validations[-1][1] if self.validations else {}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training is kept, and whether it goes on from there."""
+
+    path: Path
+    because: Any
+    """All that decides the weights, as plain values: a checkpoint of other causes is not gone on with."""
+    resume: bool = True
+    more: Callable[[Progress], Mapping[str, Any]] = lambda progress: {}
+    """What else is kept beside net, average, optimizer, step, steps, seconds, curve, validations."""
+    take_up: Callable[[Mapping[str, Any]], None] = lambda kept: None
+    """Told what a checkpoint holds that is gone on with."""
+
+
+def repeatable() -> None:
+    """One thread, and torch's algorithms that give the same bits every time."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def layout_for(channels: Sequence[int]) -> torch.memory_format:
@@ -50,151 +108,202 @@ def layout_for(channels: Sequence[int]) -> torch.memory_format:
     return torch.channels_last if min(channels) >= 16 else torch.contiguous_format
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """torch.save that appears whole, of tensors and plain values alone, so that `load` takes it up."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(_plain(content), temporary)
-    os.replace(temporary, path)
-
-
-def load(path: Path) -> dict[str, Any]:
-    """A checkpoint of `save`. FileNotFoundError when there is none, StethopiError when it holds more than
-    tensors and plain values: such a file could run any code while it is read, and is not."""
-    try:
-        kept = torch.load(path, weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever torch's reader says of a file that is none
-        why = (
-            f"cannot be read ({error.strerror})"
-            if isinstance(error, OSError)
-            else "not tensors and plain values"
-        )
-        raise StethopiError(
-            f"{path}: {why}; a checkpoint of stethopi 0.3.0 or older, or none: delete it and train again"
-        ) from None
-    if not isinstance(kept, dict):
-        raise StethopiError(f"{path}: not a checkpoint; delete it and train again")
-    return kept
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's scalars as Python's, paths as text; TypeError for what `load` would refuse."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, torch.Tensor | str | bool | int | float | None):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        made = {_plain(k): _plain(v) for k, v in value.items()}
-        # a state dict stays what it is: its order and its marks are torch's
-        return value if all(made[k] is v for k, v in value.items()) else made
-    if isinstance(value, list | tuple):
-        items = [_plain(v) for v in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    raise TypeError(f"a checkpoint cannot hold {type(value).__name__}")
-
-
 def learn(
     net: nn.Module,
-    loss_of: Callable[[int], torch.Tensor],
+    draw: Callable[[int], Batch],
+    loss_of: Callable[[Batch, int], torch.Tensor],
+    optimizer: Any,
+    schedule: Schedule,
     plan: TrainingPlan,
     *,
-    beside: Sequence[nn.Parameter] = (),
-    checkpoint: Path | None = None,
-    key: str = "",
-    told: Callable[[dict[str, float]], dict[str, float]] = lambda point: point,
-    name: str = "",
-    say: Callable[[str], None] = lambda text: None,
-) -> list[dict[str, float]]:
-    """Train `net`, in its layout already, in place; gives the curve: every `every` steps `step` and the mean
-    `loss` since the last.
+    checkpoint: Checkpoint | None = None,
+    validate: Callable[[Mapping[str, torch.Tensor]], dict[str, float]] | None = None,
+    describe: Callable[[Mapping[str, float]], str] | None = None,
+    files: Callable[[], Sequence[str]] = tuple,
+    name: str = "step",
+    say: Say = lambda text: None,
+) -> Progress:
+    """Train `net` in place; then it has the averaged weights, where there are such, and is in eval mode.
 
-    loss_of: step, counted from the plan's first draw → loss.
-    beside: parameters that are learned too, without weight decay, and are dropped afterwards.
-    checkpoint: taken up when it is of the same key.
-    told: may add to a point of the curve.
+    draw: number of a batch, from `plan.first_draw` → batch. loss_of: batch, step from 0 → loss.
+    validate: weights to judge (averaged, where there are such) → figures, which `describe` puts in words.
+    files: the names of the recordings in the batch drawn last.
+
+    StethopiError when a loss or gradient is not finite: it names step and files, and nothing is written.
+    Ctrl-C ends the step, writes the checkpoint and raises KeyboardInterrupt; a second one does not wait.
     """
     torch.set_num_threads(1)
-    steps = plan.steps
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in net.parameters() if p.ndim > 1], "weight_decay": plan.weight_decay},
-            {"params": [*(p for p in net.parameters() if p.ndim <= 1), *beside], "weight_decay": 0.0},
-        ],
-        lr=plan.learning_rate,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        plan.learning_rate,
-        total_steps=max(5, steps),
-        pct_start=max(0.1, 2.5 / max(5, steps)),
-        div_factor=10,
-        final_div_factor=100,
-    )
-    averaged = {name: value.detach().clone() for name, value in net.state_dict().items()}
-    curve: list[dict[str, float]] = []
-    begin = 0
-    if checkpoint is not None and checkpoint.is_file():
-        kept = load(checkpoint)
-        if kept["key"] == key and "beside" in kept:
-            net.load_state_dict(kept["net"])
-            optimizer.load_state_dict(kept["optimizer"])
-            schedule.load_state_dict(kept["schedule"])
-            averaged, begin, curve = kept["averaged"], kept["step"], kept["curve"]
-            with torch.no_grad():
-                for parameter, value in zip(beside, kept["beside"], strict=True):
-                    parameter.copy_(value)
-            say(f"{name + ': ' if name else ''}resumed at step {begin} of {steps}")
-    started, losses = time.monotonic(), []
-    net.train()
-    for step in range(begin, steps):
-        torch.manual_seed(plan.seed * 1_000_003 + plan.first_draw + step)
-        loss = loss_of(plan.first_draw + step)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 2.0)
-        optimizer.step()
-        schedule.step()
-        if plan.average is not None:
-            _into(averaged, net, min(plan.average, (1 + step) / (10 + step)))
-        losses.append(float(loss.detach()))
-        done = step + 1
-        if done % plan.every == 0 or done in (steps, plan.stop_at):
-            pace = (time.monotonic() - started) / (done - begin)
-            point = told({"step": done, "loss": sum(losses) / len(losses)})
-            losses = []
-            curve.append(point)
-            more = "".join(f"  {k} {v:.3f}" for k, v in point.items() if k != "step")
-            say(f"{name or 'step'} {done}/{steps}{more}  {pace * 1e3:.0f} ms a step")
-            if checkpoint is not None and done < steps:
-                save(
-                    checkpoint,
-                    {
-                        "key": key,
-                        "step": done,
-                        "net": net.state_dict(),
-                        "averaged": averaged,
-                        "beside": [parameter.detach().clone() for parameter in beside],
-                        "optimizer": optimizer.state_dict(),
-                        "schedule": schedule.state_dict(),
-                        "curve": curve,
-                    },
-                )
-        if done == plan.stop_at:
-            break
+    state = _State(net, optimizer, plan, checkpoint, name, say)
+    state.resume()
+    progress, begin = state.progress, state.progress.step
+    begun = saved = time.monotonic()
+    before_s = progress.seconds
+    with _interruptible() as interrupted:
+        for step in range(begin, plan.steps):
+            batch = draw(plan.first_draw + step)
+            if plan.seed is not None:
+                torch.manual_seed(plan.seed * 1_000_003 + plan.first_draw + step)
+            net.train()
+            for group in optimizer.param_groups:
+                group.update(schedule(step))
+            loss = loss_of(batch, step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(net.parameters(), plan.clip)
+            for what, value in (("loss", float(loss.detach())), ("gradient", float(norm))):
+                if not math.isfinite(value):
+                    raise _not_finite(name, step + 1, plan.steps, what, value, files())
+            optimizer.step()
+            state.average_in(step)
+            done = progress.step = step + 1
+            progress.seconds = before_s + time.monotonic() - begun
+            progress.losses.append(float(loss.detach()))
+            last = done in (plan.steps, plan.stop_at)
+            marked = last or done % plan.every == 0
+            if marked:
+                state.mark((time.monotonic() - begun) / (done - begin))
+            if validate is not None and (last or (plan.validate_every and done % plan.validate_every == 0)):
+                state.validated(validate(state.weights), describe or _in_words)
+            if last or interrupted() or (marked and time.monotonic() - saved >= plan.save_after_s):
+                state.save()
+                saved = time.monotonic()
+            if interrupted():
+                if checkpoint is not None:
+                    say(f"{name} {done}/{plan.steps}  broken off; kept in {checkpoint.path}")
+                raise KeyboardInterrupt
+            if done == plan.stop_at:
+                break
     if plan.average is not None:
-        net.load_state_dict(averaged)
+        net.load_state_dict(state.weights)
     net.eval()
-    return curve
+    return progress
 
 
-def _into(averaged: dict[str, torch.Tensor], net: nn.Module, decay: float) -> None:
-    with torch.no_grad():
-        for name, value in net.state_dict().items():
-            if value.is_floating_point():
-                averaged[name].mul_(decay).add_(value, alpha=1 - decay)
-            else:
-                averaged[name].copy_(value)
+class _State:
+    """A training as it goes: what a checkpoint holds, taken up and put down."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Any,
+        plan: TrainingPlan,
+        checkpoint: Checkpoint | None,
+        name: str,
+        say: Say,
+    ) -> None:
+        self.net, self.optimizer, self.plan = net, optimizer, plan
+        self.checkpoint, self.name, self.say = checkpoint, name, say
+        self.progress = Progress()
+        self.average = {k: v.detach().clone() for k, v in net.state_dict().items()}
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Those that are kept in the end."""
+        return self.average if self.plan.average is not None else self.net.state_dict()
+
+    def resume(self) -> None:
+        if self.checkpoint is None or not self.checkpoint.resume:
+            return
+        kept = checkpoints.of_recipe(self.checkpoint.path, self.checkpoint.because, self.say)
+        if kept is None:
+            return
+        self.net.load_state_dict(kept["net"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.average = kept.get("average", self.average)
+        self.progress = Progress(
+            kept["step"],
+            kept["seconds"],
+            list(kept["curve"]),
+            list(kept.get("validations", ())),
+            list(kept.get("losses", ())),
+        )
+        self.checkpoint.take_up(kept)
+        self.say(f"{self._prefix}resumed at step {self.progress.step} of {self.plan.steps}")
+
+    @property
+    def _prefix(self) -> str:
+        return "" if self.name == "step" else f"{self.name}: "
+
+    def average_in(self, step: int) -> None:
+        if self.plan.average is None:
+            return
+        decay = min(self.plan.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for key, value in self.net.state_dict().items():
+                if not value.is_floating_point():
+                    self.average[key].copy_(value)
+                elif self.plan.interpolated:
+                    self.average[key].lerp_(value, 1 - decay)
+                else:
+                    self.average[key].mul_(decay).add_(value, alpha=1 - decay)
+
+    def mark(self, pace_s: float) -> None:
+        """A point of the curve."""
+        progress = self.progress
+        loss = sum(progress.losses) / len(progress.losses)
+        progress.curve.append((progress.step, loss))
+        progress.losses.clear()
+        self.say(
+            f"{self.name} {progress.step}/{self.plan.steps}  loss {loss:.4f}"
+            f"  {progress.seconds / 60:.1f} min, {pace_s * 1e3:.0f} ms a step"
+        )
+
+    def validated(self, found: dict[str, float], describe: Callable[[Mapping[str, float]], str]) -> None:
+        if found:
+            self.progress.validations.append((self.progress.step, found))
+            self.say(f"{self.name} {self.progress.step}/{self.plan.steps}  {describe(found)}")
+
+    def save(self) -> None:
+        if self.checkpoint is None:
+            return
+        progress = self.progress
+        checkpoints.save(
+            self.checkpoint.path,
+            {
+                "because": self.checkpoint.because,
+                "net": self.net.state_dict(),
+                **({"average": self.average} if self.plan.average is not None else {}),
+                "optimizer": self.optimizer.state_dict(),
+                "step": progress.step,
+                "steps": self.plan.steps,
+                "seconds": progress.seconds,
+                "curve": progress.curve,
+                "validations": progress.validations,
+                "losses": progress.losses,
+                **self.checkpoint.more(progress),
+            },
+        )
+
+
+def _in_words(found: Mapping[str, float]) -> str:
+    return "  ".join(f"{key} {value:.3f}" for key, value in found.items())
+
+
+def _not_finite(
+    name: str, step: int, steps: int, what: str, value: float, files: Sequence[str]
+) -> StethopiError:
+    heard = f"; its batch: {', '.join(dict.fromkeys(files))}" if files else ""
+    return StethopiError(
+        f"{name} {step}/{steps}: the {what} is {value}, not a number to learn from, and nothing of this step"
+        f" was kept{heard}; mend the recordings, or lower the rate in the recipe"
+    )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C is only noted, once, so that the step at hand is finished; in the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked: list[int] = []
+    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+
+    def note(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-__all__ = ["RESULTS", "commit_id"]
-
+__all__ = ["RELEASED", "RESULTS", "ROOT", "commit_id"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
 RESULTS = ROOT / "docs" / "results"
+RELEASED = ROOT / "models" / "released"
 
 
 def commit_id() -> str | None:
@@ -21,7 +19,7 @@ def commit_id() -> str | None:
             ["git", "rev-parse", "HEAD"],
             capture_output=True,
             text=True,
-            cwd=Path(__file__).parent.parent,
+            cwd=ROOT,
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):

@@ -28,9 +28,9 @@ import numpy as np
 from scipy import signal
 
 from device.errors import BadInput, StethopiError
+from device.rates import ECG_RATE_HZ
 
 __all__ = [
-    "RATE_HZ",
     "EcgRecord",
     "EcgSplit",
     "Mixtures",
@@ -45,7 +45,6 @@ __all__ = [
     "splits",
 ]
 
-RATE_HZ = 360
 """Working rate of the ECG."""
 
 LOWEST_HZ, HIGHEST_HZ = 100, 1000
@@ -200,18 +199,18 @@ def beats(path: Path, extension: str = "atr") -> tuple[np.ndarray, list[str]] | 
 
 def to_working_rate(x: np.ndarray, rate_hz: int) -> np.ndarray:
     """Any rate to 360 Hz over the last axis, polyphase; aligned at sample 0."""
-    if rate_hz == RATE_HZ:
+    if rate_hz == ECG_RATE_HZ:
         return x.astype(np.float32)
-    ratio = Fraction(RATE_HZ, rate_hz)
+    ratio = Fraction(ECG_RATE_HZ, rate_hz)
     y = signal.resample_poly(
         x.astype(np.float64), ratio.numerator, ratio.denominator, axis=-1, padtype="line"
     )
     return y.astype(np.float32)
 
 
-_BASELINE = signal.butter(2, BASELINE_HZ, "highpass", fs=RATE_HZ, output="sos")
-_BELOW_1 = signal.butter(4, 0.8, "lowpass", fs=RATE_HZ, output="sos")
-_ABOVE_40 = signal.butter(4, 40.0, "highpass", fs=RATE_HZ, output="sos")
+_BASELINE = signal.butter(2, BASELINE_HZ, "highpass", fs=ECG_RATE_HZ, output="sos")
+_BELOW_1 = signal.butter(4, 0.8, "lowpass", fs=ECG_RATE_HZ, output="sos")
+_ABOVE_40 = signal.butter(4, 40.0, "highpass", fs=ECG_RATE_HZ, output="sos")
 
 
 def reference(x: np.ndarray) -> np.ndarray:
@@ -219,7 +218,7 @@ def reference(x: np.ndarray) -> np.ndarray:
 
     A zero-phase filter up to 0.67 Hz leaves the ST segment where it is (Kligfield et al. 2007).
     """
-    return signal.sosfiltfilt(_BASELINE, x, axis=-1, padlen=min(x.shape[-1] - 1, 3 * RATE_HZ)).astype(
+    return signal.sosfiltfilt(_BASELINE, x, axis=-1, padlen=min(x.shape[-1] - 1, 3 * ECG_RATE_HZ)).astype(
         np.float32
     )
 
@@ -229,15 +228,15 @@ def _judge(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By second: usable, own noise (root mean square above 40 Hz of the quieter half) and own drift, of a
     reference at 360 Hz and the lead it was made from."""
-    seconds = len(x) // RATE_HZ
-    grid = x[: seconds * RATE_HZ].reshape(seconds, RATE_HZ)
-    known = raw_known[: seconds * RATE_HZ].reshape(seconds, RATE_HZ).all(1)
-    still = np.abs(np.diff(raw[: seconds * RATE_HZ].reshape(seconds, RATE_HZ), axis=1)) < 1e-5
+    seconds = len(x) // ECG_RATE_HZ
+    grid = x[: seconds * ECG_RATE_HZ].reshape(seconds, ECG_RATE_HZ)
+    known = raw_known[: seconds * ECG_RATE_HZ].reshape(seconds, ECG_RATE_HZ).all(1)
+    still = np.abs(np.diff(raw[: seconds * ECG_RATE_HZ].reshape(seconds, ECG_RATE_HZ), axis=1)) < 1e-5
     flat = still.mean(1) > 0.9
     loud = np.abs(grid).max(1) > 8.0
-    high = signal.sosfiltfilt(_ABOVE_40, x)[: seconds * RATE_HZ].reshape(seconds, 20, RATE_HZ // 20)
+    high = signal.sosfiltfilt(_ABOVE_40, x)[: seconds * ECG_RATE_HZ].reshape(seconds, 20, ECG_RATE_HZ // 20)
     noise = np.sqrt(np.median((high**2).mean(2), axis=1)).astype(np.float32)
-    slow = signal.sosfiltfilt(_BELOW_1, x)[: seconds * RATE_HZ].reshape(seconds, RATE_HZ)
+    slow = signal.sosfiltfilt(_BELOW_1, x)[: seconds * ECG_RATE_HZ].reshape(seconds, ECG_RATE_HZ)
     drift = np.sqrt(_ten_seconds((slow**2).mean(1))).astype(np.float32)
     return known & ~flat & ~loud, noise, drift
 
@@ -272,7 +271,9 @@ def load_pieces(data: Path, parts: Sequence[str], databases: Sequence[str] | Non
                 x = np.interp(at, at[known], x[known]).astype(np.float32)
             raw = to_working_rate(x, record.rate_hz)
             y = reference(raw)
-            where = np.minimum((np.arange(len(y)) * (record.rate_hz / RATE_HZ)).astype(int), len(known) - 1)
+            where = np.minimum(
+                (np.arange(len(y)) * (record.rate_hz / ECG_RATE_HZ)).astype(int), len(known) - 1
+            )
             usable, noise, drift = _judge(y, raw, known[where])
             found.append(Piece(s.record, lead, s.patient, s.part, s.benchmark, y, usable, noise, drift))
     if not found:
@@ -292,14 +293,14 @@ class NoiseTracks:
                 continue
             record = read_record(folder / s.record)
             x = to_working_rate(np.nan_to_num(record.samples), record.rate_hz)
-            n = x.shape[1] / RATE_HZ
+            n = x.shape[1] / ECG_RATE_HZ
             rest = TRAIN_NOISE_S + 0.2 * (n - TRAIN_NOISE_S)
             start, end = {
                 "train": (0.0, min(TRAIN_NOISE_S, n)),
                 "dev": (TRAIN_NOISE_S, rest),
                 "test": (rest, n),
             }[part]
-            self.tracks[name] = x[:, int(start * RATE_HZ) : int(end * RATE_HZ)]
+            self.tracks[name] = x[:, int(start * ECG_RATE_HZ) : int(end * ECG_RATE_HZ)]
         missing = [n for n in NOISE_NAMES if n not in self.tracks or not self.tracks[n].shape[1]]
         if missing:
             raise BadInput(
@@ -316,13 +317,13 @@ class NoiseTracks:
         elif kind == "gaussian":
             x = rng.standard_normal(n)
         elif kind == "mains":
-            t = np.arange(n) / RATE_HZ
+            t = np.arange(n) / ECG_RATE_HZ
             base = float(rng.choice([50.0, 60.0])) + float(rng.uniform(-0.2, 0.2))
             swing = 1 + 0.3 * np.sin(2 * np.pi * rng.uniform(0.05, 0.3) * t + rng.uniform(0, 6.28))
             x = swing * sum(
                 a * np.sin(2 * np.pi * h * base * t + rng.uniform(0, 6.28))
                 for h, a in ((1, 1.0), (2, rng.uniform(0, 0.3)), (3, rng.uniform(0, 0.3)))
-                if h * base < RATE_HZ / 2
+                if h * base < ECG_RATE_HZ / 2
             )
         else:
             x = self._piece(rng, kind, n)
@@ -381,7 +382,9 @@ class Mixtures:
         self, pieces: Sequence[Piece], noises: NoiseTracks, settings: EcgMixSettings, seed: int
     ) -> None:
         self.pieces, self.noises, self.settings, self.seed = pieces, noises, settings, seed
-        need = -(-int(settings.samples * (1 + settings.speed) * (1 + settings.warp)) // RATE_HZ)
+        self.drawn: list[str] = []
+        """Records of the last batch."""
+        need = -(-int(settings.samples * (1 + settings.speed) * (1 + settings.warp)) // ECG_RATE_HZ)
         self.starts = []
         for p in pieces:
             good = p.usable & _clear(p, settings.own_noise_db)
@@ -399,12 +402,13 @@ class Mixtures:
         """One reference: a patient, a lead, a place; any amplitude and polarity."""
         members = self.patients[int(rng.integers(len(self.patients)))]
         k = members[int(rng.integers(len(members)))]
+        self.drawn.append(self.pieces[k].record)
         n = self.settings.samples
         faster = 1.0 + rng.uniform(-1, 1) * self.settings.speed if self.settings.speed else 1.0
         pace = faster * (1 + self._swaying(rng, n)) if self.settings.warp else None
         longer = int(np.ceil(n * faster)) if pace is None else int(np.ceil(pace.sum()))
         need = min(longer, len(self.pieces[k].samples))
-        start = int(rng.choice(self.starts[k])) * RATE_HZ + int(rng.integers(RATE_HZ))
+        start = int(rng.choice(self.starts[k])) * ECG_RATE_HZ + int(rng.integers(ECG_RATE_HZ))
         start = max(0, min(start, len(self.pieces[k].samples) - need))
         x = self.pieces[k].samples[start : start + need].astype(np.float64)
         if self.settings.blend and rng.random() < self.settings.blend:
@@ -425,8 +429,8 @@ class Mixtures:
 
     def _swaying(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Straight lines between random shares, one every two seconds."""
-        knots = rng.uniform(-1, 1, n // (2 * RATE_HZ) + 2) * self.settings.warp
-        return np.interp(np.arange(n) / (2 * RATE_HZ), np.arange(len(knots)), knots)
+        knots = rng.uniform(-1, 1, n // (2 * ECG_RATE_HZ) + 2) * self.settings.warp
+        return np.interp(np.arange(n) / (2 * ECG_RATE_HZ), np.arange(len(knots)), knots)
 
     def noise(self, rng: np.random.Generator, n: int) -> np.ndarray:
         s = self.settings
@@ -442,9 +446,10 @@ class Mixtures:
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self.seed, step])
         s = self.settings
+        self.drawn = []
         clean = np.empty((s.batch, s.samples), dtype=np.float32)
         noisy = np.empty_like(clean)
-        t = np.arange(s.samples) / RATE_HZ
+        t = np.arange(s.samples) / ECG_RATE_HZ
         for k in range(s.batch):
             x = self.cut(rng)
             power = max(float(x.std()), 1e-4)
@@ -457,7 +462,7 @@ class Mixtures:
                 y = y + power * (rng.normal(0, 2.0) + rng.uniform(0, 0.7) * wander)
             if s.dropout and rng.random() < s.dropout:
                 start = int(rng.integers(s.samples))
-                span = slice(start, start + int(rng.integers(1, 3 * RATE_HZ)))
+                span = slice(start, start + int(rng.integers(1, 3 * ECG_RATE_HZ)))
                 x, y = x.copy(), y.copy()
                 x[span], y[span] = 0.0, y[start]
             clean[k], noisy[k] = x, y
@@ -466,15 +471,15 @@ class Mixtures:
 
 def _coloured(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
     """x through a smooth random gain over frequency, zero phase."""
-    knots = np.array([0.0, 1.0, 3.0, 8.0, 15.0, 30.0, 60.0, RATE_HZ / 2])
-    gain_db = np.interp(np.fft.rfftfreq(len(x), 1 / RATE_HZ), knots, rng.normal(0, 2.0, len(knots)))
+    knots = np.array([0.0, 1.0, 3.0, 8.0, 15.0, 30.0, 60.0, ECG_RATE_HZ / 2])
+    gain_db = np.interp(np.fft.rfftfreq(len(x), 1 / ECG_RATE_HZ), knots, rng.normal(0, 2.0, len(knots)))
     return np.fft.irfft(np.fft.rfft(x) * 10 ** (gain_db / 20), len(x))
 
 
 def _clear(p: Piece, least_db: float) -> np.ndarray:
     """By second: is the own noise that far under the reference (whose level is taken over 10 s)?"""
     seconds = len(p.usable)
-    grid = p.samples[: seconds * RATE_HZ].reshape(seconds, RATE_HZ).astype(np.float64)
+    grid = p.samples[: seconds * ECG_RATE_HZ].reshape(seconds, ECG_RATE_HZ).astype(np.float64)
     power = np.convolve((grid**2).mean(1), np.ones(10) / 10, "same")
     return np.sqrt(power) > p.noise * 10 ** (least_db / 20)
 
@@ -483,7 +488,7 @@ def clear_enough(p: Piece, noise_db: float = 20.0, drift_db: float = 17.0) -> np
     """By second: usable, and own noise and own drift that far under the reference's level over ten
     seconds."""
     seconds = len(p.usable)
-    grid = p.samples[: seconds * RATE_HZ].reshape(seconds, RATE_HZ).astype(np.float64)
+    grid = p.samples[: seconds * ECG_RATE_HZ].reshape(seconds, ECG_RATE_HZ).astype(np.float64)
     level = np.sqrt(_ten_seconds((grid**2).mean(1)))
     quiet = level > p.noise * 10 ** (noise_db / 20)
     return p.usable & quiet & (level > p.drift * 10 ** (drift_db / 20))

@@ -20,7 +20,6 @@ half the draws, coloured as by a chest piece, louder and softer over time.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,13 +28,14 @@ import numpy as np
 from scipy import fft as sfft
 from scipy.signal import butter, sosfiltfilt
 
+from device.durable import whole_file
 from device.errors import BadInput, StethopiError
 from device.rates import WORKING_RATE_HZ as RATE
 from training.data import recordings as data_room
 from training.metrics.denoising import BAND_HZ
 
 __all__ = [
-    "KINDS",
+    "NOISE_KINDS",
     "Mixer",
     "MixSettings",
     "NoisePool",
@@ -128,11 +128,8 @@ def contrasts(data: Path, cache: Path) -> dict[str, tuple[float, float, float, f
         d, s = _contrast(data_room.load(recording), inside)
         if np.isfinite(d) and np.isfinite(s):
             found[recording.record] = (start, end, d, s)
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows([k, *(round(v, 4) for v in row)] for k, row in found.items())
-    os.replace(temporary, path)
     return found
 
 
@@ -302,9 +299,9 @@ def drawn_heart(rng: np.random.Generator, n: int) -> tuple[np.ndarray, list[tupl
 
 # ── noise ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-RECORDED = ("speech_babble", "crying", "household", "environment", "breath")
+RECORDED_NOISES = ("speech_babble", "crying", "household", "environment", "breath")
 SYNTHETIC = ("coloured", "hum", "taps", "rubbing", "tones", "breathing")
-KINDS = RECORDED + SYNTHETIC
+NOISE_KINDS = RECORDED_NOISES + SYNTHETIC
 _WEIGHTS = {
     "speech_babble": 0.13,
     "crying": 0.11,
@@ -505,6 +502,8 @@ class Mixer:
 
     def __init__(self, refs: Sequence[Reference], noise: NoisePool, settings: MixSettings, seed: int) -> None:
         self.settings, self.seed, self.noise = settings, seed, noise
+        self.drawn: list[str] = []
+        """Records of the last batch."""
         n = int(settings.samples * 1.2) + 8
         self.pools: dict[str, list[Reference]] = {}
         for r in refs:
@@ -523,12 +522,12 @@ class Mixer:
             raise BadInput(f"recipe: [mix] sampling = {settings.sampling}: there are {', '.join(ways)}")
         weights = np.array(ways[settings.sampling])
         self.weights = weights / weights.sum()
-        self.kinds = [k for k in KINDS if k in _MAKERS or k in noise.segments]
+        self.kinds = [k for k in NOISE_KINDS if k in _MAKERS or k in noise.segments]
         for kind, weight in settings.kinds.items():
             if kind not in _WEIGHTS or not float(weight) >= 0:
                 raise BadInput(
                     f"recipe: [mix.kinds] {kind} = {weight}: wanted is a weight of at least 0 for one of "
-                    f"{', '.join(KINDS)}"
+                    f"{', '.join(NOISE_KINDS)}"
                 )
         w = np.array([float(settings.kinds.get(k, _WEIGHTS[k])) for k in self.kinds])
         if not w.sum() > 0:
@@ -549,6 +548,7 @@ class Mixer:
         else:
             pool = self.pools[self.databases[int(rng.choice(len(self.databases), p=self.weights))]]
         r = pool[int(rng.integers(len(pool)))]
+        self.drawn.append(r.record)
         factor = float(rng.uniform(0.85, 1.18)) if rng.random() < 0.5 else 1.0
         start = int(rng.integers(len(r.sound) - int(n * factor) - 2))
         if factor == 1.0:
@@ -607,6 +607,7 @@ class Mixer:
         """Clean and noisy of this step, (batch, samples) each."""
         s = self.settings
         rng = np.random.default_rng([self.seed, step])
+        self.drawn = []
         clean = np.stack([self._clean(rng) for _ in range(s.batch)])
         colour = np.stack(
             [

@@ -29,6 +29,7 @@ from device.rates import WORKING_RATE_HZ
 
 __all__ = [
     "DATABASES",
+    "REPORTED_FOLD",
     "Noise",
     "Recording",
     "data_hashes",
@@ -40,6 +41,9 @@ __all__ = [
     "states",
     "loudest_positions",
 ]
+
+REPORTED_FOLD = 0
+"""The fold that no network of ours has heard, nor any choice."""
 
 DATABASES = ("a", "b", "c", "d", "e", "f", "circor")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from device.errors import StethopiError
-from training.core import loop
+from training.core import checkpoint
 from training.core.provenance import commit_id
 from training.core.recipe import read, shipped
 from training.denoise.apply import MaskLayer, denoise_whole, load_net, tables_of
@@ -38,7 +38,7 @@ def validate_anew(out: Path, data: Path, cache: Path) -> None:
                 partial(denoise_whole, net, MaskLayer(coefficients), coefficients)
             )
             print(f"{path.name}: {headline(kept['validation'])}", flush=True)
-            loop.save(path, kept)
+            checkpoint.save(path, kept)
 
 
 def training_figures(out: Path) -> dict[str, Any]:

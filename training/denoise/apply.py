@@ -15,14 +15,14 @@ from device.denoise.stream import LOOK_AHEAD
 from device.errors import BadInput
 from device.rates import HOP
 from models.denoiser import SYNTHESIS, TIMES, DenoiserNet, Shape, tables
-from training.core import loop
+from training.core import checkpoint
 from training.core.recipe import settings
 from training.export.fake_int8 import FakeInt8
 
 __all__ = ["MaskLayer", "inputs_of", "denoise_whole", "load_net"]
 
 
-BEHIND = LOOK_AHEAD // HOP
+LOOK_AHEAD_HOPS = LOOK_AHEAD // HOP
 
 
 HELD_BACK = 5
@@ -36,7 +36,7 @@ def tables_of(recipe: dict[str, Any]) -> dict[str, np.ndarray]:
 def shape_of(recipe: dict[str, Any]) -> Shape:
     net = {k: v for k, v in recipe["net"].items() if k != "frame"}
     net["shares"] = tables_of(recipe)["spread"].shape[1] + TIMES
-    return settings(Shape, net, "net")
+    return settings(Shape, net, "net", getattr(recipe["net"], "source", None))
 
 
 class MaskLayer(nn.Module):
@@ -66,8 +66,8 @@ class MaskLayer(nn.Module):
         before = nn.functional.pad(points[:, :-1, -1:], (0, 0, 1, 0))
         in_time = torch.cat([before, points], -1) @ self.interpolation.T
         grid = x.view(batch, hops, HOP)
-        done = (grid[:, :-BEHIND] - removed) * (1 - in_time[:, BEHIND:])
-        return torch.cat([done, grid[:, -BEHIND:]], 1).reshape(batch, n)
+        done = (grid[:, :-LOOK_AHEAD_HOPS] - removed) * (1 - in_time[:, LOOK_AHEAD_HOPS:])
+        return torch.cat([done, grid[:, -LOOK_AHEAD_HOPS:]], 1).reshape(batch, n)
 
 
 def inputs_of(x: np.ndarray, window: np.ndarray) -> dict[str, torch.Tensor]:
@@ -88,7 +88,7 @@ def denoise_whole(
 ) -> np.ndarray:
     """The float net on one whole sound (n,), same length out."""
     n = len(x)
-    padded = np.zeros((1, (-(-n // HOP) + BEHIND) * HOP), dtype=np.float32)
+    padded = np.zeros((1, (-(-n // HOP) + LOOK_AHEAD_HOPS) * HOP), dtype=np.float32)
     padded[0, :n] = x
     with torch.no_grad():
         y = removal(torch.from_numpy(padded), shares_of(net, padded, coefficients["window"]))
@@ -100,7 +100,7 @@ def load_net(path: Path) -> tuple[DenoiserNet, dict[str, Any]]:
     none."""
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint; run: stethopi train denoiser --out {path.parent}")
-    kept = loop.load(path)
+    kept = checkpoint.load(path)
     net = DenoiserNet.from_layout(kept["layout"])
     net.load_state_dict(kept["average"])
     return net.eval(), kept

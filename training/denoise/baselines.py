@@ -16,8 +16,7 @@ rows.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,22 +25,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from device.denoise import baseline
-from device.denoise.baseline import denoise_windowed
+from device.denoise.baseline import CLASSIC_RATE_HZ, CLASSIC_WINDOW, denoise_windowed
 from device.dsp.resample import resample
 from device.errors import BadInput, StethopiError
 from device.rates import WORKING_RATE_HZ
 from models import lu_net, unet_classic
-from training.core import loop
-from training.core.recipe import settings
+from training.core import checkpoint, loop
+from training.core.recipe import known_keys, settings
+from training.core.results import write_json
+from training.core.schedules import warm_cosine
 from training.data import recordings as data_room
 from training.data.mixing import Mixer, MixSettings, NoisePool, references
 from training.denoise.apply import HELD_BACK
+from training.denoise.train import said
 from training.denoise.validation import Validation
 
 __all__ = [
-    "RIVALS",
-    "Baseline",
+    "DENOISING_BASELINES",
+    "DenoisingBaseline",
     "export_classic",
     "load_baseline",
     "mac_per_s",
@@ -51,8 +52,8 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """How a rival hears: its rate, the length of its windows, how far they overlap in use, and its loss."""
+class DenoisingBaseline:
+    """How a baseline hears: rate, length of its windows, how far they overlap in use; and its loss."""
 
     make: Callable[..., nn.Module]
     rate_hz: int
@@ -71,43 +72,52 @@ class Baseline:
         return x[:, None, None] if self.flat else x[:, None]
 
 
-RIVALS = {
-    "unet-classic": Baseline(
+DENOISING_BASELINES = {
+    "unet-classic": DenoisingBaseline(
         unet_classic.UNetClassic,
-        baseline.CLASSIC_RATE_HZ,
-        baseline.CLASSIC_WINDOW,
-        baseline.CLASSIC_WINDOW // 10,
+        CLASSIC_RATE_HZ,
+        CLASSIC_WINDOW,
+        CLASSIC_WINDOW // 10,
         nn.functional.l1_loss,
         True,
     ),
-    "lu-net": Baseline(
-        lu_net.LUNet, lu_net.RATE_HZ, lu_net.WINDOW, lu_net.WINDOW // 2, nn.functional.mse_loss, False
+    "lu-net": DenoisingBaseline(
+        lu_net.LUNet,
+        lu_net.LU_NET_RATE_HZ,
+        lu_net.LU_NET_WINDOW,
+        lu_net.LU_NET_WINDOW // 2,
+        nn.functional.mse_loss,
+        False,
     ),
 }
 
 
-def _named(name: str) -> Baseline:
+def _named(name: str) -> DenoisingBaseline:
     try:
-        return RIVALS[name]
+        return DENOISING_BASELINES[name]
     except KeyError:
-        raise BadInput(f"--model {name}: no such network; there are {', '.join(RIVALS)}") from None
+        raise BadInput(
+            f"--model {name}: no such network; there are {', '.join(DENOISING_BASELINES)}"
+        ) from None
 
 
 def _make(name: str, recipe: dict[str, Any]) -> nn.Module:
     widths = recipe.get("net", {}).get("widths")
-    rival = _named(name)
-    return rival.make(tuple(widths)) if widths else rival.make()
+    baseline = _named(name)
+    return baseline.make(tuple(widths)) if widths else baseline.make()
 
 
-def windows_of(rival: Baseline, clean: np.ndarray, noisy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mixtures (B, n) at the working rate → windows (k, window) at the rival's, each noisy one at peak 1."""
+def windows_of(
+    baseline: DenoisingBaseline, clean: np.ndarray, noisy: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mixtures (B, n) at the working rate → windows (k, window) at its own, each noisy one at peak 1."""
     pairs = []
     for c, x in zip(clean, noisy, strict=True):
-        at_rate = [resample(v, WORKING_RATE_HZ, rival.rate_hz) for v in (c, x)]
-        for start in range(0, len(at_rate[0]) - rival.window + 1, rival.window):
-            pairs.append([v[start : start + rival.window] for v in at_rate])
+        at_rate = [resample(v, WORKING_RATE_HZ, baseline.rate_hz) for v in (c, x)]
+        for start in range(0, len(at_rate[0]) - baseline.window + 1, baseline.window):
+            pairs.append([v[start : start + baseline.window] for v in at_rate])
     if not pairs:
-        raise BadInput(f"recipe: [mix] samples: too few for a window of {rival.window_s:g} s")
+        raise BadInput(f"recipe: [mix] samples: too few for a window of {baseline.window_s:g} s")
     found = np.asarray(pairs, dtype=np.float32)
     peak = np.maximum(np.max(np.abs(found[:, 1]), axis=1), 1e-9)[:, None]
     return found[:, 0] / peak, found[:, 1] / peak
@@ -123,92 +133,58 @@ def _because(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
 def train_baseline(
     name: str, recipe: dict[str, Any], data: Path, out: Path, cache: Path, *, resume: bool = False
 ) -> Path:
-    """Train the rival of that name and write out/<name>.pt; returns its path. Prints the loss as it goes."""
-    rival = _named(name)
+    """Train the baseline of that name and write out/<name>.pt; returns its path. Prints the loss."""
+    baseline = _named(name)
     seed = int(recipe["seed"])
-    torch.set_num_threads(1)
+    loop.repeatable()
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
     mixed = settings(MixSettings, recipe["mix"], "mix")
-    if mixed.samples < rival.window_s * WORKING_RATE_HZ:
+    if mixed.samples < baseline.window_s * WORKING_RATE_HZ:
         raise BadInput(
-            f"recipe: [mix] samples = {mixed.samples}: too few for a window of {rival.window_s:g} s;"
-            f" set {round(rival.window_s * WORKING_RATE_HZ)} or more"
+            f"recipe: [mix] samples = {mixed.samples}: too few for a window of {baseline.window_s:g} s;"
+            f" set {round(baseline.window_s * WORKING_RATE_HZ)} or more"
         )
     refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
     mixer = Mixer(refs, NoisePool.load(data, "train", free_only=True, every=HELD_BACK), mixed, seed)
     net = _make(name, recipe)
     table = recipe["train"]
-    steps, rate, warm = int(table["steps"]), float(table["rate"]), int(table.get("warm_up", 50))
-    optimizer = torch.optim.Adam(net.parameters(), lr=rate)
-    because = _because(name, recipe)
+    known_keys(table, ("steps", "rate", "warm_up", "keep_every", "bfloat16"), "train")
+    steps, rate = int(table["steps"]), float(table["rate"])
+    half = bool(table.get("bfloat16", False))
+
+    def loss_of(batch: tuple[np.ndarray, np.ndarray], step: int) -> torch.Tensor:
+        clean, noisy = windows_of(baseline, *batch)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            y = net(baseline.shaped(noisy))
+        return baseline.loss(y.float(), baseline.shaped(clean))
+
+    def validate(weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        return Validation(data, cache, seed)(baseline_denoiser(name, net.eval()))
+
+    def more(progress: loop.Progress) -> dict[str, Any]:
+        last = {"validation": progress.validation} if progress.validations else {}
+        return {"name": name, "recipe": recipe, "data": data_room.data_hashes(data), **last}
+
+    said(f"{name}: {len(refs)} references; {sum(p.numel() for p in net.parameters()):,} parameters")
     path = out / f"{name}.pt"
-    start, seconds, curve = 0, 0.0, []
-    if resume and path.is_file():
-        kept = loop.load(path)
-        if kept["because"] == because:
-            net.load_state_dict(kept["net"])
-            optimizer.load_state_dict(kept["optimizer"])
-            start, seconds, curve = kept["step"], kept["seconds"], kept["curve"]
-        else:
-            print(f"{path.name}: of another recipe; beginning anew", flush=True)
-    print(
-        f"{name}: {len(refs)} references; {sum(p.numel() for p in net.parameters()):,} parameters;"
-        f" steps {start} to {steps}",
-        flush=True,
+    loop.learn(
+        net,
+        mixer.batch,
+        loss_of,
+        torch.optim.Adam(net.parameters(), lr=rate),
+        warm_cosine(rate, int(table.get("warm_up", 50)), steps),
+        loop.TrainingPlan(
+            steps, seed, every=int(table.get("keep_every", 100)), first_draw=20_000_000, clip=3.0
+        ),
+        checkpoint=loop.Checkpoint(path, _because(name, recipe), resume, more),
+        validate=validate,
+        describe=lambda found: (
+            f"fold 1: {found['all plain']:+.2f} plain, {found['all beyond']:+.2f} beyond volume"
+        ),
+        files=lambda: mixer.drawn,
+        name=name,
+        say=said,
     )
-    begun = time.process_time() - seconds
-
-    def keep(step: int, **more: Any) -> None:
-        loop.save(
-            path,
-            {
-                "name": name,
-                "net": net.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": step,
-                "steps": steps,
-                "seconds": seconds,
-                "curve": curve,
-                "recipe": recipe,
-                "because": because,
-                "data": data_room.data_hashes(data),
-                **more,
-            },
-        )
-
-    sums: list[float] = []
-    every = int(table.get("keep_every", 100))
-    net.train()
-    for step in range(start, steps):
-        clean, noisy = windows_of(rival, *mixer.batch(20_000_000 + step))
-        for group in optimizer.param_groups:
-            fall = 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
-            group["lr"] = rate * (step + 1) / warm if step < warm else rate * (0.01 + 0.99 * fall)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bool(table.get("bfloat16", False))):
-            y = net(rival.shaped(noisy))
-        loss = rival.loss(y.float(), rival.shaped(clean))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 3.0)
-        optimizer.step()
-        sums.append(float(loss.detach()))
-        if (step + 1) % every == 0 or step + 1 == steps:
-            seconds = time.process_time() - begun
-            curve.append((step + 1, float(np.mean(sums))))
-            sums = []
-            print(
-                f"step {step + 1:6d}  loss {curve[-1][1]:.5f}  {seconds / 60:.1f} core min",
-                flush=True,
-            )
-            keep(step + 1)
-    net.eval()
-    found = Validation(data, cache, seed)(baseline_denoiser(name, net))
-    print(
-        f"fold 1: {found['all plain']:+.2f} plain, {found['all beyond']:+.2f} beyond volume",
-        flush=True,
-    )
-    keep(steps, validation=found)
     return path
 
 
@@ -217,31 +193,31 @@ def load_baseline(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint; run: stethopi train denoiser --model {path.stem}")
     try:
-        kept: dict[str, Any] = loop.load(path)
+        kept: dict[str, Any] = checkpoint.load(path)
         net = _make(kept["name"], kept["recipe"])
         net.load_state_dict(kept["net"])
     except (KeyError, RuntimeError, EOFError, TypeError) as problem:
-        raise StethopiError(f"{path}: no checkpoint of a rival ({problem}); train it again") from None
+        raise StethopiError(f"{path}: no checkpoint of a baseline ({problem}); train it again") from None
     return net.eval(), kept
 
 
 def baseline_denoiser(name: str, net: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
     """Working-rate sound (n,), any n → the same, cleaned by the float net."""
-    rival = _named(name)
+    baseline = _named(name)
 
     def run(windows: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return net(rival.shaped(windows)).numpy().reshape(windows.shape)
+            return net(baseline.shaped(windows)).numpy().reshape(windows.shape)
 
-    return lambda x: denoise_windowed(run, x, rival.rate_hz, rival.window, rival.overlap)
+    return lambda x: denoise_windowed(run, x, baseline.rate_hz, baseline.window, baseline.overlap)
 
 
 def mac_per_s(name: str, net: nn.Module) -> int:
     """Multiply-accumulates of one second's windows without overlap, LSTMs included."""
     from training.export.export import count_macs
 
-    rival = _named(name)
-    window = rival.shaped(np.zeros((1, rival.window), dtype=np.float32))
+    baseline = _named(name)
+    window = baseline.shaped(np.zeros((1, baseline.window), dtype=np.float32))
     total = count_macs(net, (window,))
     steps: dict[nn.Module, int] = {}
     hooks = [
@@ -256,7 +232,7 @@ def mac_per_s(name: str, net: nn.Module) -> int:
     for layer, length in steps.items():
         weights = sum(p.numel() for k, p in layer.named_parameters() if k.startswith("weight"))
         total += length * weights
-    return round(total / rival.window_s)
+    return round(total / baseline.window_s)
 
 
 def export_classic(
@@ -267,12 +243,10 @@ def export_classic(
     Calibrated on mixtures of the training folds. ExportRefused when a file does not compute what the net
     does.
     """
-    import os
-
     from training.export.export import Limits, export
 
     net, kept = load_baseline(source)
-    rival = RIVALS["unet-classic"]
+    baseline = DENOISING_BASELINES["unet-classic"]
     recipe = kept["recipe"] | {"export": recipe.get("export", {})}
     table = recipe["export"]
     mixed = settings(MixSettings, recipe["mix"], "mix")
@@ -282,11 +256,11 @@ def export_classic(
     windows: list[np.ndarray] = []
     wanted = int(table.get("windows", 32))
     while len(windows) < wanted:
-        windows += list(windows_of(rival, *mixer.batch(30_000_000 + len(windows)))[1])
-    calibration = rival.shaped(np.stack(windows[:wanted])).numpy()
+        windows += list(windows_of(baseline, *mixer.batch(30_000_000 + len(windows)))[1])
+    calibration = baseline.shaped(np.stack(windows[:wanted])).numpy()
     made = export(
         net,
-        {"x": torch.zeros(1, 1, 1, rival.window)},
+        {"x": torch.zeros(1, 1, 1, baseline.window)},
         ["y"],
         {"x": calibration},
         out,
@@ -297,8 +271,8 @@ def export_classic(
     )
     about = {
         "what": "the classic U-Net, int8, to be measured beside ours",
-        "rate_hz": rival.rate_hz,
-        "window": rival.window,
+        "rate_hz": baseline.rate_hz,
+        "window": baseline.window,
         "parameters": made.report["parameters"],
         "mac_per_s": mac_per_s("unet-classic", net),
         "kilobytes": round(made.kilobytes, 1),
@@ -308,7 +282,5 @@ def export_classic(
         "data": kept["data"],
         "export": made.report,
     }
-    temporary = out / "unet-classic.json.tmp"
-    temporary.write_text(json.dumps(about, indent=1) + "\n", "utf-8")
-    os.replace(temporary, out / "unet-classic.json")
+    write_json(out / "unet-classic.json", about)
     return about

@@ -19,7 +19,7 @@ __all__ = [
     "ORACLES",
     "WholeDenoiser",
     "heart_band_pass",
-    "nothing",
+    "untouched",
     "oracle_wiener",
     "spectral_gating",
     "volume",
@@ -30,7 +30,7 @@ WholeDenoiser = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(noisy, clean) → cleaned."""
 
 
-def nothing(noisy: np.ndarray, _clean: np.ndarray) -> np.ndarray:
+def untouched(noisy: np.ndarray, _clean: np.ndarray) -> np.ndarray:
     return noisy
 
 
@@ -98,7 +98,7 @@ def oracle_wiener(noisy: np.ndarray, clean: np.ndarray) -> np.ndarray:
 
 
 CLASSICAL: dict[str, WholeDenoiser] = {
-    "nothing": nothing,
+    "nothing": untouched,
     "volume": volume,
     "band-pass": heart_band_pass,
     "wavelet": wavelet,

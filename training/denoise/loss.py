@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from device.errors import BadInput
 from device.rates import WORKING_RATE_HZ
+from training.core.recipe import known_keys
 
 
 class Loss(nn.Module):
@@ -21,7 +21,9 @@ class Loss(nn.Module):
     diastole must pass as a loud systole does, or a murmur's excess grows.
     """
 
-    def __init__(self, samples: int, weights: Mapping[str, float], where: str = "loss") -> None:
+    def __init__(
+        self, samples: int, weights: Mapping[str, float], where: str = "loss", source: object = None
+    ) -> None:
         super().__init__()
         f = torch.fft.rfftfreq(samples, 1 / WORKING_RATE_HZ)
         inside = ((f >= 25) & (f <= 400)).float()
@@ -36,9 +38,7 @@ class Loss(nn.Module):
             "cap_db": 30.0,
             "identity": 0.0,
         }
-        for key in weights:
-            if key not in w:
-                raise BadInput(f"recipe: [{where}] {key}: no such key; there are {', '.join(sorted(w))}")
+        known_keys(weights, w, where, source)
         w.update(weights)
         self.weights = w
         self.cap = 10 ** (-w["cap_db"] / 10)

@@ -15,12 +15,12 @@ from torch import nn
 from device.errors import BadInput
 from device.rates import HOP, WORKING_RATE_HZ
 from models.denoiser import DenoiserNet
-from training.core import loop
+from training.core import checkpoint
 from training.core.provenance import commit_id
 from training.data import recordings as data_room
 from training.denoise.apply import MaskLayer, denoise_whole, load_net, shares_of, tables_of
 from training.denoise.int8 import equalise, real_sounds
-from training.denoise.train import cause_of, fit_denoiser, kept_checkpoint
+from training.denoise.train import cause_of, fit_denoiser, said
 from training.denoise.validation import Validation, headline
 from training.export.export import count_macs
 
@@ -120,7 +120,7 @@ def prune_denoiser(
     for k, (stage, fit) in enumerate(stages):
         last = k + 1 == len(stages) and share == 1.0
         here = path if last else out / f"{name}-{stage}.pt"
-        kept = kept_checkpoint(here, cause_of(recipe, fit)) if resume and not last else None
+        kept = checkpoint.of_recipe(here, cause_of(recipe, fit), said) if resume and not last else None
         if not (kept and kept["step"] >= int(fit["steps"])):
             fit_denoiser(rebuilt, recipe, fit, data, cache, here, resume, STAGES_FROM[k], dict(about))
         if not last:
@@ -157,7 +157,7 @@ def _blend(
         partial(denoise_whole, net, MaskLayer(coefficients), coefficients)
     )
     print(f"{path.name}: {share:g} of the way, fold 1: {headline(found)}", flush=True)
-    loop.save(path, {**two, "average": average, "recipe": recipe, "validation": found, "blend": share})
+    checkpoint.save(path, {**two, "average": average, "recipe": recipe, "validation": found, "blend": share})
 
 
 def pruning_curve(

@@ -15,7 +15,7 @@ and leaves clean sound above 25 dB; both are printed while it runs.
 from __future__ import annotations
 
 import json
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from device.rates import WORKING_RATE_HZ
 from models.denoiser import DenoiserNet
 from training.core import loop
 from training.core.muon import Muon
-from training.core.recipe import settings
+from training.core.recipe import known_keys, settings
+from training.core.schedules import warm_cosine
 from training.data.mixing import Mixer, MixSettings, NoisePool, references
 from training.denoise.apply import HELD_BACK, MaskLayer, denoise_whole, inputs_of, shape_of, tables_of
 from training.denoise.int8 import sounds_for_ranges
@@ -37,22 +38,19 @@ from training.denoise.loss import Loss
 from training.denoise.validation import Validation, headline
 from training.export.fake_int8 import FakeInt8
 
-__all__ = ["train_denoiser"]
+__all__ = ["cause_of", "fit_denoiser", "said", "train_denoiser"]
 
 
-# ── the float part, for whole sounds ────────────────────────────────────────────────────────────────────────
+TRAIN_KEYS = (
+    *("steps", "rate", "warm_up", "validate_every", "optimizer", "clip"),
+    *("weight_decay", "average", "bfloat16"),
+)
+"""Of `[train]`: what holds for all rounds, and the first of them."""
+FIT_KEYS = (*TRAIN_KEYS, "mix", "loss", "rounded_from", "ratio", "most")
+"""Of a round's own table, as `[prune]` and `[polish]`."""
 
 
-# ── loss ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-# ── validation ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-# ── training ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def cause_of(recipe: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+def cause_of(recipe: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
     """All that decides a fit, as plain values: a checkpoint of another recipe is not gone on with."""
     shared = {k: recipe.get(k) for k in ("seed", "net", "mix", "references", "loss")}
     train = {k: v for k, v in recipe["train"].items() if k not in ("steps", "rate", "warm_up")}
@@ -60,142 +58,125 @@ def cause_of(recipe: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def kept_checkpoint(path: Path, because: dict[str, Any]) -> dict[str, Any] | None:
-    """The checkpoint at `path` if there is one of this very recipe."""
-    if not path.is_file():
-        return None
-    kept: dict[str, Any] = loop.load(path)
-    if kept.get("because", because) != because:
-        print(f"{path.name}: of another recipe; beginning anew", flush=True)
-        return None
-    return kept
+def said(text: str) -> None:
+    """A line of a training, at once."""
+    print(text, flush=True)
+
+
+class _Learner:
+    """The net in training: from a batch of mixtures to the loss, in float or as int8 computes it."""
+
+    def __init__(
+        self,
+        net: DenoiserNet,
+        removal: nn.Module,
+        loss: Loss,
+        window: np.ndarray,
+        half: bool,
+        fake: FakeInt8 | None,
+        rounded_from: int,
+    ) -> None:
+        self.net, self.removal, self.loss, self.window, self.half = net, removal, loss, window, half
+        self.fake, self.rounded_from = fake, rounded_from
+
+    def __call__(self, batch: tuple[np.ndarray, np.ndarray], step: int) -> torch.Tensor:
+        clean, noisy = batch
+        inputs = inputs_of(noisy, self.window)
+        hearer: DenoiserNet | FakeInt8 = self.fake if self.fake and step >= self.rounded_from else self.net
+        if self.fake and (step - self.rounded_from) % 100 == 0:
+            self.fake.measure()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            shares = hearer(*inputs.values(), *self.net.initial_states(len(noisy)))[0]
+        y = self.removal(torch.from_numpy(noisy), shares.float())
+        inner = slice(LOOK_AHEAD, -LOOK_AHEAD)
+        quiet = torch.from_numpy((clean == noisy).all(1))
+        loss: torch.Tensor = self.loss(y[:, inner], torch.from_numpy(clean)[:, inner], quiet)
+        return loss
+
+    def ranges(self) -> dict[str, Any]:
+        return {"ranges": self.fake.ranges} if self.fake else {}
+
+    def take_up(self, kept: Mapping[str, Any]) -> None:
+        if self.fake:
+            self.fake.ranges = kept["ranges"]
 
 
 def fit_denoiser(
     net: DenoiserNet,
     recipe: dict[str, Any],
-    table: dict[str, Any],
+    table: Mapping[str, Any],
     data: Path,
     cache: Path,
     path: Path,
     resume: bool,
-    offset: int,
-    note: dict[str, Any],
+    first_draw: int,
+    note: Mapping[str, Any],
     removal: nn.Module | None = None,
     int8: bool = False,
-) -> dict[str, float]:
-    """Train `net` by `table` (steps, rate …) and keep it in `path`; returns the last validation of the
-    average. removal: what makes sound of the net's answer, instead of `Removal`. int8: from the table's step
-    `rounded_from` on the net is trained as int8 computes it."""
-    torch.set_num_threads(1)
+) -> None:
+    """Train `net` by `table` (steps, rate …) and keep it in `path`, with `note`. removal: what makes sound of
+    the net's answer, instead of `MaskLayer`. int8: from the table's step `rounded_from` on the net is trained
+    as int8 computes it."""
+    loop.repeatable()
+    known_keys(recipe["train"], TRAIN_KEYS, "train")
+    known_keys(table, FIT_KEYS, source=getattr(table, "source", getattr(recipe, "source", None)))
     torch.manual_seed(recipe["seed"])
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    seed = int(recipe["seed"])
+    seed, general = int(recipe["seed"]), recipe["train"]
     mixed = settings(MixSettings, recipe["mix"] | table.get("mix", {}), "mix")
     coefficients = tables_of(recipe)
     refs = references(data, cache, (2, 3, 4), **recipe.get("references", {}))
-    pool = NoisePool.load(data, "train", free_only=True, every=HELD_BACK)
-    mixer = Mixer(refs, pool, mixed, seed)
+    mixer = Mixer(refs, NoisePool.load(data, "train", free_only=True, every=HELD_BACK), mixed, seed)
     removal = removal or MaskLayer(coefficients)
-    loss_of = Loss(mixed.samples - 2 * LOOK_AHEAD, recipe.get("loss", {}) | table.get("loss", {}))
-    steps, rate = int(table["steps"]), float(table["rate"])
-    validate_every = int(table.get("validate_every", recipe["train"].get("validate_every", 1000)))
-    half = bool(recipe["train"].get("bfloat16", False))
-    average_by = float(recipe["train"].get("average", 0.999))
-    optimizer = _optimizer(str(table.get("optimizer", "adamw")), net, rate, recipe["train"])
-    warm = int(table.get("warm_up", recipe["train"].get("warm_up", 100)))
-
-    def rate_at(step: int) -> float:
-        if step < warm:
-            return rate * (step + 1) / warm
-        return rate * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm)))))
-
-    average = {k: v.detach().clone() for k, v in net.state_dict().items()}
-    start, curve, seconds = 0, [], 0.0
-    because = cause_of(recipe, table)
-    kept = kept_checkpoint(path, because) if resume else None
-    if kept:
-        net.load_state_dict(kept["net"])
-        optimizer.load_state_dict(kept["optimizer"])
-        average, start, curve, seconds = kept["average"], kept["step"], kept["curve"], kept["seconds"]
-    fake, rounded_from = None, int(table.get("rounded_from", 0))
-    if int8:
-        fake = FakeInt8(net, sounds_for_ranges(recipe, data, cache), coefficients["window"])
-        if kept:
-            fake.ranges = kept["ranges"]
-    validation = Validation(data, cache, seed)
-    print(
-        f"{len(refs)} references, {sum(len(r.sound) for r in refs) / WORKING_RATE_HZ / 60:.0f} min; "
-        f"{sum(p.numel() for p in net.parameters())} parameters; steps {start} to {steps}; "
-        f"{len(validation.items)} for validation",
-        flush=True,
+    learner = _Learner(
+        net,
+        removal,
+        Loss(mixed.samples - 2 * LOOK_AHEAD, recipe.get("loss", {}) | table.get("loss", {})),
+        coefficients["window"],
+        bool(general.get("bfloat16", False)),
+        FakeInt8(net, sounds_for_ranges(recipe, data, cache), coefficients["window"]) if int8 else None,
+        int(table.get("rounded_from", 0)),
     )
-    eye = DenoiserNet.from_layout(net.layout()).eval()
-    begun, saved, sums = time.monotonic() - seconds, time.monotonic(), []
-    last: dict[str, float] = {}
+    validation = Validation(data, cache, seed)
+    judged = DenoiserNet.from_layout(net.layout()).eval()
 
-    def checkpoint(step: int) -> None:
-        loop.save(
-            path,
-            {
-                "net": net.state_dict(),
-                "average": average,
-                "optimizer": optimizer.state_dict(),
-                "step": step,
-                "curve": curve,
-                "seconds": time.monotonic() - begun,
-                "layout": net.layout(),
-                "recipe": recipe,
-                "steps": steps,
-                "because": because,
-                **({"ranges": fake.ranges} if fake else {}),
-                **note,
-            },
-        )
+    def validate(weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        judged.load_state_dict(weights)
+        return validation(lambda x: denoise_whole(judged, removal, coefficients, x))
 
-    for step in range(start, steps):
-        clean, noisy = mixer.batch(offset + step)
-        inputs = inputs_of(noisy, coefficients["window"])
-        net.train()
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step)
-        hearer: DenoiserNet | FakeInt8 = fake if fake and step >= rounded_from else net
-        if fake and (step - rounded_from) % 100 == 0:
-            fake.measure()
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            shares = hearer(*inputs.values(), *net.initial_states(len(noisy)))[0]
-        y = removal(torch.from_numpy(noisy), shares.float())
-        inner = slice(LOOK_AHEAD, -LOOK_AHEAD)
-        quiet = torch.from_numpy((clean == noisy).all(1))
-        loss = loss_of(y[:, inner], torch.from_numpy(clean)[:, inner], quiet)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), float(table.get("clip", 3.0)))
-        optimizer.step()
-        blend = min(average_by, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for k, v in net.state_dict().items():
-                average[k].lerp_(v, 1 - blend)
-        sums.append(float(loss.detach()))
-        if (step + 1) % 100 == 0:
-            print(
-                f"step {step + 1:6d}  loss {np.mean(sums):8.3f}  {(time.monotonic() - begun) / 60:6.1f} min",
-                flush=True,
-            )
-            curve.append((step + 1, float(np.mean(sums))))
-            sums = []
-        if (step + 1) % validate_every == 0 or step + 1 == steps:
-            eye.load_state_dict(average)
-            last = validation(lambda x: denoise_whole(eye, removal, coefficients, x))
-            print(f"step {step + 1:6d}  fold 1: {headline(last)}", flush=True)
-            note["validation"] = last
-        if time.monotonic() - saved > 180 or step + 1 == steps:
-            checkpoint(step + 1)
-            saved = time.monotonic()
-    return last
+    def more(progress: loop.Progress) -> dict[str, Any]:
+        last = {"validation": progress.validation} if progress.validations else {}
+        return {"layout": net.layout(), "recipe": recipe, **learner.ranges(), **note, **last}
+
+    steps, rate = int(table["steps"]), float(table["rate"])
+    said(
+        f"{len(refs)} references, {sum(len(r.sound) for r in refs) / WORKING_RATE_HZ / 60:.0f} min; "
+        f"{sum(p.numel() for p in net.parameters())} parameters; {steps} steps; "
+        f"{len(validation.items)} for validation"
+    )
+    loop.learn(
+        net,
+        mixer.batch,
+        learner,
+        _optimizer(str(table.get("optimizer", "adamw")), net, rate, general),
+        warm_cosine(rate, int(table.get("warm_up", general.get("warm_up", 100))), steps),
+        loop.TrainingPlan(
+            steps,
+            seed,
+            validate_every=int(table.get("validate_every", general.get("validate_every", 1000))),
+            save_after_s=180.0,
+            first_draw=first_draw,
+            clip=float(table.get("clip", 3.0)),
+            average=float(general.get("average", 0.999)),
+        ),
+        checkpoint=loop.Checkpoint(path, cause_of(recipe, table), resume, more, learner.take_up),
+        validate=validate,
+        describe=lambda found: f"fold 1: {headline(found)}",
+        files=lambda: mixer.drawn,
+        say=said,
+    )
 
 
-def _optimizer(name: str, net: nn.Module, rate: float, train: dict[str, Any]) -> Any:
+def _optimizer(name: str, net: nn.Module, rate: float, train: Mapping[str, Any]) -> Any:
     decay = float(train.get("weight_decay", 0.0))
     if name == "muon":
         return Muon(net.parameters(), rate, weight_decay=decay)
@@ -213,6 +194,3 @@ def train_denoiser(
     path = out / "denoiser-full.pt"
     fit_denoiser(net, recipe, recipe["train"], data, cache, path, resume, 0, {"kind": "full"})
     return path
-
-
-# ── export ──────────────────────────────────────────────────────────────────────────────────────────────────

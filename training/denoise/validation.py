@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,7 +103,7 @@ class Validation:
         return {k: round(v, 3) for k, v in found.items()}
 
 
-def headline(v: dict[str, float]) -> str:
+def headline(v: Mapping[str, float]) -> str:
     parts = [
         f"{v.get('all plain', np.nan):+.2f} plain",
         f"{v.get('all beyond', np.nan):+.2f} beyond",

@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from device.durable import whole_file
 from device.errors import StethopiError
 
 __all__ = [
@@ -345,24 +346,9 @@ def export(
                 f"export {name}: the module returns {len(want_real)} results, "
                 f"{len(output_names)} output names were given"
             )
-        float_pos = match_outputs(
-            [np.concatenate(p) for p in zip(want_random, want_real, strict=True)],
-            [np.concatenate(p) for p in zip(got_random, got_real, strict=True)],
+        float_pos, float_error = _float_gate(
+            name, output_names, (want_random, want_real), (got_random, got_real), limits.float_error
         )
-        float_error: dict[str, float] = {}
-        for k, output in enumerate(output_names):
-            worst = 0.0
-            for want, got in (
-                (want_random[k], got_random[float_pos[k]]),
-                (want_real[k], got_real[float_pos[k]]),
-            ):
-                worst = max(worst, float(np.max(np.abs(want - got)) / max(1.0, float(np.max(np.abs(want))))))
-            float_error[output] = worst
-            if not worst < limits.float_error:
-                raise ExportRefused(
-                    f"export {name}: float output {output} is {worst:.2g} away from PyTorch "
-                    f"(limit {limits.float_error:g})"
-                )
         float_inputs = _describe(interp.inputs, order, names)
         float_outputs = _describe(interp.outputs, float_pos, output_names)
 
@@ -370,36 +356,15 @@ def export(
         interp = _interpreter(int8_file)
         order = _input_order(interp, names)
         got_int8 = converted(interp, order, real_in)
-        int8_pos = match_outputs(want_real, got_int8)
-        int8_db: dict[str, float] = {}
-        for k, output in enumerate(output_names):
-            want, got = want_real[k].astype(np.float64), got_int8[int8_pos[k]].astype(np.float64)
-            error = float(np.sum((want - got) ** 2))
-            int8_db[output] = float(10 * np.log10((np.sum(want**2) + 1e-20) / (error + 1e-20)))
-            limit = limits.int8_db_of.get(output, limits.int8_db)
-            if not int8_db[output] >= limit:
-                raise ExportRefused(
-                    f"export {name}: int8 output {output} is only {int8_db[output]:.1f} dB above "
-                    f"its error (limit {limit:g} dB)"
-                )
+        int8_pos, int8_db = _int8_gate(name, output_names, want_real, got_int8, limits)
         inputs = _describe(interp.inputs, order, names)
         outputs = _describe(interp.outputs, int8_pos, output_names)
-        pairs = []
-        for source, result in states:
-            i, o = names.index(source), list(output_names).index(result)
-            a, b = inputs[i], outputs[o]
-            if (a["scale"], a["zero_point"], a["shape"]) != (b["scale"], b["zero_point"], b["shape"]):
-                raise ExportRefused(
-                    f"export {name}: state {source} goes in as {a['scale']}, {a['zero_point']}, "
-                    f"{a['shape']} and comes out as {b['scale']}, {b['zero_point']}, {b['shape']}"
-                )
-            pairs.append({"input": i, "output": o})
+        pairs = _state_pairs(name, states, (names, inputs), (list(output_names), outputs))
 
         kept = out / f"{name}.float.tflite", out / f"{name}.tflite"
         for made, path in zip((float_file, int8_file), kept, strict=True):
-            temporary = path.with_name(path.name + ".tmp")
-            shutil.copyfile(made, temporary)
-            os.replace(temporary, path)
+            with whole_file(path) as temporary:
+                shutil.copyfile(made, temporary)
 
     report = {
         "float_error": float_error,
@@ -414,6 +379,77 @@ def export(
         "kilobytes": {"float": kept[0].stat().st_size / 1000.0, "int8": kept[1].stat().st_size / 1000.0},
     }
     return Exported(kept[0], kept[1], inputs, outputs, pairs, float_inputs, float_outputs, report)
+
+
+def _float_gate(
+    name: str,
+    output_names: Sequence[str],
+    want: Sequence[Sequence[np.ndarray]],
+    got: Sequence[Sequence[np.ndarray]],
+    limit: float,
+) -> tuple[list[int], dict[str, float]]:
+    """Where the float file has each output, and how far it is from PyTorch, on random and real inputs."""
+    found = match_outputs(
+        [np.concatenate(p) for p in zip(*want, strict=True)],
+        [np.concatenate(p) for p in zip(*got, strict=True)],
+    )
+    errors: dict[str, float] = {}
+    for k, output in enumerate(output_names):
+        worst = 0.0
+        for one, other in zip(want, got, strict=True):
+            away = float(np.max(np.abs(one[k] - other[found[k]])))
+            worst = max(worst, away / max(1.0, float(np.max(np.abs(one[k])))))
+        errors[output] = worst
+        if not worst < limit:
+            raise ExportRefused(
+                f"export {name}: float output {output} is {worst:.2g} away from PyTorch (limit {limit:g})"
+            )
+    return found, errors
+
+
+def _int8_gate(
+    name: str,
+    output_names: Sequence[str],
+    wanted: Sequence[np.ndarray],
+    given: Sequence[np.ndarray],
+    limits: Limits,
+) -> tuple[list[int], dict[str, float]]:
+    """Where the int8 file has each output, and how many dB it lies above its error."""
+    found = match_outputs(wanted, given)
+    above: dict[str, float] = {}
+    for k, output in enumerate(output_names):
+        want, got = wanted[k].astype(np.float64), given[found[k]].astype(np.float64)
+        error = float(np.sum((want - got) ** 2))
+        above[output] = float(10 * np.log10((np.sum(want**2) + 1e-20) / (error + 1e-20)))
+        limit = limits.int8_db_of.get(output, limits.int8_db)
+        if not above[output] >= limit:
+            raise ExportRefused(
+                f"export {name}: int8 output {output} is only {above[output]:.1f} dB above "
+                f"its error (limit {limit:g} dB)"
+            )
+    return found, above
+
+
+def _state_pairs(
+    name: str,
+    states: Sequence[tuple[str, str]],
+    given: tuple[Sequence[str], Sequence[dict[str, Any]]],
+    told: tuple[Sequence[str], Sequence[dict[str, Any]]],
+) -> list[dict[str, int]]:
+    """Input and output of each state that goes round. ExportRefused when their scales differ. given, told:
+    names and descriptions of inputs and of outputs."""
+    (names, inputs), (output_names, outputs) = given, told
+    pairs = []
+    for source, result in states:
+        i, o = names.index(source), output_names.index(result)
+        a, b = inputs[i], outputs[o]
+        if (a["scale"], a["zero_point"], a["shape"]) != (b["scale"], b["zero_point"], b["shape"]):
+            raise ExportRefused(
+                f"export {name}: state {source} goes in as {a['scale']}, {a['zero_point']}, "
+                f"{a['shape']} and comes out as {b['scale']}, {b['zero_point']}, {b['shape']}"
+            )
+        pairs.append({"input": i, "output": o})
+    return pairs
 
 
 def _input_order(interp: Any, names: Sequence[str]) -> list[int]:

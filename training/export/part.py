@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from device.durable import sha256_of
+from training.core.results import write_arrays, write_json
 
 __all__ = ["write_part"]
 
@@ -30,11 +29,7 @@ def write_part(
     for kind, values in (("", arrays), (".vectors", vectors)):
         path = out / f"{name}{kind}.npz"
         if values:
-            temporary = out / f"{name}{kind}.tmp.npz"
-            np.savez_compressed(temporary, **values)
-            os.replace(temporary, path)
+            write_arrays(path, values)
         else:
             path.unlink(missing_ok=True)
-    temporary = out / f"{name}.json.tmp"
-    temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    os.replace(temporary, out / f"{name}.json")
+    write_json(out / f"{name}.json", content)

@@ -6,10 +6,13 @@ What is not defined (a class is missing) is nan inside and None where it is writ
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from training.metrics.resampling import resampled
 
 __all__ = [
     "FEWEST",
@@ -31,6 +34,7 @@ __all__ = [
     "referrals_of",
     "reliability",
     "scores",
+    "sigmoid",
     "weighted_accuracy",
 ]
 
@@ -63,6 +67,11 @@ def rates(probability: np.ndarray, positive: np.ndarray, threshold: float) -> tu
     sensitivity = float(called[positive].mean()) if positive.any() else float("nan")
     specificity = float((~called[~positive]).mean()) if (~positive).any() else float("nan")
     return sensitivity, specificity
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Logits → probabilities."""
+    return 1.0 / (1.0 + np.exp(-np.clip(x, -60.0, 60.0)))
 
 
 def macc(probability: np.ndarray, positive: np.ndarray, threshold: float) -> float:
@@ -218,22 +227,14 @@ def bootstrap(
     value = figure(everything) if len(groups) else float("nan")
     if np.isnan(value):
         return {"value": None, "low": None, "high": None}
-    names, of, counts = np.unique(np.array(groups), return_inverse=True, return_counts=True)
-    by_group = np.argsort(of, kind="stable")
-    starts = np.cumsum(counts) - counts
-    rng = np.random.default_rng(seed)
     values: list[float] = []
-    for _ in range(10 * resamples):
-        drawn = rng.integers(len(names), size=len(names))
-        # the rows of the drawn groups, one group after the other
-        many = counts[drawn]
-        before = np.cumsum(many) - many
-        one = figure(by_group[np.repeat(starts[drawn] - before, many) + np.arange(many.sum())])
+    for rows in itertools.islice(resampled(groups, seed), 10 * resamples):
+        one = figure(rows)
         if not np.isnan(one):
             values.append(one)
         if len(values) == resamples:
             break
-    if len(names) < 3 or len(values) < resamples // 2:
+    if len(set(groups)) < 3 or len(values) < resamples // 2:
         return {"value": round(value, 4), "low": None, "high": None}
     low, high = np.percentile(values, [2.5, 97.5])
     return {"value": round(value, 4), "low": round(float(low), 4), "high": round(float(high), 4)}

@@ -6,17 +6,19 @@ All take sound at 2 kHz and a clean reference that is aligned to the sample.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from device.rates import WORKING_RATE_HZ
+from training.metrics.resampling import resampled
 
 __all__ = [
     "BAND_HZ",
     "band",
     "beat_shifts_ms",
-    "bootstrap",
+    "bootstrap_values",
     "correlation",
     "improvement",
     "kept_db",
@@ -166,17 +168,12 @@ def paired_bootstrap(
 
     Rounds in which the figure is not defined are left out.
     """
-    g = np.asarray(groups)
-    names, index = np.unique(g, return_inverse=True)
-    members = [np.flatnonzero(index == k) for k in range(len(names))]
-    rng = np.random.default_rng(seed)
     drawn = []
-    for _ in range(rounds):
-        rows = np.concatenate([members[k] for k in rng.integers(len(names), size=len(names))])
+    for rows in itertools.islice(resampled(groups, seed), rounds):
         pair = figure(one, rows), figure(other, rows)
         if np.isfinite(pair).all():
             drawn.append((*pair, pair[0] - pair[1]))
-    everything = np.arange(len(g))
+    everything = np.arange(len(groups))
     whole = figure(one, everything), figure(other, everything)
     found: dict[str, dict[str, float | None]] = {}
     for k, (name, value) in enumerate(
@@ -191,7 +188,7 @@ def _known(x: float | None) -> float | None:
     return None if x is None else float(x)
 
 
-def bootstrap(
+def bootstrap_values(
     values: Sequence[float],
     groups: Sequence[str],
     figure: Callable[[np.ndarray], float] = lambda v: float(np.mean(v)),
@@ -205,14 +202,14 @@ def bootstrap(
     g = np.asarray(groups)
     keep = np.isfinite(v)
     v, g = v[keep], g[keep]
-    names, index = np.unique(g, return_inverse=True)
     if not len(v):
         return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0, "subjects": 0}
-    members = [np.flatnonzero(index == k) for k in range(len(names))]
-    rng = np.random.default_rng(seed)
-    drawn = [
-        figure(v[np.concatenate([members[k] for k in rng.integers(len(names), size=len(names))])])
-        for _ in range(rounds)
-    ]
+    drawn = [figure(v[rows]) for rows in itertools.islice(resampled(g, seed), rounds)]
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return {"value": figure(v), "low": float(low), "high": float(high), "n": len(v), "subjects": len(names)}
+    return {
+        "value": figure(v),
+        "low": float(low),
+        "high": float(high),
+        "n": len(v),
+        "subjects": len(np.unique(g)),
+    }

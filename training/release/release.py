@@ -25,12 +25,11 @@ import numpy as np
 from device.durable import sha256_of
 from device.errors import BadInput, StethopiError
 from device.inference.bundle import SCHEMA, Bundle, ModelEntry, load
-from training.core.provenance import commit_id
+from training.core.provenance import RELEASED, commit_id
 
-__all__ = ["LARGEST_BYTES", "RELEASED", "release"]
+__all__ = ["LARGEST_BYTES", "release"]
 
 LARGEST_BYTES = 3_000_000
-RELEASED = Path(__file__).resolve().parent.parent.parent / "models" / "released"
 
 
 def _read_part(folder: Path, name: str) -> dict[str, Any]:

@@ -1,31 +1,32 @@
-"""Text written from figures: the bundle's CARD.md, and the result tables between markers in README.md.
+"""Text written from figures: the bundle's CARD.md, and tables between markers in README.md and docs/.
 
 Every figure comes out of a JSON file that a benchmark wrote (docs/results/*.json); nothing is typed by
 hand, and a test compares.
 
-    python -m training.reports.card            write the README's tables and the newest bundle's card anew
+    python -m training.reports.card            write those tables and the newest bundle's card anew
     python -m training.reports.card --check    exit 1 when they are stale
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from training.core.provenance import RESULTS, ROOT
+from training.core.results import write_text
 from training.reports import classify as classify_tables
 from training.reports import ecg as ecg_tables
 from training.reports import field as field_tables
 from training.reports.classify import figure as _figure
-from training.reports.classify import table as _table
+from training.reports.classify import markdown_table as _table
+from training.reports.denoise import denoise_table
 
 __all__ = ["card", "classify_table", "fill_markers", "refresh"]
 
 
-NAMES = {
+DATABASE_NAMES = {
     "a": "a (MIT, adults, murmurs and mitral prolapse)",
     "b": "b (Aalborg, adults, coronary disease)",
     "c": "c (Thessaloniki, valve disease)",
@@ -48,7 +49,7 @@ def classify_table(result: Mapping[str, Any]) -> str:
     for name, entry in model["databases"].items():
         rows.append(
             [
-                NAMES.get(name, name),
+                DATABASE_NAMES.get(name, name),
                 f"{entry['n']} ({entry['abnormal']})",
                 _figure(entry["auc"]),
                 _figure(entry["macc"]),
@@ -110,13 +111,6 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> str:
                 cells.append(f"{inside[key]:.2f}" if inside else "–")
         rows.append([trial["name"], ", ".join(trial["left_out"]) or "none", *cells])
     return _table(["network and training", "left out", *names], rows)
-
-
-def denoise_table(result: Mapping[str, Any]) -> str:
-    """The denoising figures of docs/results/denoise.json, as that benchmark has laid them out."""
-    from training.reports.denoise import table  # the layout is that program's own
-
-    return table(result)
 
 
 def quality_table(result: Mapping[str, Any]) -> str:
@@ -200,6 +194,52 @@ def _taught_beside(classifier: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _of_classifier(classifier: Mapping[str, Any], results: Path | None) -> list[str]:
+    """The card's part on the screening model."""
+    low, high = classifier["undecided"]
+    lines = [
+        "## The screening model",
+        "",
+        f"Threshold {classifier['threshold']}, undecided from {low} to {high}, fitted on fold"
+        f" {classifier['fitted_on']['fold']}.",
+        *_patients_threshold(classifier),
+        "The rule that fits the threshold was changed once after fold 0 had been looked at, so MAcc,",
+        "sensitivity and specificity below are not untouched by it; AUC is.",
+        "It can hear murmurs. It cannot hear coronary disease (most of b and e), which has hardly a",
+        "sound of its own: what scores there is partly the way these people were recorded (e's patients",
+        "with another stethoscope than its volunteers), and no claim is made for it.",
+        *_taught_beside(classifier),
+        "",
+        "CirCor is children, PhysioNet 2016 adults as far as ages are told: see below, and read the rows",
+        "apart. CirCor's outcome is the patient's diagnosis, which is made by more than sound.",
+        "",
+    ]
+    result = _read(results, "classify")
+    if result:
+        lines += [classify_table(result), ""]
+        for heading, text in (
+            ("Screening at its threshold, fold 0:", classify_tables.referrals_table(result)),
+            (
+                "Sources that training never heard (the same recipe, not pruned, a network each):",
+                classify_tables.left_out(
+                    {"models": {"ours": result.get("models", {}).get("ours", {})}}, DATABASE_NAMES
+                ),
+            ),
+            ("Goals and what is measured:", classify_tables.classify_goals(result)),
+            (
+                "Heard in training; ages by subject, devices as Liu et al. 2016 and Oliveira et al. 2022"
+                " tell:",
+                classify_tables.people(result, DATABASE_NAMES),
+            ),
+        ):
+            if text:
+                lines += [heading, "", text, ""]
+        lines += [_origin(result), ""]
+    else:
+        lines += ["Its figures on fold 0 are not measured yet: run `stethopi benchmark classify`.", ""]
+    return lines
+
+
 def card(index: Mapping[str, Any], results: Path | None = None) -> str:
     """CARD.md of a bundle from its index and the benchmarks' results (default docs/results)."""
     lines = [
@@ -234,47 +274,7 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
     ]
     classifier = index["models"].get("classifier")
     if classifier:
-        low, high = classifier["undecided"]
-        lines += [
-            "## The screening model",
-            "",
-            f"Threshold {classifier['threshold']}, undecided from {low} to {high}, fitted on fold"
-            f" {classifier['fitted_on']['fold']}.",
-            *_patients_threshold(classifier),
-            "The rule that fits the threshold was changed once after fold 0 had been looked at, so MAcc,",
-            "sensitivity and specificity below are not untouched by it; AUC is.",
-            "It can hear murmurs. It cannot hear coronary disease (most of b and e), which has hardly a",
-            "sound of its own: what scores there is partly the way these people were recorded (e's patients",
-            "with another stethoscope than its volunteers), and no claim is made for it.",
-            *_taught_beside(classifier),
-            "",
-            "CirCor is children, PhysioNet 2016 adults as far as ages are told: see below, and read the rows",
-            "apart. CirCor's outcome is the patient's diagnosis, which is made by more than sound.",
-            "",
-        ]
-        result = _read(results, "classify")
-        if result:
-            lines += [classify_table(result), ""]
-            for heading, text in (
-                ("Screening at its threshold, fold 0:", classify_tables.referrals(result)),
-                (
-                    "Sources that training never heard (the same recipe, not pruned, a network each):",
-                    classify_tables.left_out(
-                        {"models": {"ours": result.get("models", {}).get("ours", {})}}, NAMES
-                    ),
-                ),
-                ("Goals and what is measured:", classify_tables.goals(result)),
-                (
-                    "Heard in training; ages by subject, devices as Liu et al. 2016 and Oliveira et al. 2022"
-                    " tell:",
-                    classify_tables.people(result, NAMES),
-                ),
-            ):
-                if text:
-                    lines += [heading, "", text, ""]
-            lines += [_origin(result), ""]
-        else:
-            lines += ["Its figures on fold 0 are not measured yet: run `stethopi benchmark classify`.", ""]
+        lines += _of_classifier(classifier, results)
     if "denoiser" in index["models"]:
         lines += ["## The denoiser", ""]
         result = _read(results, "denoise")
@@ -291,7 +291,7 @@ def card(index: Mapping[str, Any], results: Path | None = None) -> str:
         ]
         result = _read(results, "ecg")
         if result:
-            lines += [ecg_tables.brief(result), "", ecg_tables.goals(result), "", _origin(result), ""]
+            lines += [ecg_tables.ecg_brief(result), "", ecg_tables.ecg_goals(result), "", _origin(result), ""]
         else:
             lines += ["Its figures are not measured yet: run `stethopi benchmark ecg`.", ""]
     lines += [
@@ -318,19 +318,46 @@ def fill_markers(text: str, tables: str, name: str = "results") -> str:
     return f"{before}{begin}{tables}{end}{after}" if begin and end else text
 
 
+def _headline() -> str:
+    """The README's few figures from the results that are there."""
+    rows = []
+    denoise, classify, ecg = _read(None, "denoise"), _read(None, "classify"), _read(None, "ecg")
+    if denoise and "margins" in denoise:  # not from a former program
+        ours = denoise["rows"]["int8"]
+        rows += [
+            [
+                "noise taken out of heart sound, of kinds never trained on, inputs of −6…6 dB",
+                f"{_figure(ours['unseen']['plain'], 1)} dB",
+            ],
+            ["SNR of what comes out when clean sound goes in", f"{_figure(ours['clean_in']['mean'], 1)} dB"],
+        ]
+    if classify:
+        model = classify["rows"]["int8"]
+        rows += [
+            ["a murmur in a patient, told from none (CirCor, children): AUC"]
+            + [_figure(model["murmur"]["patient"]["auc"])],
+            ["abnormal told from normal, pooled over all sources: AUC", _figure(model["pooled"]["auc"])],
+            ["… by one who knows nothing but the source", _figure(classify["floor"]["auc"])],
+        ]
+    if ecg:
+        plain = ecg["rows"]["int8"]["kinds"]["mixed"]["plain"]
+        rows.append(["noise taken out of an ECG, inputs of −6…12 dB", f"{_figure(plain, 1)} dB"])
+    return _table(["int8, as on the device; 95 % interval", "measured"], rows) + "\n" if rows else ""
+
+
 def _tables() -> str:
-    """The README's tables from the results that are there."""
+    """The tables of docs/results.md from the results that are there."""
     parts = []
     denoise, classify = _read(None, "denoise"), _read(None, "classify")
     if denoise:
-        from training.reports.denoise import brief  # the layout is that program's own
+        from training.reports.denoise import denoise_brief  # the layout is that program's own
 
-        parts += ["**Denoising**", brief(denoise)]
+        parts += ["## Denoising", denoise_brief(denoise)]
     if classify:
-        parts += ["**Screening**", classify_table(classify)]
+        parts += ["## Screening", classify_table(classify)]
     if ecg := _read(None, "ecg"):
-        parts += ["**ECG**", ecg_tables.brief(ecg)]
-    return "\n\n".join(parts) + "\n" if parts else ""
+        parts += ["## ECG", ecg_tables.ecg_brief(ecg)]
+    return "\n\n".join(parts).replace("](docs/", "](") + "\n" if parts else ""
 
 
 def _note_tables() -> dict[str, str]:
@@ -339,8 +366,8 @@ def _note_tables() -> dict[str, str]:
     trials = RESULTS / "screening-trials.json"
     if trials.is_file():
         tables["trials"] = trials_table(json.loads(trials.read_text("utf-8"))) + "\n"
-    if (travel := _read(None, "screening-travel")) is not None:
-        tables["travel"] = classify_tables.cross_domain(travel) + "\n"
+    if (cross_domain := _read(None, "screening-travel")) is not None:
+        tables["cross-domain"] = classify_tables.cross_domain(cross_domain) + "\n"
     result = _read(None, "classify")
     if result:
         tables["classify"] = classify_table(result) + "\n"
@@ -355,16 +382,16 @@ def _note_tables() -> dict[str, str]:
         )
         for marker, text in {
             "models": classify_tables.models(result),
-            "folds": classify_tables.folds(result, NAMES),
+            "folds": classify_tables.folds(result, DATABASE_NAMES),
             "shuffled": classify_tables.shuffled(result),
-            "left-out": classify_tables.left_out(result, NAMES),
+            "left-out": classify_tables.left_out(result, DATABASE_NAMES),
             "murmurs": classify_tables.murmurs(result),
             "murmur-ways": classify_tables.murmur_ways(result),
             "calibration": classify_tables.calibration(result),
-            "referrals": classify_tables.referrals(result),
+            "referrals": classify_tables.referrals_table(result),
             "noise": classify_tables.noise(result),
-            "goals": classify_tables.goals(result),
-            "people": classify_tables.people(result, NAMES),
+            "goals": classify_tables.classify_goals(result),
+            "people": classify_tables.people(result, DATABASE_NAMES),
         }.items():
             tables[marker] = (text or "Not measured yet.") + "\n"
     result = _read(None, "quality")
@@ -374,16 +401,16 @@ def _note_tables() -> dict[str, str]:
 
 
 def refresh(check: bool = False) -> list[str]:
-    """Write README.md's tables and the newest bundle's CARD.md anew from the results.
+    """Write the tables of README.md and docs/ and the newest bundle's CARD.md anew from the results.
 
     Gives the names of the files that were stale. `check`: look only.
     """
     from device.inference import bundle
 
     wanted: dict[Path, str] = {}
-    readme = ROOT / "README.md"
-    if readme.is_file():
-        wanted[readme] = fill_markers(readme.read_text("utf-8"), _tables())
+    for page, tables in ((ROOT / "README.md", _headline), (ROOT / "docs" / "results.md", _tables)):
+        if page.is_file():
+            wanted[page] = fill_markers(page.read_text("utf-8"), tables())
     note = ROOT / "docs" / "screening.md"
     if note.is_file():
         text = note.read_text("utf-8")
@@ -394,10 +421,10 @@ def refresh(check: bool = False) -> list[str]:
     if ecg.is_file():
         text = ecg.read_text("utf-8")
         if (result := _read(None, "ecg")) is not None:
-            for name, table in ecg_tables.tables(result).items():
+            for name, table in ecg_tables.ecg_tables(result).items():
                 text = fill_markers(text, table + "\n", name)
         if (result := _read(None, "ecg-trials")) is not None:
-            text = fill_markers(text, ecg_tables.trials(result) + "\n", "ecg-trials")
+            text = fill_markers(text, ecg_tables.ecg_trials_table(result) + "\n", "ecg-trials")
         wanted[ecg] = text
     field = ROOT / "docs" / "field.md"
     if field.is_file():
@@ -405,7 +432,9 @@ def refresh(check: bool = False) -> list[str]:
         for name, file, written in field_tables.TABLES:
             if (result := _read(None, file)) is not None:
                 text = fill_markers(text, written(result), name)
-        wanted[field] = fill_markers(text, field_tables.goals_table(lambda name: _read(None, name)), "goals")
+        wanted[field] = fill_markers(
+            text, field_tables.field_goals_table(lambda name: _read(None, name)), "goals"
+        )
     newest = bundle.find()
     index = json.loads((newest / "bundle.json").read_text("utf-8"))
     wanted[newest / "CARD.md"] = card(index)
@@ -415,9 +444,7 @@ def refresh(check: bool = False) -> list[str]:
             continue
         stale.append(path.relative_to(ROOT).as_posix())
         if not check:
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_text(text, "utf-8")
-            os.replace(temporary, path)
+            write_text(path, text)
     return stale
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["WAYS", "table"]
+__all__ = ["INPUT_NAMES", "inputs_table"]
 
 
-WAYS = {
+INPUT_NAMES = {
     "cleaned": "the cleaned sound",
     "half": "half cleaned (strength 0.5)",
     "mean": "both: mean of the two logits",
@@ -16,7 +16,7 @@ WAYS = {
 }
 
 
-def table(result: Mapping[str, Any]) -> str:
+def inputs_table(result: Mapping[str, Any]) -> str:
     """The comparison as Markdown."""
 
     def cell(pair: Mapping[str, Any]) -> str:
@@ -32,7 +32,8 @@ def table(result: Mapping[str, Any]) -> str:
         f" | {first['murmur_auc']['other']['value']:.3f} | |",
     ]
     lines += [
-        f"| {WAYS[way]} | {cell(ways[way]['macc'])} | {cell(ways[way]['murmur_auc'])} |" for way in WAYS
+        f"| {INPUT_NAMES[way]} | {cell(ways[way]['macc'])} | {cell(ways[way]['murmur_auc'])} |"
+        for way in INPUT_NAMES
     ]
     lines += ["", f"{result['recordings']} recordings of fold 1 of {result['subjects']} subjects."]
     return "\n".join(lines)

@@ -15,16 +15,16 @@ __all__ = [
     "calibration",
     "figure",
     "folds",
-    "goals",
+    "classify_goals",
     "left_out",
     "models",
     "murmur_ways",
     "murmurs",
     "noise",
     "people",
-    "referrals",
+    "referrals_table",
     "shuffled",
-    "table",
+    "markdown_table",
     "cross_domain",
 ]
 
@@ -54,7 +54,7 @@ def figure(value: Any, digits: int = 2) -> str:
     return _DASH if value is None else f"{value:.{digits}f}"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
@@ -119,7 +119,7 @@ def models(result: Mapping[str, Any]) -> str:
         "MMAC a window",
         "kB int8",
     ]
-    return table(head, rows) if rows else ""
+    return markdown_table(head, rows) if rows else ""
 
 
 def _of_subjects(entry: Mapping[str, Any] | None) -> str:
@@ -146,7 +146,7 @@ def left_out(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
             rows.append([model, kind, label, f"{one['n']} ({one['positive']})", *cells])
     head = ["model", "row", "left out of training", "recordings (abnormal)", "AUC", "MAcc"]
     head += ["MAcc at its best threshold", "sensitivity", "specificity", "AUC by subject"]
-    return table(head, rows) if rows else ""
+    return markdown_table(head, rows) if rows else ""
 
 
 def folds(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -168,7 +168,7 @@ def folds(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
         "MAcc",
     ]
     head += ["MAcc at its best threshold", "sensitivity", "specificity"]
-    return table(head, rows) if rows else ""
+    return markdown_table(head, rows) if rows else ""
 
 
 def shuffled(result: Mapping[str, Any]) -> str:
@@ -179,7 +179,7 @@ def shuffled(result: Mapping[str, Any]) -> str:
         _, found = _row(entry.get("shuffled"))
         if each := found.get("databases"):
             rows.append([name, *(figure(each.get(source, {}).get("auc")) for source in sources)])
-    return table(["AUC, labels shuffled", *sources], rows) if rows else ""
+    return markdown_table(["AUC, labels shuffled", *sources], rows) if rows else ""
 
 
 def cross_domain(result: Mapping[str, Any]) -> str:
@@ -201,8 +201,8 @@ def cross_domain(result: Mapping[str, Any]) -> str:
     if chosen := result.get("nested"):
         rows.append(row("**nested choice**", chosen))
         told = "; ".join(f"{source}: {one['way']}" for source, one in chosen.items())
-        return f"{table(head, rows)}\n\nChosen by the other two sources: {told}."
-    return table(head, rows)
+        return f"{markdown_table(head, rows)}\n\nChosen by the other two sources: {told}."
+    return markdown_table(head, rows)
 
 
 def murmurs(result: Mapping[str, Any]) -> str:
@@ -235,7 +235,7 @@ def murmurs(result: Mapping[str, Any]) -> str:
         "loudest position right",
         "by chance",
     ]
-    return table(head, rows) if rows else ""
+    return markdown_table(head, rows) if rows else ""
 
 
 def murmur_ways(result: Mapping[str, Any]) -> str:
@@ -245,7 +245,7 @@ def murmur_ways(result: Mapping[str, Any]) -> str:
         return ""
     own = {"chances by the surest and the mean position and the quality": one["weighted_accuracy"]}
     rows = [[name, figure(value)] for name, value in (one["other_ways"] | own).items()]
-    return table(["present, unknown or absent by", "weighted accuracy"], rows)
+    return markdown_table(["present, unknown or absent by", "weighted accuracy"], rows)
 
 
 def calibration(result: Mapping[str, Any]) -> str:
@@ -267,10 +267,10 @@ def calibration(result: Mapping[str, Any]) -> str:
         "scaled to the source",
         "of that by chance",
     ]
-    return table(head, rows) if rows else ""
+    return markdown_table(head, rows) if rows else ""
 
 
-def referrals(result: Mapping[str, Any]) -> str:
+def referrals_table(result: Mapping[str, Any]) -> str:
     """What screening with the bundle would mean, by the murmurs of fold 0's patients."""
     murmur = result["rows"]["int8"].get("murmur", {})
     rows = []
@@ -300,7 +300,7 @@ def referrals(result: Mapping[str, Any]) -> str:
         "missed",
         "share of ill among the referred",
     ]
-    return table(head, rows) if rows else ""
+    return markdown_table(head, rows) if rows else ""
 
 
 def noise(result: Mapping[str, Any]) -> str:
@@ -314,10 +314,10 @@ def noise(result: Mapping[str, Any]) -> str:
         name = "clean" if level == "clean" else f"{level} dB"
         cells = [f"{figure(entry[way]['mean_auc'])} / {figure(entry[way]['mean_macc'])}" for way in ways]
         rows.append([name, *cells])
-    return table(["AUC / MAcc, mean over sources", *ways], rows)
+    return markdown_table(["AUC / MAcc, mean over sources", *ways], rows)
 
 
-def goals(result: Mapping[str, Any]) -> str:
+def classify_goals(result: Mapping[str, Any]) -> str:
     """Goal and measured, missed ones and all."""
     rows = []
     for goal in result.get("goals", []):
@@ -327,7 +327,7 @@ def goals(result: Mapping[str, Any]) -> str:
             bound += f", stretch {goal['stretch']:g}"
         met = {True: "yes", False: "**no**", None: "not measured"}[goal["met"]]
         rows.append([goal["figure"], bound, figure(goal["measured"], digits), met])
-    return table(["figure", "goal", "measured", "met"], rows) if rows else ""
+    return markdown_table(["figure", "goal", "measured", "met"], rows) if rows else ""
 
 
 def people(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -344,4 +344,4 @@ def people(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
                 DEVICES.get(source, _DASH),
             ]
         )
-    return table(["source", "recordings", "subjects", "ages", "recorded with"], rows) if rows else ""
+    return markdown_table(["source", "recordings", "subjects", "ages", "recorded with"], rows) if rows else ""

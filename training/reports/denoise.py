@@ -8,20 +8,31 @@ Needs nothing but the standard library; the picture needs matplotlib.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from device.durable import whole_file
 from training.core.provenance import RESULTS
+from training.core.results import write_text
 from training.reports import denoiser_note
 
-__all__ = ["PICTURE", "brief", "draw", "goals", "goals_table", "note", "renew", "table", "written"]
+__all__ = [
+    "PICTURE",
+    "denoise_brief",
+    "draw_snr",
+    "denoise_goals",
+    "denoise_goals_table",
+    "note",
+    "renew",
+    "denoise_table",
+    "written",
+]
 
 PICTURE = "denoise-snr.svg"
 """Beside denoise.json: improvement against input SNR."""
 
-NAMES = {
+DENOISER_NAMES = {
     "nothing": "nothing",
     "volume": "best volume (knows the truth)",
     "band-pass": "band-pass 25–400 Hz",
@@ -35,7 +46,7 @@ NAMES = {
     "pruned": "ours, pruned, float",
     "int8": "**ours, int8, as on the device**",
 }
-CLASSICAL = ("volume", "band-pass", "wavelet", "spectral gating")
+CLASSICAL_ROWS = ("volume", "band-pass", "wavelet", "spectral gating")
 """What "the best classical row" is chosen from; the best volume is one though it knows the truth."""
 
 
@@ -64,23 +75,44 @@ def _snr(figure: Mapping[str, Any]) -> str:
 
 def _known(result: Mapping[str, Any], names: Sequence[str] | None = None) -> list[str]:
     """The rows that are there, in the order of `NAMES`."""
-    return [n for n in NAMES if n in result["rows"] and (names is None or n in names)]
+    return [n for n in DENOISER_NAMES if n in result["rows"] and (names is None or n in names)]
 
 
 # ── goals ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def goals(result: Mapping[str, Any], results: Path = RESULTS) -> list[tuple[str, str, str, str]]:
-    """(figure, goal, measured, "met", "missed" or "not measured") of all goals, from the int8 row.
+Goal = tuple[str, str, str, str]
+"""Figure, goal, what is measured, "met", "missed" or "not measured"."""
 
-    A goal is met when the measured value meets it; its interval stands beside. results: where the trials of
-    pruning lie (denoiser-tuned.json).
+
+class _Goals(list[Goal]):
+    """The rows of the table, as they come."""
+
+    def add(self, figure: str, goal: str, measured: str, met: bool | None) -> None:
+        self.append((figure, goal, measured, "not measured" if met is None else "met" if met else "missed"))
+
+
+def denoise_goals(result: Mapping[str, Any], results: Path = RESULTS) -> list[Goal]:
+    """All goals, from the int8 row. A goal is met when the measured value meets it; its interval stands
+    beside.
+
+    results: where the trials of pruning lie (denoiser-tuned.json).
     """
-    rows, ours = result["rows"], result["rows"]["int8"]
-    found: list[tuple[str, str, str, str]] = []
+    found = _Goals()
+    _improvement_goals(result, found.add)
+    _harm_goals(result["rows"]["int8"], found.add)
+    _classifier_goals(result["rows"]["int8"], found.add)
+    _cost_goals(result, found.add)
+    found.append(_pruned_or_scratch(results))
+    return found
 
-    def add(figure: str, goal: str, measured: str, met: bool | None) -> None:
-        found.append((figure, goal, measured, "not measured" if met is None else "met" if met else "missed"))
+
+_Add = Callable[[str, str, str, bool | None], None]
+
+
+def _improvement_goals(result: Mapping[str, Any], add: _Add) -> None:
+    """What denoising brings, beside nothing and beside classical filters."""
+    rows, ours = result["rows"], result["rows"]["int8"]
 
     def two(where: Mapping[str, Any]) -> str:
         return f"{_cell(where['plain'])}; {_cell(where['beyond_volume'])}"
@@ -103,7 +135,7 @@ def goals(result: Mapping[str, Any], results: Path = RESULTS) -> list[tuple[str,
         reach(breath, 6.5, 4) if breath else None,
     )
     best = {
-        what: min((n for n in CLASSICAL if n in rows), key=lambda n: result["margins"][n][what]["value"])
+        what: min((n for n in CLASSICAL_ROWS if n in rows), key=lambda n: result["margins"][n][what]["value"])
         for what in ("plain", "beyond_volume")
     }
     margin = {what: result["margins"][name][what] for what, name in best.items()}
@@ -114,6 +146,10 @@ def goals(result: Mapping[str, Any], results: Path = RESULTS) -> list[tuple[str,
         f" ({best['beyond_volume']})",
         reach(margin, 5, 5),
     )
+
+
+def _harm_goals(ours: Mapping[str, Any], add: _Add) -> None:
+    """What it must not spoil: clean sound, murmurs, a quiet heart."""
     clean = ours["clean_in"]
     add(
         "harm: clean in, SNR out, mean; 5th percentile of recordings",
@@ -152,6 +188,10 @@ def goals(result: Mapping[str, Any], results: Path = RESULTS) -> list[tuple[str,
         f"{ours['level_spread_db']:.2f} dB",
         ours["level_spread_db"] <= 0.3,
     )
+
+
+def _classifier_goals(ours: Mapping[str, Any], add: _Add) -> None:
+    """What the classifier says of cleaned sound."""
     levels = ours["classifier"]["levels"]
     for what, words in (("macc", "MAcc"), ("murmur_auc", "murmur AUC")):
         at_0 = levels["0"][what]["difference"]
@@ -168,6 +208,11 @@ def goals(result: Mapping[str, Any], results: Path = RESULTS) -> list[tuple[str,
             "; ".join(_cell(v, digits=3) for v in rest.values()),
             all(v["high"] is not None and v["high"] >= 0 for v in rest.values()),
         )
+
+
+def _cost_goals(result: Mapping[str, Any], add: _Add) -> None:
+    """What int8 and pruning cost and save."""
+    rows, ours = result["rows"], result["rows"]["int8"]
     as_float = next((n for n in ("pruned", "float") if n in rows), None)
     if as_float:
         lost = result["margins"][as_float]
@@ -200,11 +245,9 @@ def goals(result: Mapping[str, Any], results: Path = RESULTS) -> list[tuple[str,
         )
     else:
         add("pruned: fewer operations; change", "≥ 2×; ≥ −0.3 dB", "–", None)
-    found.append(_pruned_or_scratch(results))
-    return found
 
 
-def _pruned_or_scratch(results: Path) -> tuple[str, str, str, str]:
+def _pruned_or_scratch(results: Path) -> Goal:
     """The goal that a pruned net beats one of its size that was never larger, both trained equally long."""
     path = results / "denoiser-tuned.json"
     tuned = json.loads(path.read_text("utf-8")) if path.is_file() else {"rows": []}
@@ -221,9 +264,9 @@ def _pruned_or_scratch(results: Path) -> tuple[str, str, str, str]:
     return figure, "above 0", words, "not measured" if not fair else "missed" if worse else "met"
 
 
-def goals_table(result: Mapping[str, Any]) -> str:
+def denoise_goals_table(result: Mapping[str, Any]) -> str:
     """All goals of the denoiser beside what was measured, the missed ones too."""
-    found = goals(result)
+    found = denoise_goals(result)
     rows = [[a, b, c, f"**{d}**" if d != "met" else d] for a, b, c, d in found]
     met = sum(d == "met" for *_, d in found)
     return "\n".join(
@@ -247,7 +290,7 @@ def _improvement_table(result: Mapping[str, Any]) -> list[str]:
     rows = []
     for name in _known(result):
         row = result["rows"][name]
-        cells = [NAMES[name]]
+        cells = [DENOISER_NAMES[name]]
         cells += [_cell(row[of][what]) for of in ("all", "unseen") for what in ("plain", "beyond_volume")]
         cells += [_number(row["all"][what]["value"], "+.1f") for what in ("full_band", "full_band_beyond")]
         cells += [_number(row["all"]["correlation"]["value"], ".3f"), _snr(row["clean_in"]["mean"])]
@@ -265,7 +308,7 @@ def _cost_table(result: Mapping[str, Any]) -> list[str]:
         trained = f"{row['steps']:,} steps, {row['minutes']:.0f} min" if "minutes" in row else ""
         if name == "pruned":
             trained = f"the float net, pruned; last fine-tuning {trained}"
-        cells = [NAMES[name], f"{row['parameters']:,}", f"{row['kilobytes']:.0f}"]
+        cells = [DENOISER_NAMES[name], f"{row['parameters']:,}", f"{row['kilobytes']:.0f}"]
         cells += [f"{row['mac_per_s'] / 1e6:.1f}", f"{row['delay_ms']:g} ms", trained]
         rows.append(cells)
     head = ["network", "parameters", "KB", "MMAC a second", "delay", "trained, one core"]
@@ -278,7 +321,7 @@ def _snr_table(result: Mapping[str, Any]) -> list[str]:
     for name in _known(result):
         by = result["rows"][name]["by_snr"]
         cells = [f"{by[k]['plain']['value']:+.1f} / {by[k]['beyond_volume']['value']:+.1f}" for k in levels]
-        rows.append([NAMES[name], *cells])
+        rows.append([DENOISER_NAMES[name], *cells])
     return _lines(["all kinds, plain / beyond volume, input at", *(f"{k} dB" for k in levels)], rows)
 
 
@@ -287,7 +330,7 @@ def _shift_table(result: Mapping[str, Any]) -> list[str]:
     rows = []
     for name in _known(result):
         row = result["rows"][name]
-        cells = [NAMES[name]]
+        cells = [DENOISER_NAMES[name]]
         for where in (*(row["by_snr"][k] for k in wanted), row["clean_in"]):
             for beat in ("S1", "S2"):
                 cells.append(f"{_number(where[f'{beat}_median_ms'])} / {_number(where[f'{beat}_p95_ms'])}")
@@ -328,7 +371,7 @@ def _murmur_table(result: Mapping[str, Any]) -> list[str]:
             for at in ("clean", "10", "0")
             for what in ("median", "percentile_10")
         ]
-        rows.append([NAMES[name], *cells, _cell(row["false_murmur"]["median"])])
+        rows.append([DENOISER_NAMES[name], *cells, _cell(row["false_murmur"]["median"])])
     head = ["change of a real murmur's excess, dB", "clean in: median", "worst tenth", "10 dB: median"]
     head += ["worst tenth", "0 dB: median", "worst tenth", "put into normal beats at 0 dB: median"]
     return _lines(head, rows)
@@ -341,7 +384,7 @@ def _synthetic_table(result: Mapping[str, Any]) -> list[str]:
             continue
         entry = result["rows"][name]["synthetic_murmur"]["all"]
         cells = [_cell(entry[at][what]) for what in ("excess", "kept") for at in ("clean", "10", "0")]
-        rows.append([NAMES[name], *cells])
+        rows.append([DENOISER_NAMES[name], *cells])
     head = ["synthetic murmurs, all, median dB", "excess: clean in", "10 dB", "0 dB"]
     lines = _lines([*head, "of its sound kept: clean in", "10 dB", "0 dB"], rows)
     ours = result["rows"]["int8"]["synthetic_murmur"]
@@ -416,7 +459,9 @@ def _verdict_table(result: Mapping[str, Any]) -> list[str]:
 def _counts(result: Mapping[str, Any]) -> list[str]:
     c = result["counts"]
     databases = ", ".join(f"{k} {v}" for k, v in c["references"].items())
-    left_out = "".join(f" Left out: {NAMES.get(k, k)} ({v})." for k, v in result.get("left_out", {}).items())
+    left_out = "".join(
+        f" Left out: {DENOISER_NAMES.get(k, k)} ({v})." for k, v in result.get("left_out", {}).items()
+    )
     return [
         f"{c['mixtures']} mixtures of 6 s from {sum(c['references'].values())}"
         f" recordings of {c['subjects']} subjects ({databases}), {result['limit']} for each kind and SNR;"
@@ -434,14 +479,14 @@ def _older(result: Mapping[str, Any]) -> bool:
 OLDER = "Measured by an older program: run `stethopi benchmark denoise` to have the figures here.\n"
 
 
-def table(result: Mapping[str, Any]) -> str:
+def denoise_table(result: Mapping[str, Any]) -> str:
     """Markdown of docs/results/denoise.json for the card: goals, improvement, cost, kinds, murmurs,
     classifier.
     """
     if _older(result):
         return OLDER
     parts = [_improvement_table, _cost_table, _kind_table, _murmur_table, _classifier_table, _counts]
-    return "\n\n".join([goals_table(result), *("\n".join(part(result)) for part in parts)])
+    return "\n\n".join([denoise_goals_table(result), *("\n".join(part(result)) for part in parts)])
 
 
 def written(result: Mapping[str, Any]) -> str:
@@ -449,7 +494,7 @@ def written(result: Mapping[str, Any]) -> str:
     return "\n".join(f"- *{name}*: {words}" for name, words in result["how"].items())
 
 
-def brief(result: Mapping[str, Any]) -> str:
+def denoise_brief(result: Mapping[str, Any]) -> str:
     """The few rows of docs/results/denoise.json that the README shows, as Markdown."""
     if _older(result):
         return OLDER
@@ -461,7 +506,7 @@ def brief(result: Mapping[str, Any]) -> str:
         if name in ("float", "pruned", "unet-classic"):
             continue
         row = result["rows"][name]
-        cells = [NAMES[name]]
+        cells = [DENOISER_NAMES[name]]
         cells += [_cell(row[of][what]) for of in ("all", "unseen") for what in ("plain", "beyond_volume")]
         cells.append(_snr(row["clean_in"]["mean"]))
         cells += [_cell(row["murmur"][at]["median"]) for at in ("clean", "10", "0")]
@@ -469,7 +514,7 @@ def brief(result: Mapping[str, Any]) -> str:
         rows.append(cells)
     ours = result["rows"]["int8"]["kinds"]
     hardest = min(ours, key=lambda kind: ours[kind]["plain"]["value"])
-    found = goals(result)
+    found = denoise_goals(result)
     missed = [figure for figure, _, _, met in found if met != "met"]
     told = f" Missed or not measured: {'; '.join(missed)}." if missed else ""
     return "\n".join(
@@ -543,7 +588,7 @@ def note(results: Path) -> dict[str, str]:
     path = results / "denoise.json"
     result = json.loads(path.read_text("utf-8")) if path.is_file() else None
     if result and not _older(result):
-        parts["goals"] = goals_table(result)
+        parts["goals"] = denoise_goals_table(result)
         parts["how"] = written(result)
         for name, made in (
             ("improvement", _improvement_table),
@@ -579,14 +624,11 @@ def write_note(path: Path, results: Path) -> str:
 
 def renew(path: Path, results: Path) -> None:
     """Write the lab note's tables and the picture anew."""
-    text = write_note(path, results)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    write_text(path, write_note(path, results))
     found = results / "denoise.json"
     result = json.loads(found.read_text("utf-8")) if found.is_file() else None
     if result and not _older(result):
-        draw(result, results / PICTURE)
+        draw_snr(result, results / PICTURE)
 
 
 # ── picture ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -602,7 +644,7 @@ COLOURS = {
 }
 
 
-def draw(result: Mapping[str, Any], path: Path) -> None:
+def draw_snr(result: Mapping[str, Any], path: Path) -> None:
     """Improvement against input SNR, a line a method, plain and beyond volume, as SVG; the same bytes for the
     same figures. Bands are 95 % intervals.
     """
@@ -636,11 +678,10 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         axes[0].set_ylabel("SNR improvement, dB")
         axes[1].legend(fontsize=8, loc="lower left")
         figure.tight_layout()
-        temporary = path.with_name(path.name + ".tmp")
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
         pyplot.close(figure)
-    os.replace(temporary, path)
 
 
 def _plain(name: str) -> str:
-    return NAMES[name].replace("*", "")
+    return DENOISER_NAMES[name].replace("*", "")

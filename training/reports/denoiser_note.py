@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from device.durable import whole_file
+from training.core.provenance import RESULTS
+
 __all__ = ["beside_scratch", "parts", "plot"]
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 PLOT = RESULTS.parent / "denoiser-pruning.svg"
 
 _NAMES = {
@@ -80,7 +81,7 @@ def _designs(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         d = row.get("minus", {}).get(name)
         return f"{d['value']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}]" if d else ""
 
-    def table(head: str, lines: Sequence[Sequence[str]]) -> str:
+    def drift_table(head: str, lines: Sequence[Sequence[str]]) -> str:
         cells = [f"| {' | '.join(line)} |" for line in lines]
         return "\n".join([f"| {head} |", "|---" * (head.count("|") + 1) + "|", *cells])
 
@@ -90,7 +91,7 @@ def _designs(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     databases = sorted({k for row in rows for k in row["by_database"]})
     robust = [row for k, row in enumerate(rows) if not k or called(row).startswith(_ROBUST)]
     return {
-        "designs": table(
+        "designs": drift_table(
             "design | parameters | MMAC/s | steps | plain | difference | beyond volume | difference"
             " | clean in: SNR out | 5th percentile",
             [
@@ -105,7 +106,7 @@ def _designs(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
                 for row in rows
             ],
         ),
-        "designs-murmurs": table(
+        "designs-murmurs": drift_table(
             "design | real murmurs, clean in: median | worst tenth | 10 dB | difference | 0 dB"
             " | synthetic ones kept at 10 dB | difference | put into normal beats at 0 dB",
             [
@@ -120,7 +121,7 @@ def _designs(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
                 for row in rows
             ],
         ),
-        "designs-robust": table(
+        "designs-robust": drift_table(
             "design | after a jump, plain | difference | coloured otherwise, beyond volume | difference"
             " | level 0.005 to 1.0 | beyond volume on " + " | ".join(databases),
             [
@@ -178,11 +179,11 @@ def parts(results: Path) -> dict[str, str]:
     if (path := results / "denoiser-int8.json").is_file():
         found["int8"] = _int8(json.loads(path.read_text("utf-8"))["rows"])
     if (path := results / "denoiser-drift.json").is_file():
-        from training.reports.drift import table
+        from training.reports.drift import drift_table
 
-        found["drift"] = table(json.loads(path.read_text("utf-8")))
+        found["drift"] = drift_table(json.loads(path.read_text("utf-8")))
     if (path := results / "denoise-hearing.json").is_file():
-        from training.reports.classifier_input import table as ways
+        from training.reports.classifier_input import inputs_table as ways
 
         found["hearing"] = ways(json.loads(path.read_text("utf-8")))
     return found
@@ -230,10 +231,9 @@ def plot(results: Path, target: Path) -> None:
             axis.set_ylabel("dB")
             axis.grid(alpha=0.3)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
-        temporary = target.with_name(target.name + ".tmp")
-        figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+        with whole_file(target) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
         plt.close(figure)
-    os.replace(temporary, target)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

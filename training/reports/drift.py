@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["table"]
+__all__ = ["drift_table"]
 
 
-def table(result: Mapping[str, Any]) -> str:
+def drift_table(result: Mapping[str, Any]) -> str:
     """The rows as Markdown."""
     lines = [
         "| minute | int8 stream over its difference from one begun anew, dB | from the float net, dB"

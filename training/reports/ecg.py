@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["ANY", "KINDS", "brief", "goals", "table", "tables", "trials"]
+__all__ = ["ANY", "ECG_NOISES", "ecg_brief", "ecg_goals", "ecg_table", "ecg_tables", "ecg_trials_table"]
 
-KINDS = ("mixed", "bw", "em", "ma", "gaussian", "mains")
+ECG_NOISES = ("mixed", "bw", "em", "ma", "gaussian", "mains")
 ANY = "any"
 """Mixed noise on every usable reference, clear or not."""
 
-NAMES = {
+ECG_DENOISER_NAMES = {
     "nothing": "nothing",
     "high-pass and notch": "high-pass 0.5 Hz and notch (neurokit2)",
     "band-pass": "band-pass 0.5–40 Hz, zero phase",
@@ -43,14 +43,14 @@ def _size(row: Mapping[str, Any]) -> str:
     return f"{row['parameters'] / 1000:.0f} K, {row['mac_per_s'] / 1e6:.1f}" if "parameters" in row else "–"
 
 
-def table(result: Mapping[str, Any]) -> str:
+def ecg_table(result: Mapping[str, Any]) -> str:
     """Mixed noise by row: the headline, for README and CARD."""
     rows = []
     for name, row in result["rows"].items():
         mixed = row["kinds"]["mixed"]
         rows.append(
             [
-                NAMES.get(name, name),
+                ECG_DENOISER_NAMES.get(name, name),
                 _size(row),
                 _cell(mixed["plain"], "+.1f"),
                 _cell(mixed["beyond_volume"], "+.1f"),
@@ -73,11 +73,11 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(_table(head, rows))
 
 
-def brief(result: Mapping[str, Any]) -> str:
+def ecg_brief(result: Mapping[str, Any]) -> str:
     """The table and what it was made of."""
     c = result["counts"]
     return (
-        table(result)
+        ecg_table(result)
         + f"\n\n{c['records']} records of {c['patients']} patients and noise that no training met;"
         + f" {2 * c['each_kind_and_snr']} clear pieces of 10 s at each level"
         + f" ({100 * c['clear_share']:.0f} % of the material is clear). Intervals: 95 %, bootstrap over"
@@ -85,7 +85,7 @@ def brief(result: Mapping[str, Any]) -> str:
     )
 
 
-def goals(result: Mapping[str, Any]) -> str:
+def ecg_goals(result: Mapping[str, Any]) -> str:
     """The goals, what is measured, and whether they are met."""
     rows: list[list[str]] = []
 
@@ -119,27 +119,29 @@ def goals(result: Mapping[str, Any]) -> str:
     return "\n".join(_table(["figure", "goal", "measured", ""], rows))
 
 
-def tables(result: Mapping[str, Any]) -> dict[str, str]:
+def ecg_tables(result: Mapping[str, Any]) -> dict[str, str]:
     """All tables of docs/ecg.md by name."""
     kinds = []
     for name, row in result["rows"].items():
-        cells = [f"{row['kinds'][k]['plain']['value']:+.1f}" for k in (*KINDS, ANY)]
-        kinds.append([NAMES.get(name, name), *cells])
+        cells = [f"{row['kinds'][k]['plain']['value']:+.1f}" for k in (*ECG_NOISES, ANY)]
+        kinds.append([ECG_DENOISER_NAMES.get(name, name), *cells])
     levels = []
     for name, row in result["rows"].items():
         by = row["kinds"]["mixed"]["by_snr"]
-        levels.append([NAMES.get(name, name), *(f"{by[f'{v:g}']['plain']:+.1f}" for v in result["snr_db"])])
+        levels.append(
+            [ECG_DENOISER_NAMES.get(name, name), *(f"{by[f'{v:g}']['plain']:+.1f}" for v in result["snr_db"])]
+        )
     beats = []
     for name, row in result["rows"].items():
         b = row["beats"]
         cells = [_cell(b["ssd"], ".2f"), _cell(b["mad"], ".3f"), _cell(b["prd"], ".1f")]
-        beats.append([NAMES.get(name, name), *cells, _cell(b["cosine"], ".3f")])
+        beats.append([ECG_DENOISER_NAMES.get(name, name), *cells, _cell(b["cosine"], ".3f")])
     harm = []
     for name, row in result["rows"].items():
         c, r = row["clean_in"], row["r_peaks"]
         harm.append(
             [
-                NAMES.get(name, name),
+                ECG_DENOISER_NAMES.get(name, name),
                 _cell(r["f1"], ".3f"),
                 _cell(r["relative"], ".3f"),
                 "exact" if name == "nothing" else _cell(c["mean"], ".1f"),
@@ -150,19 +152,24 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
             ]
         )
     above = [
-        [NAMES.get(name, name), _cell(figure, "+.1f")]
+        [ECG_DENOISER_NAMES.get(name, name), _cell(figure, "+.1f")]
         for name, figure in result["ours_above"].items()
         if isinstance(figure, Mapping)
     ]
     trained = [
-        [NAMES.get(name, name), f"{row['parameters']:,}", f"{row['steps']:,}", f"{row['minutes']:.1f}"]
+        [
+            ECG_DENOISER_NAMES.get(name, name),
+            f"{row['parameters']:,}",
+            f"{row['steps']:,}",
+            f"{row['minutes']:.1f}",
+        ]
         for name, row in result["rows"].items()
         if "steps" in row
     ]
     return {
-        "ecg": brief(result),
-        "ecg-goals": goals(result),
-        "ecg-kinds": "\n".join(_table(["dB plain, −6…12 dB", *KINDS, "mixed, any reference"], kinds)),
+        "ecg": ecg_brief(result),
+        "ecg-goals": ecg_goals(result),
+        "ecg-kinds": "\n".join(_table(["dB plain, −6…12 dB", *ECG_NOISES, "mixed, any reference"], kinds)),
         "ecg-levels": "\n".join(
             _table(["mixed, dB plain", *(f"{v:g} dB in" for v in result["snr_db"])], levels)
         ),
@@ -187,7 +194,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def trials(result: Mapping[str, Any]) -> str:
+def ecg_trials_table(result: Mapping[str, Any]) -> str:
     """Markdown of docs/results/ecg-trials.json."""
     rows = []
     for row in result["rows"]:

@@ -6,8 +6,6 @@ python -m training.reports.ecg_plots --out runs --to docs   → docs/ecg-curves.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from device.errors import BadInput, StethopiError
+from training.core.results import write_json
 
-__all__ = ["before_after", "curves", "main", "trials"]
+__all__ = ["before_after", "draw_ecg_training", "main", "write_trials"]
 
 
 def _trained(out: Path, models: Sequence[str] | None = None) -> dict[str, tuple[Any, dict[str, Any]]]:
-    from training.ecg.train import MODELS, checkpoint_path, load_system
+    from training.ecg.systems import ECG_MODELS, checkpoint_path, load_system
 
     found = {}
-    for name in models or MODELS:
+    for name in models or ECG_MODELS:
         path = checkpoint_path(out, name)
         if path.is_file() or models:
             found[name] = load_system(path)
@@ -42,7 +41,7 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, 
     return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
 
 
-def curves(out: Path, to: Path, models: Sequence[str] | None = None) -> Path:
+def draw_ecg_training(out: Path, to: Path, models: Sequence[str] | None = None) -> Path:
     """Loss over steps, and what it brought on the dev part, of every network trained in `out`."""
     figure, axes = _figure(1, 2, 11, 4)
     for name, (_, kept) in _trained(out, models).items():
@@ -67,23 +66,23 @@ def before_after(out: Path, data: Path, to: Path, models: Sequence[str] | None =
     from PIL import Image
     from scipy import signal
 
-    from training.data.ecg import RATE_HZ
-    from training.ecg.train import LEAD_IN_S, EcgValidation
+    from device.rates import ECG_RATE_HZ
+    from training.ecg.validation import LEAD_IN_S, EcgValidation
 
     trained = _trained(out, models)
     validation = EcgValidation(data, 1)
     mixed = [item for k, item in enumerate(validation.items) if item[0] == "mixed" and k % 4 == 1]
     _, clean, noisy = mixed[0]
-    where = slice(LEAD_IN_S * RATE_HZ, (LEAD_IN_S + 5) * RATE_HZ)
+    where = slice(LEAD_IN_S * ECG_RATE_HZ, (LEAD_IN_S + 5) * ECG_RATE_HZ)
     rows = {"noisy": noisy, **{name: made.whole(noisy) for name, (made, _) in trained.items()}}
     figure, axes = _figure(len(rows), 2, 12, 1.6 * len(rows) + 0.6)
-    t = np.arange(where.stop - where.start) / RATE_HZ
+    t = np.arange(where.stop - where.start) / ECG_RATE_HZ
     for (name, y), (left, right) in zip(rows.items(), axes, strict=True):
         left.plot(t, y[where], lw=0.8, label=name)
         left.plot(t, clean[where], lw=0.8, alpha=0.7, label="clean")
         left.set(ylabel="mV")
         for x in (y, clean):
-            f, p = signal.welch(x[LEAD_IN_S * RATE_HZ :], RATE_HZ, nperseg=1024)
+            f, p = signal.welch(x[LEAD_IN_S * ECG_RATE_HZ :], ECG_RATE_HZ, nperseg=1024)
             right.semilogx(f[1:], 10 * np.log10(p[1:] + 1e-12), lw=0.8)
         right.set(ylabel="dB mV²/Hz", ylim=(-90, 10))
         left.legend(fontsize=7, loc="upper right")
@@ -96,10 +95,10 @@ def before_after(out: Path, data: Path, to: Path, models: Sequence[str] | None =
     return to
 
 
-def trials(folder: Path, to: Path) -> Path:
+def write_trials(folder: Path, to: Path) -> Path:
     """What trainings in the subfolders of `folder` had shown when the dev part was last asked, by the
     subfolder's name, as JSON."""
-    from training.ecg.train import load_system
+    from training.ecg.systems import load_system
 
     rows = []
     for path in sorted(folder.glob("*/ecg-*.pt")):
@@ -118,9 +117,7 @@ def trials(folder: Path, to: Path) -> Path:
     if not rows:
         raise BadInput(f"{folder}: no folder with an ecg-….pt in it; run: stethopi train ecg-denoiser")
     content = {"what": "short trials of the ECG's network; dev decides", "rows": rows}
-    temporary = to.with_name(to.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    os.replace(temporary, to)
+    write_json(to, content)
     return to
 
 
@@ -136,10 +133,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         if options.trials:
-            print(trials(options.trials, options.to / "results" / "ecg-trials.json"))
+            print(write_trials(options.trials, options.to / "results" / "ecg-trials.json"))
             return 0
         options.to.mkdir(parents=True, exist_ok=True)
-        print(curves(options.out, options.to / "ecg-curves.png", options.model))
+        print(draw_ecg_training(options.out, options.to / "ecg-curves.png", options.model))
         print(before_after(options.out, options.data, options.to / "ecg-before-after.png", options.model))
     except StethopiError as problem:
         print(f"stethopi: {problem}", file=sys.stderr)

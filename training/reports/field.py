@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TABLES", "arm64_table", "cost_table", "goals_table", "power_line", "soak_table"]
+__all__ = ["TABLES", "arm64_table", "cost_table", "field_goals_table", "power_line", "soak_table"]
 
 _STAGES = ("decimate", "denoise", "classify", "rhythm", "quality")
 
@@ -149,7 +149,7 @@ def _tests_line(key: str, tests: Mapping[str, Any]) -> str:
     )
 
 
-def goals_table(read: Callable[[str], Mapping[str, Any] | None]) -> str:
+def field_goals_table(read: Callable[[str], Mapping[str, Any] | None]) -> str:
     """Each goal beside what was measured, and by what. read: a result file by its name."""
     lines = [_row("goal", "measured", "", "by"), _row(*["---"] * 4)]
 

@@ -2,7 +2,7 @@
 looked.
 
     stethopi plot classify --out plots      curves.png, roc.png, confusion.png, reliability.png
-    stethopi plot looked --model melcnn-attention --recording 68379_MV --out looked.png
+    stethopi plot saliency --model melcnn-attention --recording 68379_MV --out saliency.png
     stethopi plot positions --recording 68379 --out positions.png     a CirCor patient's four positions
 
 ROC curves and training curves come from the scores and checkpoints that `stethopi benchmark classify` keeps
@@ -23,11 +23,12 @@ from matplotlib.figure import Figure
 
 from device.durable import whole_file
 from device.errors import BadInput
+from training.core.say import Say
 
 __all__ = [
     "draw_confusion",
-    "curves",
-    "draw",
+    "draw_curves",
+    "draw_comparison",
     "draw_saliency",
     "draw_positions",
     "saliency",
@@ -62,7 +63,7 @@ def _grid(count: int, size: float = 2.9, **options: Any) -> tuple[Figure, list[A
     return figure, list(axes[:count])
 
 
-def curves(path: Path, runs: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> None:
+def draw_curves(path: Path, runs: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> None:
     """Loss by step of each run; dashed the loss on recordings that were watched, where there were any."""
     figure = Figure(figsize=(8, 4.2), layout="constrained", dpi=90)
     axes = figure.subplots()
@@ -267,13 +268,13 @@ def _hertz(hz: tuple[float, float], share: float) -> float:
     return float(700.0 * (10.0 ** (low + share * (high - low)) - 1.0))
 
 
-def draw(
+def draw_comparison(
     data: Path,
     cache: Path,
     results: Path,
     out: Path,
     models: Sequence[str] = (),
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> list[Path]:
     """All pictures that the benchmark's leavings allow; gives the files. BadInput when there are none.
 
@@ -310,7 +311,7 @@ def draw(
             if min(positive.sum(), (~positive).sum()) >= 5:
                 sources.setdefault(source, {})[model] = (score[rows], positive)
     if runs:
-        curves(out / "curves.png", runs, "training curves, folds 2 to 4")
+        draw_curves(out / "curves.png", runs, "training curves, folds 2 to 4")
         written.append(out / "curves.png")
     if sources:
         roc(out / "roc.png", sources, "ROC on fold 0, learned from folds 2 to 4")
@@ -376,16 +377,17 @@ def _hearing(
         highest = _hertz((features.LOWEST_HZ, features.HIGHEST_HZ), net.view.bands / features.BANDS)
         return net, hear, every, centres, (features.LOWEST_HZ, highest)
     from device.screening.baseline_features import BAND_HZ, FRONT_ENDS, Mel
-    from training.screening.baselines import front_end_name, load_screener_net
+    from training.screening.baseline_recipe import front_end_name
+    from training.screening.baselines import load_screening_baseline_net
 
     front = FRONT_ENDS[front_end_name(model)]
     width = front.shape[1]
     every = front.every / WORKING_RATE_HZ
     if isinstance(front, Mel):
         centres = (front.grid.frame / 2 + front.grid.hop * np.arange(width)) / WORKING_RATE_HZ
-        return load_screener_net(checkpoint), front.windows, every, centres, BAND_HZ
+        return load_screening_baseline_net(checkpoint), front.windows, every, centres, BAND_HZ
     centres = np.arange(width) * front.length / width / WORKING_RATE_HZ
-    return load_screener_net(checkpoint), front.windows, every, centres, None
+    return load_screening_baseline_net(checkpoint), front.windows, every, centres, None
 
 
 def draw_saliency(
@@ -395,7 +397,7 @@ def draw_saliency(
     model: str,
     recording: str,
     out: Path,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> Path:
     """Where a trained model looked in the window of a recording that it takes for the most abnormal.
 
@@ -464,9 +466,7 @@ def positions(
 _FRAME_S = 0.02
 
 
-def draw_positions(
-    data: Path, patient: str, out: Path, bundle: Path | None = None, say: Callable[[str], None] = print
-) -> Path:
+def draw_positions(data: Path, patient: str, out: Path, bundle: Path | None = None, say: Say = print) -> Path:
     """A CirCor patient's positions by the bundle: where the murmur is surest. BadInput for one not there."""
     from device.inference import bundle as bundles
     from device.screening import features, screen

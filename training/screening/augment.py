@@ -65,6 +65,8 @@ class Drawer:
         # sixty times
         self._of_group = [_Chances(np.sqrt([len(group) for group in cell])) for cell in self.cells]
         self.database_of = {r.record: self.databases.index(r.database) for r in corpus.recordings}
+        self.drawn: list[str] = []
+        """Records of the last batch."""
 
     def _pick(self, rng: np.random.Generator) -> int:
         cell = self._of_cell.draw(rng)
@@ -78,8 +80,10 @@ class Drawer:
         labels = np.empty((r.batch, 4), np.float32)
         database = np.empty(r.batch, np.int64)
         state = np.empty((r.batch, features.FRAMES // 4), np.int64)
+        self.drawn = []
         for k in range(r.batch):
             i = self._pick(rng)
+            self.drawn.append(self.corpus.recordings[i].record)
             power, codes = self._excerpt(i, rng)
             labels[k] = self.labels[i]
             if not labels[k, 0] and not labels[k, 2] and rng.random() < r.synthetic_murmur:

@@ -24,13 +24,23 @@ from device.errors import BadInput
 from device.inference.bundle import ModelEntry
 from device.screening import screen
 from models.classifier import Classifier
+from training.core.results import write_json
+from training.core.say import Say
 from training.data.recordings import Recording
-from training.screening import baselines as screeners
 from training.screening import export as screening_export
 from training.screening import operating_point
 from training.screening import recipe as screening_recipe
 from training.screening import train as classifier
+from training.screening.baseline_inputs import Inputs
+from training.screening.baseline_recipe import (
+    SCREENING_BASELINES,
+    BaselineRecipe,
+    front_end_name,
+    load_baseline_recipe,
+)
+from training.screening.baselines import Trained, train_screening_baseline
 from training.screening.corpus import Corpus
+from training.screening.leaky import leaky
 from training.screening.protocols import Unit
 from training.screening.window_quality import HeardWindows, batched, one_by_one
 
@@ -46,7 +56,6 @@ __all__ = [
     "without_late_keys",
 ]
 
-Say = Callable[[str], None]
 
 SHORT_STEPS = 1200
 """Of a training of `ours` in the protocols that no goal is asked of: leaky and shuffled."""
@@ -57,7 +66,7 @@ Scorer = Callable[[Sequence[Recording]], np.ndarray]
 
 @dataclass(frozen=True)
 class Learned:
-    """A trained contender."""
+    """A trained candidate."""
 
     rows: dict[str, Scorer]
     """`float`, and `int8` where it was asked for."""
@@ -186,7 +195,7 @@ class Ours:
                 "kilobytes": round(result.kilobytes, 1),
             }
             meta |= {"bands": self.recipe.bands, "range_db": self.recipe.range_db}
-            kept.write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
+            write_json(kept, meta)
         small = kept_int8(out, self.entry)
         return small, {key: small.meta[key] for key in ("mac_per_window", "kilobytes")}
 
@@ -210,7 +219,7 @@ def _without_states(net: Classifier) -> Classifier:
     return bare.eval()
 
 
-class Another:
+class BaselineCandidate:
     """A network of training.screening.baselines, by its shipped recipe."""
 
     def __init__(
@@ -218,15 +227,15 @@ class Another:
         name: str,
         data: Path,
         cache: Path,
-        recipe: screeners.BaselineRecipe | None = None,
+        recipe: BaselineRecipe | None = None,
         say: Say = lambda text: None,
     ) -> None:
         self.name, self.data, self.cache, self.say = name, data, cache, say
-        self.recipe = recipe or screeners.load_baseline_recipe(name)
+        self.recipe = recipe or load_baseline_recipe(name)
 
     @cached_property
-    def _inputs(self) -> screeners.Inputs:
-        inputs = screeners.Inputs(self.data, self.cache, screeners.front_end_name(self.name), self.say)
+    def _inputs(self) -> Inputs:
+        inputs = Inputs(self.data, self.cache, front_end_name(self.name), self.say)
         inputs.into_memory()
         return inputs
 
@@ -237,10 +246,10 @@ class Another:
         chosen = [r for r in shown if r.fold > 1]
         split = None
         if unit.protocol == "leaky":
-            split = screeners.leaky(
+            split = leaky(
                 {r.record: self._inputs.count(r.record) for r in chosen if r.label}, self.recipe.seed
             )
-        trained = screeners.train_screener(
+        trained = train_screening_baseline(
             self.recipe, self._inputs, chosen, out=out, windows=split.train if split else None, say=say
         )
         rows = {"float": _means(trained)}
@@ -263,13 +272,13 @@ class Another:
         )
 
 
-def _means(trained: screeners.Trained) -> Scorer:
+def _means(trained: Trained) -> Scorer:
     return lambda chosen: np.array([trained.logits(r).mean(axis=0) for r in chosen], float)
 
 
 def names() -> list[str]:
     """All models that can be compared, ours first."""
-    return ["ours", *screeners.MODELS]
+    return ["ours", *SCREENING_BASELINES]
 
 
 def candidate_of(
@@ -278,6 +287,6 @@ def candidate_of(
     """BadInput names one that is not there."""
     if name == "ours":
         return Ours(data, cache, entry, say=say)
-    if name in screeners.MODELS:
-        return Another(name, data, cache, say=say)
+    if name in SCREENING_BASELINES:
+        return BaselineCandidate(name, data, cache, say=say)
     raise BadInput(f"{name}: no such model; there are {', '.join(names())}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from device.rates import WORKING_RATE_HZ
 from device.screening import features
 from models.classifier import STATES
+from training.core.results import write_text
+from training.core.say import Say
 from training.data import recordings as training_data
 from training.data.recordings import Recording
 from training.screening.recipe import Recipe
@@ -47,7 +49,7 @@ class Corpus:
     `power(i)`: float32 (frames, 32) of recording i, at least a window long; `states(i)`: uint8 (frames,).
     """
 
-    def __init__(self, data: Path, cache: Path, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, data: Path, cache: Path, say: Say = lambda text: None) -> None:
         self.recordings: list[Recording] = training_data.recordings(data)
         self.noises = [n for n in training_data.noises(data) if n.free and n.part == "train"]
         self.hashes = training_data.data_hashes(data)
@@ -86,7 +88,7 @@ class Corpus:
         np.save(folder / "starts.npy", np.array(starts))
         np.save(folder / "noise_power.npy", np.concatenate([empty, *noise]))
         np.save(folder / "noise_starts.npy", np.array(noise_starts))
-        (folder / "done").write_text("complete\n")
+        write_text(folder / "done", "complete\n")
 
     def into_memory(self) -> None:
         """Read all band powers into memory (0.4 GB for both corpora), for training."""

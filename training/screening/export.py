@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from device.inference.bundle import ModelEntry
 from device.rates import WINDOW, WORKING_RATE_HZ
 from device.screening import features, screen
 from models.classifier import OUTPUTS
+from training.core.say import Say
 from training.data import recordings as training_data
 from training.screening.corpus import Corpus
 from training.screening.operating_point import operating_point, screen_logits
@@ -45,7 +45,7 @@ def export_classifier(
     source: Path,
     corpus: Corpus,
     out: Path,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Checkpoint → int8 with both gates → operating point → the classifier's part of a bundle in `out`.
 

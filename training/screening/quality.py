@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from importlib import resources
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,8 @@ from device.errors import BadInput
 from device.inference.bundle import ModelEntry
 from device.rates import WINDOW, WORKING_RATE_HZ
 from device.screening import features, quality, screen
+from training.core.recipe import load_settings, shipped
+from training.core.say import Say
 from training.data import recordings as training_data
 from training.data.mixing import NoisePool
 from training.data.recordings import Recording
@@ -80,22 +80,8 @@ class QualityRecipe:
 
 
 def load_quality_recipe(path: Path | None = None, **changes: Any) -> QualityRecipe:
-    """Read a recipe (default: the shipped one) with some keys changed. BadInput names an unknown key."""
-    source = path or Path(str(resources.files("training") / "recipes" / "quality.toml"))
-    try:
-        table = tomllib.loads(source.read_text("utf-8"))
-    except OSError as error:
-        raise BadInput(f"{source}: cannot be read ({error.strerror}); give a recipe in TOML") from None
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{source}: not TOML ({error}); mend it there") from None
-    table |= changes
-    known = {f.name: f.default for f in fields(QualityRecipe)}
-    for key, value in table.items():
-        if key not in known:
-            raise BadInput(f"{source}: {key} is no key of this recipe; there are {', '.join(sorted(known))}")
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise BadInput(f"{source}: {key} = {value!r}: a number is needed, such as {known[key]}")
-    return QualityRecipe(**table)
+    """Read a recipe (default: the shipped one) with some keys changed. BadInput names what is wrong."""
+    return load_settings(QualityRecipe, path or shipped("quality"), **changes)
 
 
 # ── pieces ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -137,7 +123,7 @@ class Pieces:
         entry: ModelEntry,
         count: int,
         seed: int,
-        say: Callable[[str], None] = print,
+        say: Say = print,
     ) -> None:
         rng = np.random.default_rng([seed, 17])
         of_folds = [r for r in training_data.recordings(data) if r.fold in folds and r.seconds >= 5.0]
@@ -253,7 +239,7 @@ class Pieces:
         y = y[start : start + n]
         return quality.measures(y, features.screening_frames_of(y)), wanted, asked
 
-    def many(self, seed: int, count: int, say: Callable[[str], None] = print) -> Drawn:
+    def many(self, seed: int, count: int, say: Say = print) -> Drawn:
         """`count` pieces, each a function of (seed, its number)."""
         rows = []
         for k in range(count):
@@ -287,12 +273,15 @@ def _part_of_the_time(rng: np.random.Generator, n: int) -> np.ndarray:
 # ── the net ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fit(drawn: Drawn, recipe: QualityRecipe, say: Callable[[str], None] = print) -> dict[str, np.ndarray]:
+def fit(drawn: Drawn, recipe: QualityRecipe, say: Say = print) -> dict[str, np.ndarray]:
     """Weights of `device.screening.quality.QualityJudge` from pieces; the same pieces and recipe give the
     same weights.
     """
     import torch
     from torch import nn
+
+    from training.core import loop
+    from training.core.schedules import one_cycle
 
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
@@ -304,26 +293,27 @@ def fit(drawn: Drawn, recipe: QualityRecipe, say: Callable[[str], None] = print)
     net = nn.Sequential(
         nn.Dropout(recipe.drop), nn.Linear(n_in, recipe.hidden), nn.ReLU(), nn.Linear(recipe.hidden, n_out)
     )
-    optimiser = torch.optim.AdamW(net.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
-    batch, steps = 256, 0
-    total = recipe.epochs * max(1, len(z) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=total + 1)
+    # each epoch hears every piece once, in an order of its own
     generator = torch.Generator().manual_seed(recipe.seed)
-    for epoch in range(recipe.epochs):
+    batch = min(256, len(z))
+    rows: list[torch.Tensor] = []
+    for _ in range(recipe.epochs):
         order = torch.randperm(len(z), generator=generator)
-        losses = []
-        for rows in order[: len(z) // batch * batch].view(-1, batch) if len(z) >= batch else [order]:
-            said = net(z[rows])
-            loss = nn.functional.binary_cross_entropy_with_logits(said, wanted[rows], asked[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            if steps < total:
-                schedule.step()
-            steps += 1
-            losses.append(float(loss.detach()))
-        if (epoch + 1) % 10 == 0 or epoch + 1 == recipe.epochs:
-            say(f"epoch {epoch + 1} of {recipe.epochs}: loss {np.mean(losses):.4f}")
+        rows += order[: len(z) // batch * batch].view(-1, batch)
+
+    def loss_of(chosen: torch.Tensor, step: int) -> torch.Tensor:
+        said = net(z[chosen])
+        return nn.functional.binary_cross_entropy_with_logits(said, wanted[chosen], asked[chosen])
+
+    loop.learn(
+        net,
+        rows.__getitem__,
+        loss_of,
+        torch.optim.AdamW(net.parameters(), recipe.rate, weight_decay=recipe.weight_decay),
+        one_cycle(recipe.rate, len(rows) + 1),
+        loop.TrainingPlan(len(rows), None, every=10 * (len(z) // batch)),
+        say=say,
+    )
     first, last = net[1], net[3]
     arrays = {
         "mean": mean,
@@ -383,9 +373,7 @@ def _taught_before(
     return arrays if quality.QualityJudge.of(arrays) is not None else None
 
 
-def _taught(
-    recipe: QualityRecipe, data: Path, entry: ModelEntry, say: Callable[[str], None]
-) -> dict[str, np.ndarray]:
+def _taught(recipe: QualityRecipe, data: Path, entry: ModelEntry, say: Say) -> dict[str, np.ndarray]:
     noise = NoisePool.load(data, "train", free_only=True)
     teaching = Pieces(data, (2, 3, 4), noise, entry, recipe.recordings, recipe.seed, say)
     arrays = fit(teaching.many(recipe.seed, recipe.pieces, say), recipe, say)
@@ -395,7 +383,7 @@ def _taught(
 
 
 def train_quality(
-    recipe: QualityRecipe, data: Path, part: Path, say: Callable[[str], None] = print, *, resume: bool = False
+    recipe: QualityRecipe, data: Path, part: Path, say: Say = print, *, resume: bool = False
 ) -> dict[str, np.ndarray]:
     """Teach the judge for the exported classifier in `part` and lay it beside it, in classifier.npz.
 

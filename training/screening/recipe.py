@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from device.errors import BadInput
 from device.screening import features
+from training.core.recipe import load_settings, shipped
 
 __all__ = ["Recipe", "load_recipe"]
 
@@ -105,38 +103,5 @@ class Recipe:
 
 
 def load_recipe(path: Path | None = None, **changes: Any) -> Recipe:
-    """The shipped recipe, or `[classifier]` of a TOML file. BadInput names an unknown key or a wrong type."""
-    if path is None:
-        text = resources.files("training").joinpath("recipes/classifier.toml").read_text("utf-8")
-    else:
-        try:
-            text = Path(path).read_text("utf-8")
-        except OSError as error:
-            raise BadInput(
-                f"{path}: the recipe cannot be read ({error.strerror}); give a TOML file"
-            ) from None
-    try:
-        table = tomllib.loads(text).get("classifier", {})
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path or 'classifier.toml'}: not TOML ({error})") from None
-    fields = {f.name: f for f in dataclasses.fields(Recipe)}
-    values: dict[str, Any] = {}
-    default = Recipe()
-    for key, value in {**table, **changes}.items():
-        if key not in fields:
-            import difflib
-
-            near = difflib.get_close_matches(key, fields, 1, 0.0)
-            raise BadInput(
-                f'{path or "classifier.toml"}: [classifier] {key}: no such key. Did you mean "{near[0]}"?'
-            )
-        like = getattr(default, key)
-        if isinstance(like, tuple) and isinstance(value, list | tuple):
-            value = tuple(value)
-        elif isinstance(like, float) and isinstance(value, int):
-            value = float(value)
-        if not isinstance(value, type(like) if not isinstance(like, Mapping) else Mapping):
-            kind = type(like).__name__
-            raise BadInput(f"{path or 'classifier.toml'}: [classifier] {key} = {value!r}: a {kind} is needed")
-        values[key] = value
-    return Recipe(**values)
+    """The shipped recipe, or `[classifier]` of a file, with some keys changed. BadInput names wrong ones."""
+    return load_settings(Recipe, path or shipped("classifier"), "classifier", **changes)

@@ -1,7 +1,7 @@
 """Train the screening network: recordings of many sources → a checkpoint.
 
     stethopi train classifier --data ../shared/data --out runs/classifier
-    python -m training.screening.train --recipe my.toml --hold-out a    how it does on a source it never heard
+    python -m training.screening.trial --recipe my.toml --hold-out a    how it does on a source it never heard
 
 A healthy run of the shipped recipe ends near a loss of 0.9, one thread, and prints fold 1 by database at
 the end; the figures to expect stand in docs/screening.md. Every draw is a function of (seed, step): a run
@@ -15,8 +15,7 @@ that "which source" says nothing about the label.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,25 @@ from torch import nn
 from device.errors import BadInput
 from device.screening import features
 from models.classifier import Classifier
+from training.core import checkpoint as checkpoints
 from training.core import loop
 from training.core.results import write_json
+from training.core.say import Say
+from training.core.schedules import Schedule, adamw, one_cycle
 from training.screening.augment import Drawer
 from training.screening.corpus import UNKNOWN, Corpus
-from training.screening.evaluate import describe, evaluate
-from training.screening.recipe import Recipe, load_recipe
+from training.screening.recipe import Recipe
 
-__all__ = ["finetune", "load_checkpoint", "prune_classifier", "save_curve", "train"]
+__all__ = [
+    "CLIP",
+    "curve_points",
+    "finetune",
+    "load_checkpoint",
+    "prune_classifier",
+    "save_curve",
+    "screening_cycle",
+    "train",
+]
 
 
 def _loss(
@@ -60,6 +70,22 @@ def _loss(
     return total
 
 
+CLIP = 2.0
+"""Longest gradient of a screening network's training."""
+
+
+def screening_cycle(highest: float, steps: int) -> Schedule:
+    """The schedule of all screening networks, ours and the baselines."""
+    steps = max(5, steps)
+    return one_cycle(highest, steps, rising=max(0.1, 2.5 / steps), below_first=10, below_last=100)
+
+
+def curve_points(done: loop.Progress) -> list[dict[str, float]]:
+    """The curve with what was validated at its points: step, loss, and the validation's figures."""
+    found = dict(done.validations)
+    return [{"step": step, "loss": loss, **found.get(step, {})} for step, loss in done.curve]
+
+
 def save_curve(path: Path, curve: Sequence[Mapping[str, float]]) -> None:
     """A training curve: steps and losses, for `stethopi plot`."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +102,7 @@ def _run(
     first_draw: int,
     checkpoint: Path | None,
     key: str,
-    say: Callable[[str], None],
+    say: Say,
     every: int = 500,
     curve_file: Path | None = None,
 ) -> Classifier:
@@ -87,8 +113,8 @@ def _run(
     net = net.to(memory_format=layout)  # type: ignore[call-overload]
     bias = nn.Parameter(torch.zeros(len(drawer.databases), 2))
 
-    def loss_of(step: int) -> torch.Tensor:
-        x, labels, database, state = map(torch.from_numpy, drawer.batch(step))
+    def loss_of(batch: tuple[np.ndarray, ...], step: int) -> torch.Tensor:
+        x, labels, database, state = map(torch.from_numpy, batch)
         x = x.contiguous(memory_format=layout)
         states = None
         if net.state_head is not None:
@@ -97,12 +123,35 @@ def _run(
             logits = net(x)
         return _loss(logits + bias[database], states, labels, state, recipe)
 
-    plan = loop.TrainingPlan(
-        steps, learning_rate, recipe.weight_decay, recipe.seed, every, first_draw, recipe.average
+    def take_up(kept: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            bias.copy_(kept["bias"])
+
+    done = loop.learn(
+        net,
+        drawer.batch,
+        loss_of,
+        adamw(net, learning_rate, recipe.weight_decay, [bias]),
+        screening_cycle(learning_rate, steps),
+        loop.TrainingPlan(
+            steps,
+            recipe.seed,
+            every,
+            first_draw=first_draw,
+            clip=CLIP,
+            average=recipe.average,
+            interpolated=False,
+        ),
+        checkpoint=loop.Checkpoint(
+            checkpoint, key, more=lambda progress: {"bias": bias.detach().clone()}, take_up=take_up
+        )
+        if checkpoint
+        else None,
+        files=lambda: drawer.drawn,
+        say=say,
     )
-    curve = loop.learn(net, loss_of, plan, beside=[bias], checkpoint=checkpoint, key=key, say=say)
     if curve_file is not None:
-        save_curve(curve_file, curve)
+        save_curve(curve_file, curve_points(done))
     return net
 
 
@@ -110,7 +159,7 @@ def train(
     corpus: Corpus,
     recipe: Recipe,
     out: Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
     every: int = 500,
     taught: np.ndarray | None = None,
 ) -> Classifier:
@@ -146,7 +195,7 @@ def finetune(
     corpus: Corpus,
     recipe: Recipe,
     out: Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> Classifier:
     """Train a pruned net (without its state head) on; writes `out`/classifier-pruned.pt."""
     drawer = Drawer(corpus, recipe, recipe.folds)
@@ -172,7 +221,7 @@ def prune_classifier(
     source: Path,
     corpus: Corpus,
     out: Path | None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> Classifier:
     """Take the share `prune_ratio` of the channels of a trained net away and train on; writes
     `out`/classifier-pruned.pt.
@@ -192,7 +241,7 @@ def _channels_of(net: Classifier) -> list[int]:
 
 def save_checkpoint(path: Path, net: Classifier, recipe: Recipe, corpus: Corpus) -> None:
     """Weights with what is needed to build the net and to know where it came from."""
-    loop.save(
+    checkpoints.save(
         path,
         {
             "channels": _channels_of(net),
@@ -213,7 +262,7 @@ def load_checkpoint(path: Path) -> tuple[Classifier, dict[str, Any]]:
     none.
     """
     try:
-        kept = loop.load(path)
+        kept = checkpoints.load(path)
     except FileNotFoundError:
         raise BadInput(f"{path}: not there; run `stethopi train classifier` first") from None
     net = Classifier(kept["channels"], kept["dropout"], features.View.of(kept))
@@ -221,59 +270,3 @@ def load_checkpoint(path: Path) -> tuple[Classifier, dict[str, Any]]:
         net.state_head = None
     net.load_state_dict(kept.pop("net"))
     return net.eval(), kept
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    import argparse
-    import sys
-
-    parser = argparse.ArgumentParser(description="Train the screening network and print fold 1 by database.")
-    parser.add_argument("--recipe", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--cache", type=Path, default=Path("~/.cache/stethopi").expanduser())
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--hold-out", nargs="*", default=[])
-    parser.add_argument(
-        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="change single keys of the recipe"
-    )
-    parser.add_argument(
-        "--trial", metavar="NAME", help="add the figures to docs/results/screening-trials.json"
-    )
-    options = parser.parse_args(argv)
-    changes: dict[str, Any] = {
-        key: json.loads(value) for key, value in (s.split("=", 1) for s in options.set)
-    }
-    if options.hold_out:
-        changes["hold_out"] = tuple(options.hold_out)
-    recipe = load_recipe(options.recipe, **changes)
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    corpus = Corpus(options.data, options.cache, say)
-    corpus.into_memory()
-    net = train(corpus, recipe, options.out, say)
-    trial: dict[str, Any] = {
-        "changes": {key: value for key, value in changes.items() if key != "hold_out"},
-        "left_out": list(recipe.hold_out),
-        "fold_1": evaluate(net, corpus, [recipe.decide]),
-    }
-    print(describe(trial["fold_1"]), flush=True)
-    if recipe.hold_out:
-        # never heard in training: all of its folds may decide, but for the one that is reported
-        trial["left_out_folds_1_to_4"] = evaluate(
-            net, corpus, range(1, 5), recipe.hold_out, 2 * features.FRAMES_EVERY
-        )
-        print("left out:\n" + describe(trial["left_out_folds_1_to_4"]), flush=True)
-    if options.trial:
-        from training.core.provenance import RESULTS, commit_id
-
-        path = RESULTS / "screening-trials.json"
-        trials = json.loads(path.read_text("utf-8")) if path.is_file() else []
-        trials.append({"name": options.trial, "commit": commit_id(), "seed": recipe.seed, **trial})
-        write_json(path, trials)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,7 +1,7 @@
 """Which windows of a recording count, found once and kept: the quality of every window of all recordings.
 
 The quality of a window does not depend on the network that screens it. So many networks can be scored on the
-same recordings (training.benchmarks.screening_comparison) without judging the sound anew for each: what they
+same recordings (training.benchmarks.screening_units) without judging the sound anew for each: what they
 give is what `training.screening.operating_point.screen_logits` gives, from the band powers that training
 keeps anyway.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from torch import nn
 
 from device.inference.bundle import ModelEntry
 from device.screening import features, quality, screen
+from training.core.results import write_arrays
+from training.core.say import Say
 from training.data import recordings as training_data
 from training.data.recordings import Recording
 from training.screening.corpus import Corpus
@@ -37,9 +38,7 @@ class HeardWindows:
     `starts`, `scores`: of a recording's windows that are not silent, the first frame and the quality.
     """
 
-    def __init__(
-        self, data: Path, cache: Path, entry: ModelEntry, say: Callable[[str], None] = lambda text: None
-    ) -> None:
+    def __init__(self, data: Path, cache: Path, entry: ModelEntry, say: Say = lambda text: None) -> None:
         recordings = training_data.recordings(data)
         hashes = training_data.data_hashes(data)
         said = hashlib.sha256(json.dumps([str(Path(data).resolve()), hashes]).encode())
@@ -68,12 +67,9 @@ class HeardWindows:
                     starts.append(window.start // features.FRAME_HOP)
                     scores.append(window.quality)
             ends.append(len(starts))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.stem}.{os.getpid()}.tmp.npz")
-        np.savez_compressed(
-            temporary, ends=np.array(ends), starts=np.array(starts, np.int32), scores=np.array(scores)
+        write_arrays(
+            file, {"ends": np.array(ends), "starts": np.array(starts, np.int32), "scores": np.array(scores)}
         )
-        os.replace(temporary, file)
 
     def windows(self, record: str) -> tuple[np.ndarray, np.ndarray]:
         """(first frame, quality) of each window of a recording that is not silent."""

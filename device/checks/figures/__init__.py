@@ -1,1 +1,1 @@
-"""Each stage tried alone on a recording: `python -m device.checks.figures.STAGE FILE` prints its figures."""
+"""Each stage tried alone on a recording: `python -I -m device.checks.figures.STAGE FILE` says."""

@@ -10,6 +10,7 @@ from device.inference.bundle import load
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code."""
     import sys
 
     arguments = sys.argv[1:] if argv is None else argv

@@ -53,6 +53,7 @@ def _figures(path: str, folder: Path | None) -> tuple[str, bool]:
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code."""
     import argparse
 
     parser = argparse.ArgumentParser(

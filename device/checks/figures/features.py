@@ -11,6 +11,7 @@ from device.screening.features import BANDS, ScreeningFrames, screening_frames_o
 
 @of_a_file("features")
 def main(path: str) -> int:
+    """Run it from the command line; gives the exit code."""
     import time
 
     from device.sources.files import read_working_rate

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from device.checks.figures.one_line import of_a_file
-from device.dsp.level import Level
+from device.denoise.front_end import Level
 from device.rates import HOP, HOP_S
 
 
 @of_a_file("level")
 def main(path: str) -> int:
+    """Run it from the command line; gives the exit code."""
     from device.sources.files import read_working_rate
 
     x, _ = read_working_rate(path)

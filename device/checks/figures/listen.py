@@ -7,6 +7,7 @@ from device.checks.figures.one_line import one_line_errors
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code."""
     import argparse
 
     parser = argparse.ArgumentParser(

@@ -9,6 +9,7 @@ from device.screening.quality import QualityJudge, assess, troubles
 
 @of_a_file("quality")
 def main(path: str) -> int:
+    """Run it from the command line; gives the exit code."""
     from device.inference import bundle as bundles
     from device.sources.files import read_working_rate
 

@@ -54,6 +54,7 @@ def _figures(path: str) -> str:
 
 @of_a_file("resample")
 def main(path: str) -> int:
+    """Run it from the command line; gives the exit code."""
     print(_figures(path))
     return 0
 

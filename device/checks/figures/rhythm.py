@@ -9,6 +9,7 @@ from device.screening.rhythm import SURE, beat
 
 @of_a_file("rhythm")
 def main(path: str) -> int:
+    """Run it from the command line; gives the exit code."""
     from device.sources.files import read_working_rate
 
     x, _ = read_working_rate(path)

@@ -11,6 +11,7 @@ from device.sources.files import read_working_rate
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run it from the command line; gives the exit code."""
     import argparse
     import sys
     import time

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from device.contract import topics
 from device.contract.chunks import Receipt, bitmap, check_chunk, missing_chunks
-from device.contract.codec import BadMessage, encode
+from device.contract.codec import BadMessage, decode, encode
 from device.contract.control import Answer, Backlog, Command, Health, Listen, Listening, State
 from device.contract.exam import Exam
 from device.contract.live import LiveExam, LiveQuality, LiveWave, LiveWindow
@@ -338,9 +338,9 @@ def test_a_foreign_topic_is_refused(topic: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a/b", "+", "#", "..", ".x", "x" * 65, "ä", "a b", "x\n"])
 def test_an_address_takes_only_path_safe_ids(name: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="^device .*: use up to 64 letters"):
         Address("village", name)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="^fleet .*: use up to 64 letters"):
         Address(name, "stetho-1")
 
 
@@ -362,7 +362,7 @@ def test_the_chunks_of_a_file_cover_it_once(size: int, chunk: int) -> None:
     assert [a for a, _ in spans] == [0, *[b for _, b in spans[:-1]]]
     assert spans[-1][1] == size
     assert all(0 < b - a <= chunk for a, b in spans)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"^chunk \d+ of \d+$"):
         chunk_span(len(spans), size, chunk)
 
 
@@ -412,3 +412,10 @@ def test_the_schemas_are_printed_by_the_module(tmp_path: Path) -> None:
         [sys.executable, "-m", "device.contract.schemas", str(tmp_path)], check=True, capture_output=True
     )
     assert {p.name for p in tmp_path.iterdir()} == set(schemas())
+
+
+def test_a_message_may_be_as_large_as_its_limit_and_no_larger() -> None:
+    payload = encode(State(True, "0.3.0", "0.3.0", "running", "boot"))
+    assert decode(State, payload, len(payload)).online
+    with pytest.raises(BadMessage, match=f"{len(payload)} bytes; at most {len(payload) - 1}"):
+        decode(State, payload, len(payload) - 1)

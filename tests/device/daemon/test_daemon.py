@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from device.contract.exam import Delay, Exam
 from device.contract.live import LiveEcg, LiveExam, LiveWave, LiveWindow
 from device.contract.topics import Address, read
 from device.daemon import daemon as daemon_module
+from device.daemon import health, sound_thread
 from device.daemon.daemon import Daemon
 from device.daemon.from_settings import one_exam, plan_of
 from device.daemon.models import Models
@@ -39,7 +42,7 @@ from device.sources.base import Block
 from device.sources.files import read_sound, write_sound
 from device.sources.synthetic import SyntheticSource
 from device.storage.outbox import Outbox
-from device.stream.shedding import Shed
+from device.stream.shedding import Shed, Shedder
 from tests.brokers import Mosquitto
 from tests.device.fakes import META, FakeCleaner, FakeJudge
 from tests.device.hosts import Ingest
@@ -161,9 +164,9 @@ def test_in_a_process_of_its_own_memory_is_tidied_after_each_exam(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    monkeypatch.setattr(daemon_module.gc, "collect", lambda: done.append("collect"))
-    monkeypatch.setattr(daemon_module.gc, "freeze", lambda: done.append("freeze"))
-    monkeypatch.setattr(daemon_module.signal, "signal", lambda number, what: None)
+    monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
+    monkeypatch.setattr(gc, "freeze", lambda: done.append("freeze"))
+    monkeypatch.setattr(signal, "signal", lambda number, what: None)
     settings = settings_in(tmp_path, exam={"exams": 2, "min_s": 2, "max_s": 2})
     assert Daemon(settings, models=fakes(), source=synthetic()).run() == 0
     assert done == ["collect", "freeze", "collect"]
@@ -172,8 +175,7 @@ def test_in_a_process_of_its_own_memory_is_tidied_after_each_exam(
 def test_when_the_sound_ends_it_stays_for_delivery_until_it_is_asked_to_go(tmp_path: Path) -> None:
     settings = settings_in(tmp_path, exam={"exams": 0})
     with running(Daemon(settings, models=fakes(), source=synthetic(seconds=9.0))) as daemon:
-        until(lambda: daemon._state == "ended" and len(daemon.exams) == 1)
-        assert "source ended, exam idle, 1 waiting" in daemon._status()
+        until(lambda: daemon.report.words() == "source ended, exam idle, 1 waiting in the outbox")
     assert len(stored(settings)) == 1
 
 
@@ -224,7 +226,7 @@ def _impatient(join: Any) -> Any:
 def test_from_the_heart_to_the_host(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Daemon, "_late", lambda self, block, rate_hz: Shed.NOTHING)  # on any machine
+    monkeypatch.setattr(Shedder, "update", lambda self, waiting_s, now_s: Shed.NOTHING)  # on any machine
     settings = settings_in(
         tmp_path,
         mqtt={"host": mosquitto.host, "port": mosquitto.port},
@@ -312,7 +314,7 @@ def test_whose_the_next_exam_is_can_be_told_from_the_host(mosquitto: Mosquitto, 
             told = ask("subject", code="V3-0042-9")
             assert told.ok and told.says == "the next exam is V3-0042-9"
             # by the button, by which an exam begins without any screen
-            daemon.begin_exam(plan_of(settings))
+            daemon.parts.controls.begin()
             until(lambda: daemon.examiner and daemon.examiner.heard > 3000)
             assert ask("stop").ok
             until(lambda: host.stored)
@@ -340,8 +342,7 @@ def test_what_is_heard_changes_while_one_listens(mosquitto: Mosquitto, tmp_path:
             return until(lambda: (a := host.last("answer")) and a.command == command.id and a)
 
         with running(Daemon(settings, models=models, source=source, pace=HURRIED)) as daemon:
-            until(lambda: host.online() and daemon._listener)
-            until(lambda: daemon.examiner and daemon.examiner.heard > 3000)
+            until(lambda: host.online() and daemon.examiner and daemon.examiner.heard > 3000)
             told = ask("c-1", Listen())
             assert told.ok and told.listening == Listening("clean", 1.0, "none", 0.0, "file")
             told = ask("c-2", Listen(monitor="raw", strength=0.25))
@@ -367,89 +368,28 @@ def test_what_is_heard_changes_while_one_listens(mosquitto: Mosquitto, tmp_path:
 
 def test_a_wish_to_listen_is_taken_where_nobody_listens_and_says_so(tmp_path: Path) -> None:
     daemon = Daemon(settings_in(tmp_path), models=fakes())
-    answer = daemon._obey(Command("c-1", "listen", 4e9, listen=Listen(strength=0.5)))
+    answer = daemon.commands.obey(Command("c-1", "listen", 4e9, listen=Listen(strength=0.5)))
     assert answer.ok and answer.says.endswith("but nobody listens: [listen] output is none")
     assert answer.listening is not None and answer.listening.strength == 0.5
 
 
-class Ears(NoListener):
-    """Nobody, who remembers which gain was asked for."""
-
-    def __init__(self) -> None:
-        self.gains: list[float | None] = []
-
-    def change(
-        self, *, monitor: str | None = None, preset: str | None = None, gain_db: float | None = None
-    ) -> None:
-        self.gains.append(gain_db)
-
-
-def rising(seconds: float = 0.95) -> np.ndarray:
-    """What a microphone hears of its own loudspeaker: a tone that grows by itself, found once."""
-    n = np.arange(round(seconds * 2000))
-    return (1e-3 * 10.0 ** (0.0625 * n / 256) * np.sin(2 * np.pi * 437.5 * n / 2000)).astype(np.float32)
-
-
-def listening(folder: Path, gain_db: float, output: str = "device") -> tuple[Daemon, FakePanel, Ears]:
-    panel, ears = FakePanel(), Ears()
-    settings = settings_in(folder, listen={"output": output, "gain_db": gain_db})
+def test_feedback_is_told_by_light_status_and_health(tmp_path: Path) -> None:
+    panel = FakePanel()
+    settings = settings_in(tmp_path, listen={"output": "device", "gain_db": 12.0})
     daemon = Daemon(settings, models=fakes(), panel=panel, clock=FakeClock())
-    daemon.outbox = Outbox(settings.device.state_dir / "outbox")
-    daemon._listener = ears
-    return daemon, panel, ears
-
-
-@pytest.mark.parametrize(
-    ("gain_db", "lowered_db"), [(12.0, 6.0), (0.0, -6.0), (-34.0, -40.0), (-38.0, -40.0)]
-)
-def test_feedback_lowers_what_the_ear_hears_and_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, gain_db: float, lowered_db: float
-) -> None:
-    """Louder instead of softer, it would howl into an ear; below -40 dB no message takes it."""
-    daemon, panel, ears = listening(tmp_path, gain_db)
-    x = rising()
-    daemon._watch_for_feedback(x, x)
-    assert ears.gains == [lowered_db]
-    heard = daemon._health().listening
-    assert heard is not None and heard.gain_db == lowered_db
-    assert read(Health, encode(daemon._health())).listening == heard
-    assert daemon._health_soon.is_set()
+    daemon.parts.outbox = Outbox(settings.device.state_dir / "outbox")
+    n = np.arange(1900)
+    rising = 1e-3 * 10.0 ** (0.0625 * n / 256) * np.sin(2 * np.pi * 437.5 * n / 2000)
+    daemon.parts.feedback.hear(rising, rising)
+    message = daemon.report.message()
+    assert message.listening is not None and message.listening.gain_db == 6.0
+    assert read(Health, encode(message)).listening == message.listening
     assert panel.light is Light.FEEDBACK
-    assert "feedback: the microphone hears the loudspeaker" in daemon._status()
-    assert f"gain lowered from {gain_db:g} to {lowered_db:g} dB" in caplog.text
+    assert "feedback: the microphone hears the loudspeaker" in daemon.report.words()
     quiet = synthetic(seed=1).heart.render(0, 10_000)
-    daemon._watch_for_feedback(quiet, quiet)
-    assert panel.light is not Light.FEEDBACK and "feedback" not in daemon._status()
-    assert ears.gains == [lowered_db]  # it stays low: louder is for a hand
-
-
-def test_feedback_that_grows_on_is_lowered_again(tmp_path: Path) -> None:
-    daemon, _, ears = listening(tmp_path, 3.0)
-    x = rising(1.7)
-    for at in range(0, len(x), 100):
-        daemon._watch_for_feedback(x[at : at + 100], x[at : at + 100])
-    assert ears.gains == [-3.0, -9.0]
-
-
-def test_a_tone_that_is_heard_and_not_played_changes_nothing(tmp_path: Path) -> None:
-    """A phone that rings beside the chest piece: removed from the clean sound that is played, it is no
-    feedback; played raw, it may be."""
-    daemon, panel, ears = listening(tmp_path, 0.0)
-    x, played = rising(), synthetic(seed=1).heart.render(0, 1900)
-    daemon._listening = replace(daemon._listening, monitor="clean")
-    daemon._watch_for_feedback(x, played)
-    assert ears.gains == [] and panel.light is not Light.FEEDBACK
-    daemon, panel, ears = listening(tmp_path / "raw", 0.0)
-    daemon._listening = replace(daemon._listening, monitor="raw")
-    daemon._watch_for_feedback(x, played)
-    assert ears.gains == [-6.0]
-
-
-def test_where_no_loudspeaker_plays_nothing_is_feedback(tmp_path: Path) -> None:
-    daemon, panel, ears = listening(tmp_path, 0.0, f"file:{tmp_path / 'heard.wav'}")
-    x = rising()
-    daemon._watch_for_feedback(x, x)
-    assert ears.gains == [] and panel.light is not Light.FEEDBACK
+    daemon.parts.feedback.hear(quiet, quiet)
+    assert panel.light is not Light.FEEDBACK and "feedback" not in daemon.report.words()
+    daemon.parts.outbox.close()
 
 
 def test_raw_sound_is_tapped_before_it_is_decimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -617,7 +557,7 @@ def test_a_source_that_comes_back_leaves_a_gap_and_two_lines(
 
 
 def test_a_source_that_stays_away_ends_the_exam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon_module, "GONE_AFTER_S", 0.3)
+    monkeypatch.setattr(sound_thread, "GONE_AFTER_S", 0.3)
     settings = settings_in(tmp_path, source={"pace": "real"}, exam={"max_s": 60})
     source = synthetic(pace="real", gone_after_s=2.5, gone_for_s=1e6)
     Daemon(settings, models=fakes(), source=source).run(signals=False)
@@ -629,7 +569,7 @@ def test_a_source_that_stays_away_ends_the_exam(tmp_path: Path, monkeypatch: pyt
 def test_a_silent_stop_is_told_and_the_source_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(daemon_module, "SILENT_AFTER_S", 0.5)
+    monkeypatch.setattr(health, "SILENT_AFTER_S", 0.5)
 
     class Sleepy(SyntheticSource):
         """Falls silent after a second, once."""
@@ -747,9 +687,9 @@ def test_what_the_queue_cannot_take_is_a_marked_gap(tmp_path: Path, monkeypatch:
     )
     daemon.run(signals=False)
     ((exam, _),) = stored(settings)
-    assert daemon.source_blocks_lost > 10
-    assert exam.dropped["source blocks"] == daemon.source_blocks_lost
-    assert sum(end - start for start, end in exam.sites[0].gaps) >= 40 * daemon.source_blocks_lost - 40
+    assert daemon.parts.source.blocks_lost > 10
+    assert exam.dropped["source blocks"] == daemon.parts.source.blocks_lost
+    assert sum(end - start for start, end in exam.sites[0].gaps) >= 40 * daemon.parts.source.blocks_lost - 40
     assert exam.sites[0].samples == 6000
 
 

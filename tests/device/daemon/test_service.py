@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -197,7 +198,7 @@ def test_the_daemon_is_ready_lives_tells_and_stops(tmp_path: Path, systemd: Syst
 
 
 def test_a_daemon_whose_sound_stands_still_is_not_fed(
-    tmp_path: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(service, "SAMPLES_S", 0.5)
     freeze = threading.Event()
@@ -213,7 +214,7 @@ def test_a_daemon_whose_sound_stands_still_is_not_fed(
     with running(daemon):
         until(lambda: systemd.count("WATCHDOG=1") >= 2)
         freeze.set()
-        until(lambda: daemon._watchdog.starves)
+        until(lambda: "the watchdog is not fed any more" in caplog.text)
         fed = systemd.count("WATCHDOG=1")
         assert not threading.Event().wait(0.5) and systemd.count("WATCHDOG=1") <= fed + 1
         freeze.clear()
@@ -238,21 +239,21 @@ def test_a_full_disk_is_told_once_and_so_is_room(
     """By log, light and health; the exam that could not begin begins when there is room."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(daemon_module, "LOOK_EVERY_S", 0.05)
-    real, full = daemon_module.shutil.disk_usage, threading.Event()
+    real, full = shutil.disk_usage, threading.Event()
     full.set()
 
     def usage(path: object) -> object:
         found = real(path)  # type: ignore[arg-type]
         return found._replace(free=1_000_000) if full.is_set() else found
 
-    monkeypatch.setattr(daemon_module.shutil, "disk_usage", usage)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
     panel = FakePanel()
     settings = settings_in(tmp_path, source={"pace": "real"}, exam={"min_s": 1, "max_s": 1})
     daemon = Daemon(settings, models=fakes(), source=synthetic(pace="real"), panel=panel)
     with running(daemon):
         until(lambda: "no exam can be kept" in caplog.text and Light.ERROR in panel.history)
         assert daemon.examiner is not None or until(lambda: daemon.examiner)
-        trouble = daemon._health().trouble
+        trouble = daemon.report.message().trouble
         assert trouble and "only 1 MB are free" in trouble
         full.clear()
         until(lambda: daemon.exams)

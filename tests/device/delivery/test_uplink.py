@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,13 +19,13 @@ from device.contract.control import Answer, Command, State
 from device.contract.exam import Exam, exam_hash
 from device.contract.live import LiveQuality, LiveWave
 from device.contract.topics import Address, read
-from device.delivery import uplink as uplink_module
-from device.delivery.link import Broker, broker_answers
+from device.delivery.link import Broker, Link, LinkLost
 from device.delivery.uplink import Pace, Uplink
 from device.storage.outbox import Outbox
 from tests.brokers import Mosquitto, free_port
 from tests.device.exams import make_exam
 from tests.device.hosts import Ingest
+from tests.device.links import rests_of
 from tests.waiting import until
 
 ADDRESS = Address("village", "stetho-1")
@@ -116,29 +115,35 @@ def test_only_the_missing_chunks_are_sent_again(mosquitto: Mosquitto, outbox: Ou
 
 
 class Instant:
-    """A client whose broker acknowledges at once."""
+    """A link whose broker acknowledges at once."""
 
-    def publish(self, topic: str, payload: bytes, qos: int) -> Any:
-        return SimpleNamespace(is_published=lambda: True)
+    stopping = False
+    unacknowledged = 0
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        pass
+
+    def step(self, timeout_s: float) -> None:
+        pass
 
 
 @pytest.fixture
-def still(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+def still(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The uplink's clock, standing until `now_s` is set; and its waits are without their chance."""
     clock = SimpleNamespace(now_s=1000.0)
     clock.monotonic = lambda: clock.now_s
     monkeypatch.setattr("device.delivery.uplink.time", clock)
     monkeypatch.setattr(
-        "device.delivery.uplink.random", SimpleNamespace(uniform=lambda low, high: (low + high) / 2)
+        "device.delivery.link.random", SimpleNamespace(uniform=lambda low, high: (low + high) / 2)
     )
-    yield clock
+    return clock
 
 
 def test_a_host_that_says_nothing_is_asked_ever_more_rarely(outbox: Outbox, still: SimpleNamespace) -> None:
     """A village's uplink is paid by the byte: from 2 s twice as long each time, and 5 min at most."""
     put(outbox)
     link = Uplink(ADDRESS, outbox, Broker("127.0.0.1"), state=STATE)
-    link._client = Instant()  # type: ignore[assignment]
+    link._link = Instant()  # type: ignore[assignment]
     waits: list[float] = []
     for _ in range(10):
         job = link._next_job()
@@ -163,7 +168,7 @@ def test_chunks_that_a_host_keeps_missing_are_sent_with_a_pause_that_grows(
     """The first few times at once, for that is how what was lost comes quickly."""
     exam = put(outbox)
     link = Uplink(ADDRESS, outbox, Broker("127.0.0.1"), state=STATE)
-    link._client = Instant()  # type: ignore[assignment]
+    link._link = Instant()  # type: ignore[assignment]
     pauses = []
     for _ in range(7):
         job = link._next_job()
@@ -177,27 +182,16 @@ def test_chunks_that_a_host_keeps_missing_are_sent_with_a_pause_that_grows(
 
 
 def test_a_broker_that_is_away_is_tried_ever_more_rarely(
-    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, still: SimpleNamespace
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a second to a minute; who was let in meanwhile begins anew."""
     link = Uplink(ADDRESS, outbox, Broker("127.0.0.1"), state=STATE)
-    rests: list[float] = []
-    let_in = iter([False] * 8 + [True] + [False] * 2)
-
-    def connect() -> None:
-        if not next(let_in):
-            raise uplink_module._Lost("connection refused")
 
     def lose() -> None:
-        raise uplink_module._Lost("connection lost")
+        raise LinkLost("connection closed")
 
-    def rest(seconds: float) -> None:
-        rests.append(seconds)
-        link._stopping = len(rests) == 11
-
-    monkeypatch.setattr(link, "_connect", connect)
     monkeypatch.setattr(link, "_serve", lose)
-    monkeypatch.setattr(link, "_rest", rest)
+    rests = rests_of(link._link, [False] * 8 + [True] + [False] * 2, monkeypatch)
     link._run()
     assert rests == [1, 2, 4, 8, 16, 32, 60, 60, 1, 2, 4]
 
@@ -313,10 +307,10 @@ def test_at_most_a_few_messages_are_under_way(
     exam = put(outbox, {"AV": bytes(range(256)) * 1000})
     infos: list[Any] = []
     most = 0
-    make = Uplink._make_client
+    make = Link._make_client
 
-    def counted(self: Uplink) -> Any:
-        client = make(self)
+    def counted(self: Link, version: int) -> Any:
+        client = make(self, version)
         publish = client.publish
 
         def counting(*args: Any, **options: Any) -> Any:
@@ -328,7 +322,7 @@ def test_at_most_a_few_messages_are_under_way(
         monkeypatch.setattr(client, "publish", counting)
         return client
 
-    monkeypatch.setattr(Uplink, "_make_client", counted)
+    monkeypatch.setattr(Link, "_make_client", counted)
     with Ingest(mosquitto.host, mosquitto.port), uplink_to(mosquitto, outbox, Pace(window=3)):
         until(lambda: outbox.state(exam.id) == "delivered")
     # one more for the retained state
@@ -343,8 +337,9 @@ def test_the_retained_state_says_online_stopped_and_lost(mosquitto: Mosquitto, o
         with uplink_to(mosquitto, outbox) as link:
             assert until(lambda: host.last("state")).online
             # cut as a power cut would, without a goodbye: the broker says the last will
-            assert link._client is not None
-            link._client.socket().shutdown(socket.SHUT_RDWR)
+            client = link._link._client
+            assert client is not None
+            client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
             until(lambda: [s for s in states(host) if s.why == "connection lost"])
             until(lambda: host.last("state").online)
         until(lambda: host.last("state").why == "stopped")
@@ -489,43 +484,7 @@ def test_the_embedded_broker_is_spoken_to_in_3_1_1(outbox: Outbox, caplog: pytes
             assert until(lambda: host.last("state")).online
         assert host.stored[exam.id] == SOUNDS
         assert host.wrong == []
-        assert broker_answers(Broker("127.0.0.1", broker.port)) == (3, "")
     assert any("connected (MQTT 3.1.1)" in r.getMessage() for r in caplog.records)
-
-
-@contextmanager
-def serving(handle: Callable[[socket.socket], None]) -> Iterator[Any]:
-    """A TCP server on a free port that treats each connection with `handle`."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    handle(connection)
-
-        threading.Thread(target=serve, daemon=True).start()
-
-        class Place:
-            port = server.getsockname()[1]
-
-        yield Place
-        server.shutdown(socket.SHUT_RDWR)
-
-
-def test_a_broker_that_hangs_up_on_mqtt_5_is_tried_in_3_1_1(outbox: Outbox) -> None:
-    versions = []
-
-    def hang_up(connection: socket.socket) -> None:
-        packet = connection.recv(100)
-        versions.append(packet[packet.index(b"MQTT") + 4])
-
-    with serving(hang_up) as place, uplink_to(place, outbox):
-        until(lambda: len(versions) >= 3)
-    assert versions[:3] == [5, 4, 5]
 
 
 def test_a_password_that_does_not_fit_is_told_with_the_remedy(
@@ -535,12 +494,5 @@ def test_a_password_that_does_not_fit_is_told_with_the_remedy(
     place.mkdir(mode=0o755)
     tmp_path.chmod(0o755)
     broker = Mosquitto(place, anonymous=False)
-    with broker:
-        with uplink_to(broker, outbox):
-            until(lambda: "check [mqtt] username and password_file" in caplog.text)
-        assert broker_answers(Broker(broker.host, broker.port)) == (None, "not authorized")
-
-
-def test_doctor_is_told_what_the_broker_speaks_or_why_not(mosquitto: Mosquitto) -> None:
-    assert broker_answers(Broker(mosquitto.host, mosquitto.port)) == (5, "")
-    assert broker_answers(Broker("127.0.0.1", free_port())) == (None, "connection refused")
+    with broker, uplink_to(broker, outbox):
+        until(lambda: "check [mqtt] username and password_file" in caplog.text)

@@ -84,3 +84,11 @@ def test_a_missing_or_other_network_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not windows of 110250 samples"):
         WindowedFile(bundle.load().model("classifier").tflite)
     assert classic_file("unet-classic:/somewhere/net.tflite") == Path("/somewhere/net.tflite")
+
+
+@pytest.mark.parametrize("more", [-2, -1, 0, 1, 2])
+def test_a_sound_gets_just_the_length_that_is_asked_for(more: int) -> None:
+    x = np.arange(1, 9, dtype=np.float32)
+    found = match_length(x, 8 + more)
+    assert len(found) == 8 + more
+    assert (found[: 8 + min(more, 0)] == x[: 8 + min(more, 0)]).all() and not found[8:].any()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from device.checks.figures import denoise as figures_denoise
 from device.denoise import stream as stage
-from device.denoise.front_end import analyse
+from device.denoise.front_end import Heard, SpectrumFrontEnd, analyse
 from device.denoise.stream import LOOK_AHEAD, Denoiser, denoise, vector_difference_db
 from device.errors import StethopiError
 from device.inference import bundle
@@ -170,20 +170,21 @@ def test_not_finite_samples_count_as_zero(entry: ModelEntry) -> None:
 def test_what_training_hears_is_what_the_device_hears(
     entry: ModelEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[np.ndarray] = []
-    real = stage._to_int8
+    seen: list[Heard] = []
+    real = SpectrumFrontEnd.process
 
-    def watched(x: np.ndarray, inverse_scale: np.float32, zero_point: np.float32) -> np.ndarray:
-        seen.append(x.copy())
-        return real(x, inverse_scale, zero_point)
+    def watched(self: SpectrumFrontEnd, hops: np.ndarray) -> Heard:
+        seen.append(real(self, hops))
+        return seen[-1]
 
-    monkeypatch.setattr(stage, "_to_int8", watched)
+    monkeypatch.setattr(SpectrumFrontEnd, "process", watched)
     x = beats(2.0, 0.05)
     Denoiser(entry).process(x)
     wave, spectrum = analyse(x[None], entry.arrays["window"])
-    by_hop = np.concatenate([w[0, 0] for w in seen[0::2]]).T
+    waves, spectra = (np.concatenate([heard.inputs[n] for heard in seen]) for n in (0, 1))
+    by_hop = waves.reshape(-1, 2).T
     assert np.allclose(by_hop, wave[0], atol=1e-4)
-    assert np.allclose(np.stack([s.reshape(-1) for s in seen[1::2]], 1), spectrum[0], atol=1e-3)
+    assert np.allclose(spectra.reshape(len(spectra), -1).T, spectrum[0], atol=1e-3)
 
 
 def test_delay_and_timing(entry: ModelEntry) -> None:

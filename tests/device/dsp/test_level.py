@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from device.dsp.level import Level, hop_high_pass, levels
+from device.denoise.front_end import Level
+from device.dsp.level import hop_high_pass, levels
 
 
 def track(rms: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ from device.dsp.resample import (
     Decimator,
     Interpolator,
     Resampler,
-    check_rate,
     resample,
     response,
     to_working,
@@ -23,7 +22,7 @@ from device.dsp.resample import (
     working_length,
 )
 from device.errors import BadInput
-from device.rates import HOP, WORKING_RATE_HZ
+from device.rates import HOP, WORKING_RATE_HZ, check_rate
 from device.sources.files import write_sound
 
 MICROPHONES = [8000, 16000, 44100, 48000, 96000]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -237,9 +236,8 @@ class Failing(SyntheticEcg):
 
 
 @pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("device.ecg.run._RETRY_S", (0.01, 0.02))
-    yield
 
 
 def test_a_lead_that_fails_is_tried_again_and_told_once(

@@ -17,7 +17,7 @@ from device.contract.codec import encode
 from device.contract.exam import Delay, Exam
 from device.contract.topics import Address, parse_topic
 from device.errors import StethopiError
-from device.exam import examiner
+from device.exam import judging
 from device.exam.examiner import Examiner
 from device.exam.identity import Identity
 from device.exam.plan import Phase, Plan
@@ -156,7 +156,7 @@ def test_the_same_sound_gives_the_same_exam_whoever_is_late(
 
     with pytest.MonkeyPatch.context() as patch:
         # however late: leaving windows out is another test
-        patch.setattr(examiner, "_MOST_LAG_S", 1e9)
+        patch.setattr(judging, "MOST_LAG_S", 1e9)
         assert run(blocks, rounds) == run([500], [2])
 
 
@@ -344,11 +344,12 @@ def test_a_full_disk_is_told_and_the_exam_is_put_when_there_is_room(
     r.hear(sound(6))
     r.run()
     assert r.examiner.busy and r.put == []
+    assert "free space" in (r.examiner.stuck or "")
     assert sum("free space" in record.getMessage() for record in caplog.records) == 1
     full.clear()
-    r.examiner._retry_s = 0.0
+    r.examiner._handover._retry_at_s = 0.0
     r.run(2)
-    assert len(r.put) == 1 and not r.examiner.busy
+    assert len(r.put) == 1 and not r.examiner.busy and r.examiner.stuck is None
     assert r.outbox.backlog().exams == 1
 
 
@@ -442,3 +443,40 @@ def test_a_hole_longer_than_the_ring_ends_the_exam_with_what_there_is(rig: Calla
     ((site,),) = [exam.sites for exam in r.put]
     assert (r.put[0].ended, site.site, site.seconds, site.gaps) == ("source gone", "AV", 12.0, ())
     assert np.array_equal(r.recorded(r.put[0], "AV"), np.concatenate([sound(8), sound(4)]))
+
+
+def test_what_was_heard_before_such_a_hole_makes_no_window_after_it(rig: Callable[..., Rig]) -> None:
+    r = rig(ring_s=60)
+    r.examiner.start(Plan(("AV", "MV"), 30, 40, 99))
+    r.hear(sound(4.2))
+    r.hear(sound(4), judge=False)
+    lose(r, 200)
+    r.hear(sound(5))
+    r.run()
+    assert r.put[0].sites[0].seconds == 8.2
+    assert [name for name, _ in r.live if name == "window"] == []
+
+
+def test_a_site_that_is_repeated_while_it_is_judged_begins_anew(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r = rig()
+    process = r.judge.process
+
+    def meanwhile(x: np.ndarray) -> Any:
+        windows = process(x)
+        if len(r.examiner._running.state.current.windows) == 1 and not r.examiner._running.take:
+            assert r.examiner.repeat_site()
+        return windows
+
+    monkeypatch.setattr(r.judge, "process", meanwhile)
+    r.examiner.start(Plan(("AV",), 6, 6, 99))
+    r.hear(sound(7, seed=1))
+    x = sound(8, seed=2)
+    r.hear(x)
+    r.run()
+    (site,) = r.put[0].sites
+    assert [w.start for w in site.windows] == [0, 2000]
+    heard = np.concatenate([sound(7, seed=1), x])[site.start_index :][: site.samples]
+    assert np.array_equal(r.recorded(r.put[0], "AV"), heard)
+    assert np.array_equal(r.judge.streams[-1][: len(heard)], heard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from device.exam.session import Examination
 from device.rates import WINDOW, WINDOW_EVERY
 from device.screening import quality
 from device.screening.verdict import Findings, Label, Window
+from device.storage.recorder import RecordingFile
 from device.timing import StageTimer
 from tests.device.exams import make_exam, moment
 
@@ -290,11 +292,7 @@ def test_a_settled_exam_fits_the_wire() -> None:
         exam.sites[0],
         started=moment(),
         heart_rate_bpm=None,
-        file="x-AV.flac",
-        size=70_000,
-        sha256="ab" * 32,
-        clipped=[[1, 3]],
-        gaps=[],
+        recording=RecordingFile(Path("x-AV.flac"), 70_000, "ab" * 32, 16_000, clipped=[[1, 3]]),
     )
     assert (site.seconds, site.good_windows, len(site.windows), site.sound.chunks) == (8.0, 3, 4, 2)
     example = make_exam()

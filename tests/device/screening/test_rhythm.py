@@ -66,7 +66,7 @@ def test_the_command_tells_the_rate(normal_recording: Path, capsys: pytest.Captu
 
 
 def test_just_the_shortest_sound_has_a_rate() -> None:
-    x = heart(90, seconds=rhythm.SHORTEST_S)
+    x = heart(90, seconds=rhythm.TWO_BEATS_S)
     rate = rhythm.heart_rate(x)
     assert rate is not None and abs(rate - 90) < 6
     assert rhythm.heart_rate(x[:-200]) is None

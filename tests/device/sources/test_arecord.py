@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device.daemon.daemon import RETRY_S
+from device.daemon.source_thread import RETRY_S
 from device.errors import SourceGone, StethopiError
 from device.sources import alsa, open_source
 from device.sources.arecord import FORMATS, Arecord, decoded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 
 from device.errors import BadInput
-from device.settings.specs import check_spec
+from device.settings.specs import LIVE, check_spec
 from device.sources import open_source
 from device.sources.files import Sound, write_sound
 from device.sources.replay import Pacer, Replay
@@ -144,3 +145,12 @@ def test_names_that_are_right() -> None:
 def test_an_unknown_pace_is_refused() -> None:
     with pytest.raises(BadInput, match="pace slow: not one of real, fast"):
         Pacer(2000, "slow")
+
+
+@pytest.mark.parametrize("kind", LIVE)
+def test_each_kind_of_microphone_is_made_by_its_module(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    module = import_module(f"device.sources.{kind}")
+    monkeypatch.setattr(module, LIVE[kind], lambda name, **options: made.append((name, options)))
+    open_source(f"{kind}:USB: Audio", rate_hz=16000, channel="right")
+    assert made == [("USB: Audio", {"rate_hz": 16000, "channel": "right"})]

@@ -14,6 +14,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from device.durable import temporary_name
 from device.errors import BadInput, StethopiError
 from device.sources.files import read_sound
 from device.storage.recorder import MOST_SPANS, Partial, Recorder, rescue, write_recording
@@ -207,7 +208,7 @@ def test_the_file_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch:
     )
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append(f"rename {Path(b).name}"), replace(a, b))[1])
     write_recording(tmp_path / "AV.flac", sound())
-    temporary = f"{tmp_path}/.AV.flac.{os.getpid()}.part"
+    temporary = str(temporary_name(tmp_path / "AV.flac"))
     assert done == [temporary, "rename AV.flac", str(tmp_path)]
 
 

@@ -204,3 +204,15 @@ def test_clipping_is_seen_at_the_sources_rate_wherever_blocks_are_cut(at: int, c
         assert span.start >= at // 4 - 1 and span.end <= -(-end // 4) + 1
     else:
         assert spans == []
+
+
+def test_the_first_sample_after_a_hole_is_no_clipping_by_itself() -> None:
+    """One sample at full scale is a peak; what stood before the hole does not make it a stretch."""
+    ring = Ring(5)
+    intake = Intake(2000, ring)
+    before, after = np.zeros(160, np.float32), np.zeros(160, np.float32)
+    before[-1] = after[0] = 1.0
+    intake.accept(Block(before, 0, 0.0))
+    intake.accept(Block(after, 170, 0.1, lost=10))
+    intake.finish()
+    assert ring.clipped(0, ring.end) == []

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from device.delivery.link import Broker
 from device.errors import StethopiError
 from device.settings.settings import Settings
 from device.settings.specs import check_spec, heart_settings
 from host.cli import main
 from host.commands.demo import Stethoscope, settings_text, sources
-from host.ingest.address import BrokerAddress
 from tests.brokers import free_port
 
-BROKER = BrokerAddress("127.0.0.1", 18830)
+BROKER = Broker("127.0.0.1", 18830)
 
 
 def test_the_settings_are_the_daemons_own(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_recording_that_cannot_be_used_is_told_at_once(
 @pytest.mark.process
 def test_a_daemon_that_fails_again_and_again_ends_the_demo_with_its_words(tmp_path: Path) -> None:
     hears = itertools.repeat("file:/no/such/recording.wav")
-    stethoscope = Stethoscope(hears, BrokerAddress("127.0.0.1", free_port()), tmp_path / "s", pause_s=0.0)
+    stethoscope = Stethoscope(hears, Broker("127.0.0.1", free_port()), tmp_path / "s", pause_s=0.0)
     try:
         with pytest.raises(StethopiError, match=r"does not run \(exit 2\): .*/no/such/recording\.wav"):
             while True:

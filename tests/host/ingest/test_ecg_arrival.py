@@ -24,6 +24,7 @@ from device.errors import StethopiError
 from device.storage.outbox import Outbox
 from host.dashboard.app import create_app
 from host.dashboard.live import Hub, page_message
+from host.store.arrivals import Arrivals
 from host.store.store import Store
 from tests.device.exams import make_exam
 from tests.device.leads import beating
@@ -76,7 +77,7 @@ def deliver(store: Store, exam: Exam, files: dict[str, bytes], names: tuple[str,
         sound = files_of(exam)[name]
         for n in range(sound.chunks):
             first, past = chunk_span(n, sound.size, sound.chunk_size)
-            arrival = store.put_chunk(topic(exam, name, n), files[name][first:past])
+            arrival = Arrivals(store).put_chunk(topic(exam, name, n), files[name][first:past])
     return arrival
 
 
@@ -169,10 +170,10 @@ def test_the_outbox_holds_both_files_and_gives_both(tmp_path: Path) -> None:
 
 def test_an_exam_is_complete_when_its_ecg_is(store: Store, client: TestClient) -> None:
     exam, files, _ = with_ecg()
-    assert store.put_result(topic(exam), encode(exam)).receipt is None
+    assert Arrivals(store).put_result(topic(exam), encode(exam)).receipt is None
     arrival = deliver(store, exam, files, ("AV",))
     assert not arrival.complete
-    asked = store.look_again(exam.id).receipt
+    asked = Arrivals(store).look_again(exam.id).receipt
     assert asked is not None and asked.status == "missing" and set(asked.missing or {}) == {"AV.ecg"}
     topics.read(Receipt, encode(asked))
     brief = client.get("/api/exams").json()["exams"][0]
@@ -190,12 +191,12 @@ def test_an_exam_is_complete_when_its_ecg_is(store: Store, client: TestClient) -
 def test_pieces_that_come_before_their_result_are_kept(store: Store) -> None:
     exam, files, _ = with_ecg()
     deliver(store, exam, files, ("AV.ecg", "AV"))
-    assert store.put_result(topic(exam), encode(exam)).complete
+    assert Arrivals(store).put_result(topic(exam), encode(exam)).complete
 
 
 def test_the_page_gets_the_ecg_on_the_sounds_time(store: Store, client: TestClient) -> None:
     exam, files, x = with_ecg()
-    store.put_result(topic(exam), encode(exam))
+    Arrivals(store).put_result(topic(exam), encode(exam))
     deliver(store, exam, files, ("AV", "AV.ecg"))
     full = client.get(f"/api/exams/{exam.id}").json()
     assert full["ecg_source"] == "AD8232"
@@ -221,7 +222,7 @@ def test_the_page_gets_the_ecg_on_the_sounds_time(store: Store, client: TestClie
 def test_an_exam_without_an_ecg_says_so(store: Store, client: TestClient) -> None:
     sound = flac(beats())
     exam = make_exam({"AV": sound})
-    store.put_result(topic(exam), encode(exam))
+    Arrivals(store).put_result(topic(exam), encode(exam))
     deliver(store, exam, {"AV": sound}, ("AV",))
     full = client.get(f"/api/exams/{exam.id}").json()
     assert full["ecg_source"] is None and full["sites"][0]["ecg"] is None

@@ -24,14 +24,18 @@ from device.contract.control import Answer, Command, Listen, State
 from device.contract.exam import Exam, exam_hash
 from device.contract.live import LiveWave
 from device.contract.topics import Address, Topic, read
+from device.delivery.link import Broker, LinkLost
 from device.errors import BadInput
-from host.ingest.address import BrokerAddress
+from host.ingest.address import broker_at
 from host.ingest.embedded_broker import EmbeddedBroker
 from host.ingest.ingest import Ingest
+from host.store.arrivals import Arrivals
 from host.store.database import StoreError
+from host.store.presence import Presence
 from host.store.store import Store
 from tests.brokers import Mosquitto
 from tests.device.exams import make_exam
+from tests.device.links import rests_of
 from tests.host.arrivals import SOUNDS, chunks
 from tests.waiting import until
 
@@ -77,7 +81,7 @@ class Device:
 
 @contextmanager
 def running(store: Store, host: str, port: int, **options: Any) -> Iterator[Ingest]:
-    made = Ingest(store, BrokerAddress(host, port), **options)
+    made = Ingest(store, Broker(host, port), **options)
     made.start()
     try:
         assert made.connected.wait(WAIT_S)
@@ -102,13 +106,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture(params=["mosquitto", "embedded"])
-def broker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+def broker(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
     if request.param == "mosquitto":
         made = request.getfixturevalue("mosquitto")
         yield made.host, made.port
     else:
-        # it says nothing at all to MQTT 5: fall back sooner than in the field
-        monkeypatch.setattr("host.ingest.ingest._ANSWER_TO_5_S", 0.5)
         with EmbeddedBroker() as embedded:
             yield embedded.address, embedded.port
 
@@ -154,9 +156,9 @@ def test_what_stays_missing_is_asked_for_ever_more_rarely(
     clock = SimpleNamespace(now_s=1000.0)
     monkeypatch.setattr("host.ingest.ingest.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     exam = make_exam(SOUNDS)
-    made = Ingest(store, BrokerAddress("127.0.0.1"))
+    made = Ingest(store, Broker("127.0.0.1"))
     asked: list[float] = []
-    made._client = SimpleNamespace(publish=lambda topic, payload, qos: asked.append(clock.now_s))
+    made._link = SimpleNamespace(publish=lambda topic, payload: asked.append(clock.now_s))  # type: ignore
     made._take(Topic(exam.fleet, exam.device, "result", exam=exam.id), encode(exam))
 
     def waits(seconds: int) -> list[float]:
@@ -179,22 +181,20 @@ def test_a_broker_that_is_away_is_tried_ever_more_rarely(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From half a second to half a minute; a connection that stood begins anew."""
-    made = Ingest(store, BrokerAddress("127.0.0.1"))
-    stood = iter([False] * 8 + [True] + [False] * 2)
-    waits: list[float] = []
+    made = Ingest(store, Broker("127.0.0.1"))
 
-    def wait(seconds: float) -> None:
-        waits.append(seconds)
+    def lose() -> None:
+        raise LinkLost("connection closed")
 
-    monkeypatch.setattr(made, "_one_connection", lambda: next(stood))
-    monkeypatch.setattr(made, "_stop", SimpleNamespace(is_set=lambda: len(waits) == 11, wait=wait))
+    monkeypatch.setattr(made, "_serve", lose)
+    rests = rests_of(made._link, [False] * 8 + [True] + [False] * 2, monkeypatch)
     made._run()
-    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.5, 1, 2]
+    assert rests == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.5, 1, 2]
 
 
 def test_a_partial_exam_is_asked_for_after_a_restart(store: Store, mosquitto: Mosquitto) -> None:
     with device(mosquitto.host, mosquitto.port) as one:
-        store.put_result(Topic("village", "stetho-1", "result", exam=one.exam.id), one.payload)
+        Arrivals(store).put_result(Topic("village", "stetho-1", "result", exam=one.exam.id), one.payload)
         with running(store, mosquitto.host, mosquitto.port, silence_s=0.1):
             assert one.receipt().status == "missing"
 
@@ -249,8 +249,8 @@ def test_a_broker_that_goes_away_is_told_once_and_found_again(
 ) -> None:
     at = (mosquitto.host, mosquitto.port)
     notices: queue.Queue = queue.Queue()
-    with caplog.at_level(logging.INFO, "host.ingest.ingest"), running(store, *at, tell=notices.put) as ingest:
-        store.put_state(Topic("f", "d", "state"), State(True, "1", None, "running", "b"))
+    with caplog.at_level(logging.INFO, "mqtt"), running(store, *at, tell=notices.put) as ingest:
+        Presence(store).put_state(Topic("f", "d", "state"), State(True, "1", None, "running", "b"))
         assert notices.get(timeout=WAIT_S)["connected"] is True
         mosquitto.kill()
         assert notices.get(timeout=WAIT_S) == {"type": "broker", "connected": False}
@@ -264,7 +264,7 @@ def test_a_broker_that_goes_away_is_told_once_and_found_again(
             one.sound()
             assert one.receipt().status == "stored"
     said = [record.getMessage() for record in caplog.records]
-    assert sum("is away" in line for line in said) == 1
+    assert sum("went away" in line for line in said) == 1
     assert sum("came back after" in line for line in said) == 1
 
 
@@ -277,16 +277,16 @@ def test_no_broker_and_a_wrong_password_are_told_with_the_remedy(
     broker = Mosquitto(place, anonymous=False)
 
     def told(why: str, *user: str) -> None:
-        ingest = Ingest(store, BrokerAddress(broker.host, broker.port, *user))
+        ingest = Ingest(store, Broker(broker.host, broker.port, *user))
         ingest.start()
         try:
-            until(lambda: f"is away ({why}); trying again" in caplog.text)
+            until(lambda: f"cannot be reached ({why}); trying again" in caplog.text)
         finally:
             ingest.stop()
 
-    told("Connection refused; start one there, or serve with --embedded-broker")
+    told("connection refused; start one there, or serve with --embedded-broker")
     with broker:
-        told("Not authorized; check USER in --broker and what --password-file holds", "doctor", "wrong")
+        told("not authorized; check USER in --broker and what --password-file holds", "doctor", "wrong")
 
 
 def test_a_disk_that_fails_gives_no_receipt_and_is_told_once(
@@ -299,15 +299,15 @@ def test_a_disk_that_fails_gives_no_receipt_and_is_told_once(
     full = threading.Event()
     full.set()
     tried = threading.Semaphore(0)
-    honest = store.put_result
+    honest = Arrivals.put_result
 
-    def put_result(topic: Topic, payload: bytes) -> Any:
+    def put_result(arrivals: Arrivals, topic: Topic, payload: bytes) -> Any:
         tried.release()
         if full.is_set():
             raise StoreError("store: cannot write (disk full)")
-        return honest(topic, payload)
+        return honest(arrivals, topic, payload)
 
-    monkeypatch.setattr(store, "put_result", put_result)
+    monkeypatch.setattr(Arrivals, "put_result", put_result)
     with running(store, *at), device(*at) as one:
         one.result()
         one.result()
@@ -331,7 +331,7 @@ def test_a_message_that_nobody_foresaw_stops_nothing(
     def put_state(*_: Any) -> None:
         raise KeyError("unforeseen")
 
-    monkeypatch.setattr(store, "put_state", put_state)
+    monkeypatch.setattr(Presence, "put_state", put_state)
     with running(store, *at) as ingest, device(*at) as one:
         one.send(one.address.state, encode(State(True, "0.1.0", None, "running", "b")))
         one.result()
@@ -342,13 +342,13 @@ def test_a_message_that_nobody_foresaw_stops_nothing(
 
 
 def test_addresses_of_brokers(tmp_path: Path) -> None:
-    assert BrokerAddress.parse("mqtt://10.0.0.7:1884") == BrokerAddress("10.0.0.7", 1884)
-    assert BrokerAddress.parse("pi-host") == BrokerAddress("pi-host", 1883)
-    assert BrokerAddress.parse("mqtts://b.example") == BrokerAddress("b.example", 8883, tls=True)
+    assert broker_at("mqtt://10.0.0.7:1884") == Broker("10.0.0.7", 1884)
+    assert broker_at("pi-host") == Broker("pi-host", 1883)
+    assert broker_at("mqtts://b.example") == Broker("b.example", 8883, tls=True)
     secret = tmp_path / "password"
     secret.write_text("open sesame\n")
-    with_user = BrokerAddress.parse("mqtt://doc%40town@b:1", secret)
-    assert with_user == BrokerAddress("b", 1, "doc@town", "open sesame")
+    with_user = broker_at("mqtt://doc%40town@b:1", secret)
+    assert with_user == Broker("b", 1, "doc@town", "open sesame")
     for wrong, says in [
         ("http://b", "not an address of a broker"),
         ("mqtt://", "not an address of a broker"),
@@ -357,11 +357,11 @@ def test_addresses_of_brokers(tmp_path: Path) -> None:
         ("mqtt://u:p@b", "a password does not belong in the address"),
     ]:
         with pytest.raises(BadInput, match=says):
-            BrokerAddress.parse(wrong)
+            broker_at(wrong)
     with pytest.raises(BadInput, match="needs a user"):
-        BrokerAddress.parse("mqtt://b", secret)
+        broker_at("mqtt://b", secret)
     with pytest.raises(BadInput, match="cannot read the password"):
-        BrokerAddress.parse("mqtt://u@b", tmp_path / "none")
+        broker_at("mqtt://u@b", tmp_path / "none")
 
 
 def test_commands_reach_the_device_and_its_answer_is_told(

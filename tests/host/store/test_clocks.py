@@ -26,7 +26,9 @@ from device.sources.synthetic import SyntheticSource
 from device.storage.outbox import Outbox
 from host.dashboard.app import create_app
 from host.dashboard.live import Hub
+from host.store.arrivals import Arrivals
 from host.store.clocks import WORDS, Instant, Pair, better, instant, pair_of
+from host.store.presence import Presence
 from host.store.store import Store
 from tests.device.daemon.test_daemon import fakes, settings_in
 from tests.device.exams import make_exam
@@ -80,7 +82,7 @@ class Host:
         return found
 
     def hear(self, now: Moment) -> None:
-        self.store.put_health(Topic("village", "stetho-1", "health"), health(now))
+        Presence(self.store).put_health(Topic("village", "stetho-1", "health"), health(now))
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def iso(seconds: float) -> str:
 
 def arrived(host: Host, started: Moment, finished: Moment) -> Exam:
     exam = replace(make_exam(), started=started, finished=finished)
-    host.store.put_result(topic(exam), encode(exam))
+    Arrivals(host.store).put_result(topic(exam), encode(exam))
     return exam
 
 
@@ -131,7 +133,7 @@ def test_another_boot_is_not_corrected(host: Host) -> None:
 
 def test_another_device_of_the_same_boot_id_is_another(host: Host) -> None:
     exam = arrived(host, moment(400, 12.0, "none"), moment(460, 72.0, "none"))
-    host.store.put_health(Topic("village", "other", "health"), health(moment(1000, 0.0, "none")))
+    Presence(host.store).put_health(Topic("village", "other", "health"), health(moment(1000, 0.0, "none")))
     assert host.exam(exam)["started"] is None
 
 
@@ -215,11 +217,11 @@ def test_a_jump_in_mid_exam_is_harmless_from_the_microphone_to_the_page(
     assert abs(exam.finished.wall_s - exam.started.wall_s) > 3000, "the wall clock did jump"
     assert exam.sites[0].samples == 16000 and exam.sites[0].gaps == ()
 
-    host.store.put_result(topic(exam), parcel.result)
+    Arrivals(host.store).put_result(topic(exam), parcel.result)
     for sound in parcel.sounds:
         for n in range(sound.chunks):
             first, past = chunk_span(n, sound.size, sound.chunk_size)
-            host.store.put_chunk(topic(exam, sound.site, n), sound.path.read_bytes()[first:past])
+            Arrivals(host.store).put_chunk(topic(exam, sound.site, n), sound.path.read_bytes()[first:past])
     assert box.delivered(parcel.id, parcel.sha256)
     age_s = box.backlog(Moment(**clock.stamp().to_json())).oldest_s
     assert age_s is None or age_s >= 0

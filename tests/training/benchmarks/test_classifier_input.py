@@ -12,8 +12,8 @@ from device.inference import bundle as bundles
 from device.screening.screen import Int8Network, screen_recording
 from device.settings.specs import HeartSettings
 from device.sources.synthetic import synthesise
-from training.benchmarks.classifier_input import compare, hear_each_way, main
-from training.reports.classifier_input import WAYS, table
+from training.benchmarks.classifier_input import compare_inputs, hear_each_way, main
+from training.reports.classifier_input import INPUT_NAMES, inputs_table
 
 
 def _recordings(n: int) -> list[SimpleNamespace]:
@@ -39,16 +39,16 @@ def test_what_cleaned_sound_brings_is_found_and_what_changes_nothing_is_not() ->
             {
                 "raw": (raw, raw),
                 "cleaned": (better, better),
-                **{way: (raw, raw) for way in WAYS if way != "cleaned"},
+                **{way: (raw, raw) for way in INPUT_NAMES if way != "cleaned"},
             }
         )
-    found = compare(said, _recordings(60), 0.5, 1)
+    found = compare_inputs(said, _recordings(60), 0.5, 1)
     assert (found["recordings"], found["subjects"]) == (60, 30)
     assert found["ways"]["cleaned"]["macc"]["one"]["value"] == 1.0
     assert found["ways"]["cleaned"]["macc"]["difference"]["low"] > 0
     assert found["ways"]["cleaned"]["murmur_auc"]["difference"]["low"] > 0
     assert found["ways"]["mean"]["macc"]["difference"]["value"] == 0
-    text = table(found)
+    text = inputs_table(found)
     assert text.count("\n") == 8
     assert "+0.000 [+0.000, +0.000]" in text
 
@@ -60,7 +60,7 @@ def test_each_way_is_heard_through_the_devices_own_stages() -> None:
     found = hear_each_way(bundle, network, x)
     alone = screen_recording(x, bundle.model("classifier"), network=network)
     assert found["raw"] == (alone.probability, alone.murmur)
-    assert set(found) == {"raw", *WAYS}
+    assert set(found) == {"raw", *INPUT_NAMES}
     between = sorted((found["raw"][0], found["cleaned"][0]))
     assert between[0] <= found["mean"][0] <= between[1]
     assert found["better"] in (found["raw"], found["cleaned"])

@@ -1,4 +1,4 @@
-"""Variants on sources left out: what is chosen where, and the ruler against sounds made by hand."""
+"""Variants on sources left out: what is chosen where, and the energy baseline against sounds made by hand."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ pytestmark = pytest.mark.train
 
 
 def test_the_shipped_variants_are_understood() -> None:
-    from training.benchmarks.cross_domain import SOURCES, variants
+    from training.benchmarks.cross_domain import JUDGED_SOURCES, variants
 
     known = variants()
     assert known["short"].recipe.steps == known["narrow"].recipe.steps
     assert known["murmurs"].alone and known["murmurs"].sources == ("a", "f", "b", "e")
     assert [known["murmurs"].of(s) for s in ("a", "circor", "e")] == ["murmurs", "short", "murmurs"]
     assert [known["lighter"].of(s) for s in ("a", "circor", "e")] == ["lighter", "short", None]
-    assert not known["short"].alone and known["short"].sources == SOURCES
-    assert known["taught"].taught and known["taught"].sources == SOURCES and not known["short"].taught
+    assert not known["short"].alone and known["short"].sources == JUDGED_SOURCES
+    assert known["taught"].taught and known["taught"].sources == JUDGED_SOURCES and not known["short"].taught
     assert all(v.without_circor is None or v.without_circor in known for v in known.values())
 
 
@@ -37,7 +37,7 @@ def test_no_source_chooses_the_way_it_is_judged_itself() -> None:
     assert nested({"part": {"a": {}}}) == {}
 
 
-def test_the_ruler_reads_a_murmur_in_systole() -> None:
+def test_the_energy_baseline_reads_a_murmur_in_systole() -> None:
     from models.classifier import STATES
     from training.benchmarks.cross_domain import phases
 
@@ -61,4 +61,4 @@ def test_an_unknown_variant_is_named(capsys: pytest.CaptureFixture[str]) -> None
     from training.benchmarks.cross_domain import main
 
     assert main(["run", "--data", "nowhere", "wide"]) == 2
-    assert "wide: no such variant; travel.toml has short" in capsys.readouterr().err
+    assert "wide: no such variant; cross-domain.toml has short" in capsys.readouterr().err

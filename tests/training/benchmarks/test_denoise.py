@@ -19,15 +19,15 @@ from training.data.mixing import NoisePool, Reference
 from training.denoise.classical import (
     CLASSICAL,
     heart_band_pass,
-    nothing,
     oracle_wiener,
     spectral_gating,
+    untouched,
     volume,
     wavelet,
 )
 from training.metrics.denoising import band, improvement, snr_db
 from training.reports import denoise as denoise_tables
-from training.reports.denoise import goals, write_note
+from training.reports.denoise import denoise_goals, write_note
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
@@ -69,7 +69,7 @@ def test_every_classical_row_keeps_the_length(name: str) -> None:
 @pytest.mark.train
 def test_classical_rows_do_what_their_names_say() -> None:
     clean, noisy = beats_and_noise()
-    assert np.array_equal(nothing(noisy, clean), noisy)
+    assert np.array_equal(untouched(noisy, clean), noisy)
     plain, beyond = improvement(band(clean), band(noisy), band(volume(noisy, clean)))
     assert plain == pytest.approx(3.0, abs=0.3)  # at 0 dB the best gain is a half
     assert beyond == pytest.approx(0.0, abs=0.05)
@@ -167,16 +167,16 @@ def test_what_is_measured_is_kept_and_a_broken_off_run_gives_the_same(tmp_path: 
     bundle = _bundle(tmp_path)
     material = _Small(tmp_path / "one")
     jobs = denoise_measure.jobs_of(ROWS, material, bundle)
-    denoise_measure.measure(jobs, material, bundle, 1)
+    denoise_measure.measure_jobs(jobs, material, bundle, 1)
     whole = denoise_measure.collect(jobs)
     assert [i["plain"] for i in whole["nothing"]["mixtures"]] == [0.0] * len(material.mixtures)
     assert all(v == 0 for i in whole["nothing"]["murmur"] for k, v in i.items() if k == "clean")
 
     again = _Small(tmp_path / "two")
     jobs = denoise_measure.jobs_of(ROWS, again, bundle)
-    denoise_measure.measure(jobs[::2], again, bundle, 1)  # broken off: only some are there
+    denoise_measure.measure_jobs(jobs[::2], again, bundle, 1)  # broken off: only some are there
     before = {j.kept: j.kept.stat().st_mtime_ns for j in jobs[::2]}
-    denoise_measure.measure(jobs, again, bundle, 1)
+    denoise_measure.measure_jobs(jobs, again, bundle, 1)
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
     found = denoise_measure.collect(jobs)
     assert json.dumps(found) == json.dumps(whole)
@@ -282,17 +282,17 @@ def test_draws_of_noise_are_averaged_within_the_bootstrap_over_subjects(tmp_path
 
 
 def test_rows_whose_file_is_missing_are_told(tmp_path: Path) -> None:
-    rows, left_out = denoise_measure.rows_of(_bundle(tmp_path), tmp_path / "runs", tmp_path / "rivals")
+    rows, left_out = denoise_measure.rows_of(_bundle(tmp_path), tmp_path / "runs", tmp_path / "baselines")
     assert {"nothing", "oracle", "int8"} <= {r.name for r in rows}
     assert "stethopi train denoiser --model lu-net" in left_out["lu-net"]
     assert "--out" in left_out["float"]
 
 
 def test_a_limit_of_nothing_is_refused(tmp_path: Path) -> None:
-    from training.benchmarks.denoise import benchmark
+    from training.benchmarks.denoise import benchmark_denoise
 
     with pytest.raises(BadInput, match="--limit 0: must be 1 or more"):
-        benchmark(tmp_path, tmp_path, each=0)
+        benchmark_denoise(tmp_path, tmp_path, each=0)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_pruning_wins_only_against_one_trained_as_long(
     figure = {"value": difference, "low": difference - 0.1, "high": difference + 0.1}
     beside = {"plain": figure | {"value": 0.1}, "beyond_volume": figure}
     (tmp_path / "denoiser-tuned.json").write_text(json.dumps({"rows": rows, "beside_scratch": beside}))
-    found = denoise_tables.goals(_result(), tmp_path)[-1]
+    found = denoise_tables.denoise_goals(_result(), tmp_path)[-1]
     assert found[-1] == said
     assert f"(12,500 steps in all; {steps:,})" in found[2]
 
@@ -326,11 +326,11 @@ def _result() -> dict[str, Any]:
 
 def test_a_missed_goal_is_told_as_missed() -> None:
     result = _result()
-    told = {figure: met for figure, _, _, met in goals(result)}
-    assert len(told) == len(goals(result)) >= 18
+    told = {figure: met for figure, _, _, met in denoise_goals(result)}
+    assert len(told) == len(denoise_goals(result)) >= 18
     result["rows"]["int8"]["made_worse_interval"]["value"] = 0.5
     result["rows"]["int8"]["level_spread_db"] = 0.31
-    spoilt = {figure: met for figure, _, _, met in goals(result)}
+    spoilt = {figure: met for figure, _, _, met in denoise_goals(result)}
     assert spoilt["sounds made worse at inputs of 10 dB or less"] == "missed"
     assert spoilt["level: input peaks from 0.005 to 1.0 of full scale"] == "missed"
     assert sum(a != b for a, b in zip(told.values(), spoilt.values(), strict=True)) <= 2
@@ -346,7 +346,7 @@ def test_the_lab_note_tells_what_the_results_say() -> None:
 def test_the_picture_is_small_and_the_same_each_time(tmp_path: Path) -> None:
     pictures = []
     for name in ("a.svg", "b.svg"):
-        denoise_tables.draw(_result(), tmp_path / name)
+        denoise_tables.draw_snr(_result(), tmp_path / name)
         pictures.append((tmp_path / name).read_bytes())
     assert pictures[0] == pictures[1]
     assert len(pictures[0]) < 300_000

@@ -11,7 +11,7 @@ from device.denoise.stream import denoise
 from device.inference import bundle as bundles
 from training.benchmarks import drift as benchmark_drift
 from training.benchmarks.drift import drift, main
-from training.reports.drift import table
+from training.reports.drift import drift_table
 
 RATE = 2000
 
@@ -49,7 +49,7 @@ def test_a_state_that_drifts_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     against_float = [float(r["float_db"] or 0) for r in rows]
     assert against_anew[3] < against_anew[2] < 25
     assert against_float == sorted(against_float, reverse=True)
-    text = table({"rows": rows, "sha256": "0123456789abcdef"})
+    text = drift_table({"rows": rows, "sha256": "0123456789abcdef"})
     assert text.count("\n") == 7
     assert f"{against_anew[3]:.1f}" in text
 

@@ -91,7 +91,7 @@ class Fake:
 
 
 def run(cache: Path, names: Sequence[str], model: Fake | None = None, seed: int = 1) -> Fake:
-    from training.benchmarks.screening_comparison import run_unit
+    from training.benchmarks.screening_units import run_unit
     from training.screening.protocols import matching, units
 
     model = model or Fake()
@@ -164,7 +164,7 @@ def test_murmurs_by_patient_and_the_scaling_of_a_source(tmp_path: Path) -> None:
 
 
 def test_limits_of_present_and_absent_follow_the_weights() -> None:
-    from training.benchmarks.screening_comparison import murmur_limits, say_murmurs
+    from training.benchmarks.murmur_by_patient import murmur_limits, say_murmurs
 
     surest = np.concatenate([np.linspace(0.0, 0.3, 60), np.linspace(0.4, 0.5, 10), np.linspace(0.6, 1.0, 30)])
     truth = ["absent"] * 60 + ["unknown"] * 10 + ["present"] * 30
@@ -175,10 +175,11 @@ def test_limits_of_present_and_absent_follow_the_weights() -> None:
 
 def test_networks_learn_a_unit_and_are_scored(tmp_path: Path) -> None:
     from device.inference import bundle
-    from training.benchmarks.screening_comparison import assemble, run_unit
+    from training.benchmarks.screening_comparison import assemble
+    from training.benchmarks.screening_units import run_unit
     from training.data.recordings import recordings as read
-    from training.screening import baselines as screeners
-    from training.screening.candidates import Another, Ours
+    from training.screening.baseline_recipe import load_baseline_recipe
+    from training.screening.candidates import BaselineCandidate, Ours
     from training.screening.protocols import Unit
     from training.screening.recipe import load_recipe
 
@@ -186,8 +187,8 @@ def test_networks_learn_a_unit_and_are_scored(tmp_path: Path) -> None:
     small = load_recipe(None, steps=2, batch=4, channels=(8, 8, 8, 8, 8, 8, 8))
     entry = bundle.load().model("classifier")
     ours = Ours(data, tmp_path / "cache", entry, small)
-    other = Another(
-        "cnn1d", data, tmp_path / "cache", screeners.load_baseline_recipe("cnn1d", steps=2, batch=2)
+    other = BaselineCandidate(
+        "cnn1d", data, tmp_path / "cache", load_baseline_recipe("cnn1d", steps=2, batch=2)
     )
     everything = read(data)
     kept = {"index": "hash"}
@@ -204,7 +205,7 @@ def test_networks_learn_a_unit_and_are_scored(tmp_path: Path) -> None:
 
 def test_noise_is_put_in_at_the_level_that_is_told(tmp_path: Path) -> None:
     from device.inference import bundle
-    from training.benchmarks.screening_noise import LEVELS, WAYS, NoisyRecordings, noise_figures
+    from training.benchmarks.screening_noise import LEVELS, NOISY_INPUTS, NoisyRecordings, noise_figures
     from training.data.recordings import recordings as read
     from training.metrics.denoising import band
 
@@ -218,11 +219,11 @@ def test_noise_is_put_in_at_the_level_that_is_told(tmp_path: Path) -> None:
         return np.array([0.0, float(x[:100].std())])
 
     logits = noisy.logits(listen)
-    assert set(logits) == {f"{level}/{way}" for level in LEVELS for way in WAYS}
+    assert set(logits) == {f"{level}/{way}" for level in LEVELS for way in NOISY_INPUTS}
     count = len(noisy.recordings)
     for level, part in zip(("20", "10", "5", "0"), range(1, 5), strict=True):
         for k in range(count):
-            clean, mixed = heard[k], heard[part * len(WAYS) * count + k]
+            clean, mixed = heard[k], heard[part * len(NOISY_INPUTS) * count + k]
             noise = band(mixed - clean)
             if np.abs(mixed).max() < 0.999:
                 found = 10 * np.log10((band(clean) ** 2).mean() / (noise**2).mean())

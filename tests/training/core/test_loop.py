@@ -1,10 +1,10 @@
-"""The frame of a training: the same weights however often it was broken off, averaged where asked."""
+"""The loop of every training: the same weights however often broken off; no step gone wrong is kept."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,100 +16,159 @@ from device.errors import StethopiError
 pytestmark = pytest.mark.train
 
 
-def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
-    import torch
-    from torch import nn
+Line = tuple[np.ndarray, np.ndarray]
 
-    from training.core.loop import TrainingPlan, learn
 
-    def trained(plan: TrainingPlan, checkpoint: Path | None) -> list[list[float]]:
+class Task:
+    """A line to be fitted: a net, batches that know their files, and what the loop takes."""
+
+    def __init__(self) -> None:
+        import torch
+
         torch.manual_seed(1)
-        net, beside = nn.Linear(3, 1), nn.Parameter(torch.zeros(1))
+        self.net = torch.nn.Linear(3, 1)
+        self.drawn: list[str] = []
+        self.spoilt: dict[int, float] = {}
 
-        def loss_of(step: int) -> torch.Tensor:
-            # the seed is set for each step, so that what is drawn inside belongs to the step
-            x = torch.randn(8, 3)
-            return ((net(x) + beside - x.sum(1, keepdim=True)) ** 2).mean()
+    def draw(self, step: int) -> Line:
+        self.drawn = [f"record-{step}", "record-0"]
+        x = np.random.default_rng(step).standard_normal((8, 3)).astype(np.float32)
+        return x * np.float32(self.spoilt.get(step, 1.0)), x.sum(1, keepdims=True)
 
-        curve = learn(net, loss_of, plan, beside=[beside], checkpoint=checkpoint, key="k")
-        assert not net.training
-        return [p.flatten().tolist() for p in net.parameters()] + [[c["step"], c["loss"]] for c in curve]
+    def loss_of(self, batch: Line, step: int) -> Any:
+        import torch
 
-    plan = TrainingPlan(steps=12, learning_rate=0.05, weight_decay=0.01, seed=4, every=4, average=0.9)
-    whole = trained(plan, None)
+        x, wanted = map(torch.from_numpy, batch)
+        # the seed is set for each step, so that what is drawn inside belongs to the step
+        return ((self.net(x + 0.1 * torch.randn(8, 3)) - wanted) ** 2).mean()
+
+    def learn(self, plan: Any, path: Path | None = None, because: Any = "k", **more: Any) -> Any:
+        import torch
+
+        from training.core.loop import Checkpoint, learn
+        from training.core.schedules import warm_cosine
+
+        optimizer = torch.optim.AdamW(self.net.parameters(), 0.05)
+        kept = Checkpoint(path, because) if path else None
+        schedule = warm_cosine(0.05, 2, plan.steps)
+        return learn(
+            self.net, self.draw, self.loss_of, optimizer, schedule, plan,
+            checkpoint=kept, files=lambda: self.drawn, **more,
+        )  # fmt: skip
+
+    def weights(self) -> list[list[float]]:
+        return [p.flatten().tolist() for p in self.net.parameters()]
+
+
+def plan_of(**changes: Any) -> Any:
+    from training.core.loop import TrainingPlan
+
+    return dataclasses.replace(TrainingPlan(steps=12, seed=4, every=4, average=0.9), **changes)
+
+
+def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
+    whole, file = Task(), tmp_path / "resume.pt"
+    curve = whole.learn(plan_of()).curve
+    assert [step for step, _ in curve] == [4, 8, 12]
+    Task().learn(plan_of(stop_at=6), file)
+    said: list[str] = []
+    resumed = Task()
+    done = resumed.learn(plan_of(), file, say=said.append)
+    assert said[0] == "resumed at step 6 of 12"
+    assert resumed.weights() == whole.weights() and not resumed.net.training
+    assert done.curve[-1] == curve[-1]
+    anew = Task()
+    anew.learn(plan_of(), file, because="another", say=said.append)
+    assert "resume.pt: of another recipe; beginning anew" in said
+    last = Task()
+    last.learn(plan_of(average=None))
+    assert last.weights() != whole.weights() == anew.weights()
+
+
+def test_ctrl_c_ends_the_step_and_the_training_goes_on_from_there(tmp_path: Path) -> None:
+    whole, broken, resumed = Task(), Task(), Task()
+    whole.learn(plan_of())
     file = tmp_path / "resume.pt"
-    trained(dataclasses.replace(plan, stop_at=8), file)
-    assert trained(plan, file) == whole
-    assert trained(dataclasses.replace(plan, average=None), None) != whole
-    assert [point[0] for point in whole[2:]] == [4, 8, 12]
+    draw = broken.draw
+
+    def interrupted(step: int) -> Line:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return draw(step)
+
+    broken.draw = interrupted  # type: ignore[method-assign]
+    before, said = signal.getsignal(signal.SIGINT), []
+    with pytest.raises(KeyboardInterrupt):
+        broken.learn(plan_of(), file, say=said.append)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert said[-1] == f"step 5/12  broken off; kept in {file}"
+    assert resumed.learn(plan_of(), file, say=said.append).step == 12
+    assert "resumed at step 5 of 12" in said and resumed.weights() == whole.weights()
 
 
-class Bomb:
-    """What a pickle may do to who reads it: here, leave a file."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.mark),)
-
-
-def old_format(mark: Path) -> Any:
-    """As 0.3.0 may have written it: NumPy's numbers among plain ones."""
-    return {"step": 7, "curve": [(1, np.float64(0.5))]}
-
-
-def readers() -> dict[str, Callable[[Path], object]]:
-    from training.denoise import apply
-    from training.denoise import baselines as rivals
-    from training.denoise import train as denoiser
-    from training.ecg import train as ecg
-    from training.screening import baselines as screeners
-    from training.screening import train as classifier
-
-    return {
-        "denoiser": apply.load_net,
-        "denoiser, resumed": lambda path: denoiser.kept_checkpoint(path, {}),
-        "rival": rivals.load_baseline,
-        "ecg": ecg.load_system,
-        "classifier": classifier.load_checkpoint,
-        "screener": screeners.load_screener_net,
-    }
-
-
-NAMES = ("denoiser", "denoiser, resumed", "rival", "ecg", "classifier", "screener")
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("content", [Bomb, old_format, lambda mark: [1, 2], lambda mark: None])
-def test_a_file_that_is_no_checkpoint_is_one_line_and_never_run(
-    name: str, content: Callable[[Path], Any], tmp_path: Path
+@pytest.mark.parametrize(("spoilt", "what"), [(float("nan"), "loss is nan"), (1e30, "loss is inf")])
+def test_a_loss_that_is_no_number_ends_the_training_and_leaves_nothing(
+    tmp_path: Path, spoilt: float, what: str
 ) -> None:
+    task, file = Task(), tmp_path / "resume.pt"
+    task.spoilt = {2: spoilt}
+    with pytest.raises(StethopiError, match=rf"^step 3/12: the {what}.*: record-2, record-0; ") as told:
+        task.learn(plan_of(every=1, save_after_s=600.0), file)
+    assert told.value.exit_code == 1 and "\n" not in str(told.value)
+    assert not file.exists()
+    # what was kept before it stays, and is sound
+    with pytest.raises(StethopiError):
+        task.learn(plan_of(every=1), file)
+    assert load_step(file) == 2
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path: Path) -> None:
+    task = Task()
+    plain = task.loss_of
+
+    def steep(batch: Line, step: int) -> Any:
+        loss = plain(batch, step)
+        return loss if step < 2 else (loss - loss.detach()).sqrt()  # 0, and infinitely steep
+
+    task.loss_of = steep  # type: ignore[method-assign]
+    with pytest.raises(StethopiError, match="step 3/12: the gradient is"):
+        task.learn(plan_of(every=1), tmp_path / "resume.pt")
+    assert np.isfinite(task.weights()[0]).all()
+
+
+def load_step(path: Path) -> int:
+    from training.core.checkpoint import load
+
+    return int(load(path)["step"])
+
+
+def test_it_is_validated_in_between_and_at_the_end_by_the_averaged_weights() -> None:
+    task, seen, said = Task(), [], []
+
+    def validate(weights: Any) -> dict[str, float]:
+        seen.append(weights["weight"].clone())
+        return {"error": 1.0}
+
+    done = task.learn(plan_of(validate_every=5), validate=validate, say=said.append)
+    assert [step for step, _ in done.validations] == [5, 10, 12] and done.validation == {"error": 1.0}
+    assert seen[-1].tolist() == task.net.weight.tolist()
+    assert "step 10/12  error 1.000" in said
+
+
+@pytest.mark.parametrize("steps", [5, 30, 121, 4000])
+def test_one_cycle_is_torchs_to_the_bit(steps: int) -> None:
     import torch
 
-    path, mark = tmp_path / "lu-net.pt", tmp_path / "mark"
-    torch.save(content(mark), path)
-    if content(mark) is None:
-        path.write_bytes(b"no such thing")
-    with pytest.raises(StethopiError, match=r"lu-net\.pt: .*delete it and train again") as told:
-        readers()[name](path)
-    assert "\n" not in str(told.value) and not mark.exists()
+    from training.core.schedules import one_cycle
 
-
-def test_a_checkpoint_holds_plain_values_alone(tmp_path: Path) -> None:
-    import torch
-
-    from training.core.loop import load, save
-
-    net = torch.nn.BatchNorm1d(2)
-    path = tmp_path / "kept.pt"
-    curve = [(np.int64(3), np.float32(0.5))]
-    save(path, {"net": net.state_dict(), "curve": curve, "from": tmp_path, "fine": np.bool_(True), 2: None})
-    kept = load(path)
-    assert kept["curve"] == [(3, 0.5)] and kept["from"] == str(tmp_path) and kept["fine"] is True
-    assert kept[2] is None
-    assert [type(value) for value in kept["curve"][0]] == [int, float]
-    net.load_state_dict(kept["net"])
-    with pytest.raises(TypeError, match="Bomb"):
-        save(path, {"x": [Bomb(tmp_path / "mark")]})
-    assert load(path)["fine"] is True, "the former one stays"
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], 3e-3)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 3e-3, total_steps=steps, pct_start=0.5, div_factor=10, final_div_factor=100
+    )
+    ours = one_cycle(3e-3, steps, rising=0.5, below_first=10, below_last=100)
+    for step in range(steps):
+        group = optimizer.param_groups[0]
+        assert ours(step) == {"lr": group["lr"], "betas": group["betas"]}
+        optimizer.step()
+        if step + 1 < steps:
+            theirs.step()

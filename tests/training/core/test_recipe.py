@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from device.errors import BadInput
-from training.core.recipe import FOLDER, find, read, settings, shipped
+from training.core.recipe import FOLDER, find, load_settings, merged, read, settings, shipped
 
 
 @dataclass(frozen=True)
@@ -50,5 +50,36 @@ def test_what_is_no_recipe_is_said(content: bytes, named: str, tmp_path: Path) -
 
 def test_settings_take_lists_and_name_a_wrong_key() -> None:
     assert settings(Sizes, {"steps": [4, 5]}, "sizes") == Sizes(3, (4, 5))
-    with pytest.raises(BadInput, match=r"\[sizes\] widht: no such key; there are steps, width"):
+    with pytest.raises(BadInput, match=r'^recipe: \[sizes\] widht: no such key. Did you mean "width"\?$'):
         settings(Sizes, {"widht": 3}, "sizes")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[sizes]\nwidht = 3", 'own.toml: [sizes] widht: no such key. Did you mean "width"?'),
+        ("[sizes]\nwidth = true", "own.toml: [sizes] width = True: a whole number is needed, such as 3"),
+        ("[sizes]\nsteps = 3", "own.toml: [sizes] steps = 3: a list is needed, such as (1, 2)"),
+        ("sizes = 3", "own.toml: sizes = 3: a table is needed; write [sizes] above its keys"),
+    ],
+)
+def test_an_error_names_file_and_key(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(BadInput) as told:
+        load_settings(Sizes, path, "sizes")
+    assert str(told.value) == f"{tmp_path}/{words}"
+
+
+def test_an_error_in_what_a_recipe_changes_names_that_recipe(tmp_path: Path) -> None:
+    for name, text in (("base", "[sizes]\nwidth = 4"), ("own", "[sizes]\nwidht = 3")):
+        (tmp_path / f"{name}.toml").write_text(text)
+    both = merged(read(tmp_path / "base.toml"), read(tmp_path / "own.toml"))
+    with pytest.raises(BadInput, match=r"own.toml: \[sizes\] widht"):
+        settings(Sizes, both["sizes"] | {"width": 5}, "sizes")
+
+
+def test_a_table_left_out_is_an_empty_one_and_keys_can_be_changed(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text("[other]\na = 1")
+    assert load_settings(Sizes, path, "sizes", steps=[4]) == Sizes(3, (4,))

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from device.errors import BadInput, StethopiError
-from training.data.mixing import KINDS, Mixer, MixSettings, NoisePool, Reference, add_murmur, drawn_heart
+from training.data.mixing import (
+    NOISE_KINDS,
+    Mixer,
+    MixSettings,
+    NoisePool,
+    Reference,
+    add_murmur,
+    drawn_heart,
+)
 from training.metrics.denoising import band, murmur_excess_db
 
 RATE = 2000
@@ -114,7 +122,7 @@ def test_a_synthetic_murmur_fills_its_phase_only() -> None:
     assert np.array_equal(add_murmur(rng, r.sound, ()), r.sound)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NOISE_KINDS)
 def test_every_kind_gives_finite_sound_or_says_that_there_is_none(kind: str) -> None:
     rng = np.random.default_rng(1)
     if kind in pool().kinds:
@@ -158,7 +166,7 @@ def test_a_share_of_nought_draws_no_hearts_and_changes_no_other_draw() -> None:
 
 
 def test_the_recipe_says_how_often_a_kind_of_noise_is_drawn() -> None:
-    others = dict.fromkeys(KINDS, 0.0)
+    others = dict.fromkeys(NOISE_KINDS, 0.0)
     mixer = Mixer([reference()], pool(), MixSettings(kinds={**others, "hum": 2.0}), seed=1)
     assert mixer.kinds[int(np.argmax(mixer.kind_weights))] == "hum"
     assert mixer.kind_weights.max() == 1.0
@@ -170,7 +178,7 @@ def test_the_recipe_says_how_often_a_kind_of_noise_is_drawn() -> None:
 
 @pytest.mark.parametrize(
     ("kinds", "named"),
-    [({"humm": 1.0}, "humm"), ({"hum": -1.0}, "hum"), (dict.fromkeys(KINDS, 0.0), "all weights")],
+    [({"humm": 1.0}, "humm"), ({"hum": -1.0}, "hum"), (dict.fromkeys(NOISE_KINDS, 0.0), "all weights")],
 )
 def test_a_wrong_weight_of_a_kind_is_named(kinds: dict[str, float], named: str) -> None:
     with pytest.raises(BadInput, match=rf"\[mix.kinds\].*{named}"):

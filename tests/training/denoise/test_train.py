@@ -16,20 +16,21 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(
 ) -> None:
     import torch
 
+    from training.core.checkpoint import of_recipe
     from training.core.recipe import read
     from training.denoise.__main__ import RECIPE
-    from training.denoise.train import cause_of, kept_checkpoint
+    from training.denoise.train import cause_of
 
     recipe = read(RECIPE)
     because = cause_of(recipe, recipe["train"])
     path = tmp_path / "denoiser-full.pt"
-    assert kept_checkpoint(path, because) is None
+    assert of_recipe(path, because, print) is None
     torch.save({"step": 7, "because": because}, path)
-    kept = kept_checkpoint(path, because)
+    kept = of_recipe(path, because, print)
     assert kept is not None
     assert kept["step"] == 7
     recipe["mix"]["clean"] = 0.5
-    assert kept_checkpoint(path, cause_of(recipe, recipe["train"])) is None
+    assert of_recipe(path, cause_of(recipe, recipe["train"]), print) is None
     assert "of another recipe" in capsys.readouterr().out
 
 
@@ -42,6 +43,17 @@ def test_a_wrong_key_in_a_recipe_is_named() -> None:
     recipe["net"]["trunc"] = 3
     with pytest.raises(BadInput, match=r"\[net\] trunc"):
         shape_of(recipe)
+
+
+def test_a_wrong_key_of_a_round_is_named_before_anything_is_read(tmp_path: Path) -> None:
+    from training.core.recipe import read
+    from training.denoise.__main__ import RECIPE
+    from training.denoise.train import train_denoiser
+
+    recipe = read(RECIPE)
+    recipe["train"]["warmup"] = 3
+    with pytest.raises(BadInput, match=r'denoiser.toml: \[train\] warmup: no such key. .* "warm_up"'):
+        train_denoiser(recipe, tmp_path, tmp_path, tmp_path)
 
 
 def test_a_missing_checkpoint_is_one_line(tmp_path: Path) -> None:
@@ -85,16 +97,17 @@ def test_a_blend_lies_between_two_nets(tmp_path: Path, monkeypatch: pytest.Monke
     import torch
 
     from models.denoiser import DenoiserNet, Shape
+    from training.core import checkpoint
     from training.core import recipe as core_recipe
-    from training.denoise import __main__, apply, prune, validation
+    from training.denoise import __main__, apply, prune
 
     recipe = core_recipe.read(__main__.RECIPE)
     for seed, name in ((1, "polish"), (2, "settle")):
         torch.manual_seed(seed)
         net = DenoiserNet(Shape(front=8, trunk=8, spectrum_width=8, head=8, dilations=(1,)))
         kept = {"average": net.state_dict(), "layout": net.layout(), "step": seed, "recipe": recipe}
-        torch.save(kept, tmp_path / f"{name}.pt")
-    monkeypatch.setattr(validation, "Validation", lambda *_: lambda clean_up: {"all plain": 1.5})
+        checkpoint.save(tmp_path / f"{name}.pt", kept)
+    monkeypatch.setattr(prune, "Validation", lambda *_: lambda clean_up: {"all plain": 1.5})
     path = tmp_path / "net.pt"
     prune._blend(recipe, tmp_path / "polish.pt", tmp_path / "settle.pt", 0.25, tmp_path, tmp_path, path)
     nets = [apply.load_net(tmp_path / f"{n}.pt") for n in ("polish", "settle", "net")]

@@ -4,6 +4,8 @@ would have."""
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with ours trained for four steps and exported."""
-    from training.ecg.train import checkpoint_path, export_ecg, train_ecg
+    from training.ecg.export import export_ecg
+    from training.ecg.systems import checkpoint_path
+    from training.ecg.train import train_ecg
 
     out = tmp_path_factory.mktemp("run")
     train_ecg(TINY, "ours", data, out)
@@ -58,14 +62,14 @@ def entry(run: Path) -> ModelEntry:
 
 
 def test_the_released_recipe_keeps_the_budget() -> None:
-    from models.ecg import HOP, LOOK_AHEAD, RATE_HZ
-    from training.core.recipe import read
-    from training.ecg.train import RECIPE, _of, system
+    from models.ecg import ECG_RATE_HZ, HOP, LOOK_AHEAD
+    from training.core.recipe import read, shipped
+    from training.ecg.systems import system, tables_of_model
 
-    parameters, macs = system(_of(read(RECIPE), "ours")).parameters_and_macs()
+    parameters, macs = system(tables_of_model(read(shipped("ecg")), "ours")).parameters_and_macs()
     assert parameters <= 70_000
     assert macs <= 10e6
-    assert 1000 * (HOP + LOOK_AHEAD) / RATE_HZ <= 150
+    assert 1000 * (HOP + LOOK_AHEAD) / ECG_RATE_HZ <= 150
 
 
 def test_streaming_equals_whole() -> None:
@@ -89,18 +93,18 @@ def test_streaming_equals_whole() -> None:
 
 def test_the_front_end_hears_the_same_hop_by_hop() -> None:
     from device.denoise.front_end import LeadFrontEnd, analyse_lead
-    from models.ecg import HOP, RATE_HZ
-    from training.ecg.train import DEFAULT_FRONT
+    from models.ecg import ECG_RATE_HZ, HOP
+    from training.ecg.systems import DEFAULT_FRONT
 
     x = (lead(np.random.default_rng(2), 8)[0] + 1.7).astype(np.float32)[: 300 * HOP]
-    wave, passed, level = analyse_lead(x[None], HOP, RATE_HZ, DEFAULT_FRONT)
-    stage = LeadFrontEnd(HOP, RATE_HZ, DEFAULT_FRONT)
+    wave, passed, level = analyse_lead(x[None], HOP, ECG_RATE_HZ, DEFAULT_FRONT)
+    stage = LeadFrontEnd(HOP, ECG_RATE_HZ, DEFAULT_FRONT)
     for t in range(len(x) // HOP):
-        heard = stage.step(x[t * HOP : (t + 1) * HOP])["wave"][0, 0]
         here = slice(t * HOP, (t + 1) * HOP)
-        assert np.allclose(heard.T, wave[0, :, here], atol=1e-4)
-        assert np.allclose(stage.passed, passed[0, here], atol=1e-4)
-        assert stage.level == pytest.approx(float(level[0, t]), rel=1e-3)
+        heard = stage.process(x[None, here])
+        assert np.allclose(heard.inputs[0][0, 0, 0].T, wave[0, :, here], atol=1e-4)
+        assert np.allclose(heard.passed[0], passed[0, here], atol=1e-4)
+        assert heard.levels[0] == pytest.approx(float(level[0, t]), rel=1e-3)
     assert float(np.abs(passed[0, :9]).max()) < 0.1  # an electrode's offset is no step
 
 
@@ -122,7 +126,7 @@ def test_any_chopping_gives_the_same_bits(entry: ModelEntry, sizes: list[int]) -
 
 def test_the_stream_computes_what_was_trained(run: Path, entry: ModelEntry) -> None:
     from device.denoise.stream import Denoiser, denoise
-    from training.ecg.train import checkpoint_path, load_system
+    from training.ecg.systems import checkpoint_path, load_system
 
     made, _ = load_system(checkpoint_path(run, "ours"))
     want, found = made.whole(X), denoise(entry, X)
@@ -167,24 +171,25 @@ def test_state_can_be_taken_out_and_put_into_another(entry: ModelEntry) -> None:
 def test_a_broken_off_training_goes_on_as_it_would_have(data: Path, tmp_path: Path, model: str) -> None:
     import torch
 
-    from training.core import loop
-    from training.ecg import train as ecg
+    from training.data.ecg import Mixtures
+    from training.ecg.systems import checkpoint_path
+    from training.ecg.train import train_ecg
 
-    whole = torch.load(ecg.train_ecg(TINY, model, data, tmp_path / "a"), weights_only=True)
-    path = ecg.checkpoint_path(tmp_path / "b", model)
-    half = tmp_path / "half.pt"
-    keep = loop.save
+    whole = torch.load(train_ecg(TINY, model, data, tmp_path / "a"), weights_only=True)
+    path = checkpoint_path(tmp_path / "b", model)
+    draw = Mixtures.batch
 
-    def keep_the_second(to: Path, content: dict[str, Any]) -> None:
-        keep(half if content["step"] == 2 else to, content)
+    def ctrl_c_in_the_second(self: Mixtures, step: int) -> Any:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return draw(self, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ecg, "save", keep_the_second)
-        patch.setattr(ecg, "SAVE_EVERY_S", -1.0)
-        ecg.train_ecg(TINY, model, data, tmp_path / "b")
-    half.replace(path)
+        patch.setattr(Mixtures, "batch", ctrl_c_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            train_ecg(TINY, model, data, tmp_path / "b")
     assert torch.load(path, weights_only=True)["step"] == 2
-    ecg.train_ecg(TINY, model, data, tmp_path / "b", resume=True)
+    train_ecg(TINY, model, data, tmp_path / "b", resume=True)
     again = torch.load(path, weights_only=True)
     assert again["step"] == whole["step"] == 4
     for name, value in whole["average"].items():
@@ -194,7 +199,8 @@ def test_a_broken_off_training_goes_on_as_it_would_have(data: Path, tmp_path: Pa
 def test_the_refiner_starts_from_ours(run: Path, data: Path, tmp_path: Path) -> None:
     import torch
 
-    from training.ecg.train import load_system, train_ecg
+    from training.ecg.systems import load_system
+    from training.ecg.train import train_ecg
 
     with pytest.raises(BadInput, match="stethopi train ecg-denoiser --model ours"):
         train_ecg(TINY, "diffusion", data, tmp_path)
@@ -210,7 +216,8 @@ def test_the_refiner_starts_from_ours(run: Path, data: Path, tmp_path: Path) -> 
 
 
 def test_what_a_recipe_gets_wrong_is_named(data: Path, tmp_path: Path) -> None:
-    from training.ecg.train import export_ecg, train_ecg
+    from training.ecg.export import export_ecg
+    from training.ecg.train import train_ecg
 
     with pytest.raises(BadInput, match=r"nobody: no such model; there are ours, autoencoder"):
         train_ecg(TINY, "nobody", data, tmp_path)
@@ -224,12 +231,14 @@ def test_what_a_recipe_gets_wrong_is_named(data: Path, tmp_path: Path) -> None:
 def test_benchmark_writes_figures_and_goes_on_where_it_was(
     run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.benchmarks import ecg as benchmark_ecg
-    from training.benchmarks.ecg import benchmark
-    from training.reports.ecg import tables
+    from training.benchmarks import ecg as benchmark
+    from training.benchmarks.ecg import benchmark_ecg
+    from training.reports.ecg import ecg_tables
 
     said: list[str] = []
-    found = benchmark(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
+    found = benchmark_ecg(
+        data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append
+    )
     assert json.loads((tmp_path / "results" / "ecg.json").read_text()) == found
     nothing = found["rows"]["nothing"]
     assert nothing["kinds"]["mixed"]["plain"]["value"] == 0.0
@@ -237,15 +246,17 @@ def test_benchmark_writes_figures_and_goes_on_where_it_was(
     assert found["rows"]["float"]["parameters"] > 0
     kept = sorted((tmp_path / "ecg-benchmark").iterdir())
     times = [p.stat().st_mtime_ns for p in kept]
-    again = benchmark(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
+    again = benchmark_ecg(
+        data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append
+    )
     assert again["rows"] == found["rows"]
     assert [p.stat().st_mtime_ns for p in sorted((tmp_path / "ecg-benchmark").iterdir())] == times
     # a rename costs nothing; systems that compute otherwise are measured anew, and they alone
     rewrite(monkeypatch, tmp_path)
-    benchmark(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
+    benchmark_ecg(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
     assert sorted((tmp_path / "ecg-benchmark").iterdir()) == kept
-    monkeypatch.setattr(benchmark_ecg, "SYSTEMS_VERSION", benchmark_ecg.SYSTEMS_VERSION + 1)
-    benchmark(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
+    monkeypatch.setattr(benchmark, "SYSTEMS_VERSION", benchmark.SYSTEMS_VERSION + 1)
+    benchmark_ecg(data, tmp_path, checkpoints=run, results=tmp_path / "results", limit=1, say=said.append)
     systems = [name for name in found["rows"] if "steps" in found["rows"][name]]
     assert len(list((tmp_path / "ecg-benchmark").iterdir())) == len(kept) + len(systems)
-    assert "ours, float" in tables(found)["ecg"]
+    assert "ours, float" in ecg_tables(found)["ecg"]

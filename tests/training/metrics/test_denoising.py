@@ -8,7 +8,7 @@ import pytest
 from training.metrics.denoising import (
     band,
     beat_shifts_ms,
-    bootstrap,
+    bootstrap_values,
     correlation,
     improvement,
     kept_db,
@@ -71,11 +71,11 @@ def test_murmur_excess_of_known_power() -> None:
 
 def test_bootstrap_draws_subjects_not_recordings() -> None:
     values = [0.0] * 50 + [1.0] * 50
-    as_one_each = bootstrap(values, [str(k) for k in range(100)])
-    two_subjects = bootstrap(values, ["a"] * 50 + ["b"] * 50)
+    as_one_each = bootstrap_values(values, [str(k) for k in range(100)])
+    two_subjects = bootstrap_values(values, ["a"] * 50 + ["b"] * 50)
     assert as_one_each["high"] - as_one_each["low"] < 0.25
     assert (two_subjects["low"], two_subjects["high"]) == (0.0, 1.0)
-    assert bootstrap([float("nan")], ["a"])["n"] == 0
+    assert bootstrap_values([float("nan")], ["a"])["n"] == 0
 
 
 def heart() -> tuple[np.ndarray, list[tuple[float, float, str]]]:

@@ -43,7 +43,7 @@ def test_every_picture_is_written_whole(tmp_path: Path) -> None:
     score, positive = scored()
     probability = 1 / (1 + np.exp(-score))
     curve = [{"step": 1.0, "loss": 1.2, "watched_loss": 1.3}, {"step": 2.0, "loss": 0.9, "watched_loss": 1.1}]
-    plots.curves(tmp_path / "curves.png", {"one": curve, "two": curve[:1]}, "t")
+    plots.draw_curves(tmp_path / "curves.png", {"one": curve, "two": curve[:1]}, "t")
     plots.roc(tmp_path / "roc.png", {"a": {"one": (score, positive)}, "circor": {"two": scored(1)}}, "t")
     counts = confusion(probability, positive, 0.5)
     plots.draw_confusion(tmp_path / "confusion.png", {"one": {"a": counts}, "two": {"f": counts}}, "t")
@@ -55,14 +55,15 @@ def test_every_picture_is_written_whole(tmp_path: Path) -> None:
 
 def test_another_kind_of_picture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"ends in .png"):
-        plots.curves(tmp_path / "curves.jpg", {"one": [{"step": 1.0, "loss": 1.0}]}, "t")
+        plots.draw_curves(tmp_path / "curves.jpg", {"one": [{"step": 1.0, "loss": 1.0}]}, "t")
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["looked"], "give --recording NAME and one --model NAME"),
-        (["looked", "--recording", "x", "--model", "a", "b"], "one --model NAME"),
+        (["saliency"], "give --recording NAME and one --model NAME"),
+        (["looked"], "plot saliency: which one? give --recording NAME"),  # its name up to 0.3.0
+        (["saliency", "--recording", "x", "--model", "a", "b"], "one --model NAME"),
         (["positions"], "give --recording PATIENT"),
     ],
 )
@@ -77,9 +78,9 @@ def test_what_is_to_be_drawn_must_be_said(
 @pytest.mark.parametrize("model", ["cnn1d", "melcnn", "melcnn-light", "melcnn-attention", "resnet18"])
 def test_where_a_model_looked_covers_its_input(model: str) -> None:
     from device.screening.baseline_features import FRONT_ENDS
-    from training.screening.baselines import BaselineRecipe, build, front_end_name
+    from training.screening.baselines import BaselineRecipe, build_screening_baseline, front_end_name
 
-    net = build(BaselineRecipe(model=model, width=0.25))
+    net = build_screening_baseline(BaselineRecipe(model=model, width=0.25))
     shape = FRONT_ENDS[front_end_name(model)].shape
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     map_, how = plots.saliency_of(net, x)
@@ -125,25 +126,29 @@ def test_a_net_that_hears_one_place_looks_there() -> None:
 def test_a_trained_model_is_drawn_on_a_recording(
     tmp_path: Path, normal_recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from training.screening.baselines import Inputs, load_baseline_recipe, train_screener
+    from training.screening.baseline_inputs import Inputs
+    from training.screening.baseline_recipe import load_baseline_recipe
+    from training.screening.baselines import train_screening_baseline
 
     data = folders.make(tmp_path / "data", per_fold=2)
     inputs = Inputs(data, tmp_path / "cache", "segments")
     recipe = load_baseline_recipe("cnn1d", steps=2, batch=2, group=2, width=0.25)
-    train_screener(recipe, inputs, [r for r in inputs.recordings if r.fold > 1], out=tmp_path / "run")
-    where = ["--model", "cnn1d", "--data", str(data), "--out", str(tmp_path / "looked.png")]
+    train_screening_baseline(
+        recipe, inputs, [r for r in inputs.recordings if r.fold > 1], out=tmp_path / "run"
+    )
+    where = ["--model", "cnn1d", "--data", str(data), "--out", str(tmp_path / "saliency.png")]
     kept = ["--checkpoint", str(tmp_path / "run" / "cnn1d.pt")]
     for recording in ("circor00", str(normal_recording)):
-        (tmp_path / "looked.png").unlink(missing_ok=True)
-        assert cli.main(["plot", "looked", *where, *kept, "--recording", recording]) == 0
-        assert is_picture(tmp_path / "looked.png")
+        (tmp_path / "saliency.png").unlink(missing_ok=True)
+        assert cli.main(["plot", "saliency", *where, *kept, "--recording", recording]) == 0
+        assert is_picture(tmp_path / "saliency.png")
     capsys.readouterr()
     for arguments, words in (
         ([*kept, "--recording", "nobody"], "no file, and no recording below"),
         (["--checkpoint", str(tmp_path / "none.pt"), "--recording", "circor00"], "none.pt: not there; run"),
         ([*kept, "--recording", "circor00", "--model", "vgg"], "'vgg': not known"),
     ):
-        assert cli.main(["plot", "looked", *where, *arguments]) == 2
+        assert cli.main(["plot", "saliency", *where, *arguments]) == 2
         assert words in capsys.readouterr().err
 
 

@@ -14,7 +14,7 @@ from tests.training import folders
 from tests.training.rewritten import rewrite
 
 if TYPE_CHECKING:
-    from training.screening.baselines import Inputs
+    from training.screening.baseline_inputs import Inputs
 
 pytestmark = pytest.mark.train
 
@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hearing(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Inputs]:
-    from training.screening.baselines import Inputs
+    from training.screening.baseline_inputs import Inputs
 
     cache = tmp_path_factory.mktemp("cache")
     return {name: Inputs(data, cache, name) for name in ("mel", "segments")}
@@ -37,26 +37,26 @@ def hearing(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, I
 def test_what_networks_hear_is_kept_over_a_rename_but_not_over_another_version(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.screening import baselines as screeners
+    from training.screening import baseline_inputs
 
     cache = tmp_path / "cache"
 
     def kept(front_end: str = "segments") -> list[str]:
-        screeners.Inputs(data, cache, front_end)
+        baseline_inputs.Inputs(data, cache, front_end)
         return sorted(path.name for path in cache.iterdir())
 
     once = kept()
     rewrite(monkeypatch, tmp_path)
     assert kept() == once and len(once) == 1
     assert len(kept("mel")) == 2
-    monkeypatch.setattr(screeners, "INPUTS_VERSION", screeners.INPUTS_VERSION + 1)
+    monkeypatch.setattr(baseline_inputs, "INPUTS_VERSION", baseline_inputs.INPUTS_VERSION + 1)
     assert len(kept()) == 3
-    monkeypatch.setattr(screeners.training_data, "data_hashes", lambda _: {"index": "other"})
+    monkeypatch.setattr(baseline_inputs.training_data, "data_hashes", lambda _: {"index": "other"})
     assert len(kept()) == 4
 
 
 def tiny(model: str, **changes: Any) -> Any:
-    from training.screening.baselines import load_baseline_recipe
+    from training.screening.baseline_recipe import load_baseline_recipe
 
     values: dict[str, Any] = {"steps": 8, "batch": 4, "group": 2, "width": 0.25, "int8_db": 8.0}
     return load_baseline_recipe(model, **(values | changes))
@@ -89,20 +89,23 @@ def test_training_hears_what_the_device_computes(hearing: dict[str, Inputs], fro
 def test_a_recipe_repeated_or_resumed_gives_the_same_weights(
     hearing: dict[str, Inputs], tmp_path: Path, model: str
 ) -> None:
-    from training.screening.baselines import front_end_name, load_screener, train_screener
+    from training.screening.baseline_recipe import front_end_name
+    from training.screening.baselines import load_screening_baseline, train_screening_baseline
 
     inputs = hearing[front_end_name(model)]
     recipe = tiny(model)
-    once = weights(train_screener(recipe, inputs, chosen(inputs)))
-    train_screener(recipe, inputs, chosen(inputs), out=tmp_path, stop_at=3, watch=inputs.recordings[:4])
+    once = weights(train_screening_baseline(recipe, inputs, chosen(inputs)))
+    train_screening_baseline(
+        recipe, inputs, chosen(inputs), out=tmp_path, stop_at=3, watch=inputs.recordings[:4]
+    )
     assert (tmp_path / "resume.pt").is_file()
     said: list[str] = []
-    resumed = train_screener(recipe, inputs, chosen(inputs), out=tmp_path, say=said.append)
+    resumed = train_screening_baseline(recipe, inputs, chosen(inputs), out=tmp_path, say=said.append)
     assert any("resumed at step 3 of 8" in line for line in said)
     assert same(once, weights(resumed))
-    assert same(once, weights(load_screener(tmp_path / f"{model}.pt", inputs)))
+    assert same(once, weights(load_screening_baseline(tmp_path / f"{model}.pt", inputs)))
     assert (tmp_path / "curve.json").is_file() and not (tmp_path / "resume.pt").exists()
-    other = weights(train_screener(dataclasses.replace(recipe, seed=2), inputs, chosen(inputs)))
+    other = weights(train_screening_baseline(dataclasses.replace(recipe, seed=2), inputs, chosen(inputs)))
     assert not same(once, other)
 
 
@@ -111,11 +114,12 @@ def test_int8_agrees_with_float_and_runs_on_the_device(
     hearing: dict[str, Inputs], tmp_path: Path, model: str
 ) -> None:
     from training.data.recordings import load as load_sound
-    from training.screening.baselines import front_end_name, train_screener
+    from training.screening.baseline_recipe import front_end_name
+    from training.screening.baselines import train_screening_baseline
 
     inputs = hearing[front_end_name(model)]
     width = 0.125 if model == "resnet18" else 0.25
-    trained = train_screener(tiny(model, steps=20, width=width), inputs, chosen(inputs))
+    trained = train_screening_baseline(tiny(model, steps=20, width=width), inputs, chosen(inputs))
     small = trained.int8(tmp_path, chosen(inputs))
     assert small.kind == "int8" and (tmp_path / f"{model}.tflite").is_file()
     assert set(small.cost) == {"parameters", "mac_per_window", "kilobytes", "int8_db"}
@@ -160,22 +164,24 @@ def test_a_batch_holds_only_chosen_windows_and_both_classes(hearing: dict[str, I
 
 
 def test_shuffled_labels_are_another_run(hearing: dict[str, Inputs], tmp_path: Path) -> None:
-    from training.screening.baselines import train_screener
+    from training.screening.baselines import train_screening_baseline
 
     inputs = hearing["mel"]
     pool = chosen(inputs)
     recipe = tiny("melcnn-light", steps=4)
-    once = train_screener(recipe, inputs, pool, out=tmp_path)
+    once = train_screening_baseline(recipe, inputs, pool, out=tmp_path)
     said: list[str] = []
-    assert same(weights(once), weights(train_screener(recipe, inputs, pool, out=tmp_path, say=said.append)))
+    assert same(
+        weights(once), weights(train_screening_baseline(recipe, inputs, pool, out=tmp_path, say=said.append))
+    )
     assert any("trained before" in line for line in said)
     labels = [r.label for r in pool][1:] + [pool[0].label]
     mixed = [dataclasses.replace(r, label=label) for r, label in zip(pool, labels, strict=True)]
-    assert not same(weights(once), weights(train_screener(recipe, inputs, mixed, out=tmp_path)))
+    assert not same(weights(once), weights(train_screening_baseline(recipe, inputs, mixed, out=tmp_path)))
 
 
 def test_leaky_splits_windows_and_not_recordings() -> None:
-    from training.screening.baselines import leaky
+    from training.screening.leaky import leaky
 
     counts = {f"r{k}": 10 for k in range(100)}
     split = leaky(counts, seed=3)
@@ -205,7 +211,7 @@ def test_imagenet_weights_are_loaded_from_a_file(hearing: dict[str, Inputs], tmp
     import torch
 
     from models.resnet18 import ResNet18
-    from training.screening.baselines import build, train_screener
+    from training.screening.baselines import build_screening_baseline, train_screening_baseline
 
     inputs = hearing["mel"]
     torch.manual_seed(5)
@@ -215,25 +221,25 @@ def test_imagenet_weights_are_loaded_from_a_file(hearing: dict[str, Inputs], tmp
     torch.save(published, path)
     recipe = tiny("resnet18", steps=1, learning_rate=1e-12)
     said: list[str] = []
-    trained = train_screener(recipe, inputs, chosen(inputs), weights=path, say=said.append)
+    trained = train_screening_baseline(recipe, inputs, chosen(inputs), weights=path, say=said.append)
     assert any(str(path) in line for line in said)
     first = trained.net.conv1.weight  # type: ignore[union-attr]
     assert torch.allclose(first, published["conv1.weight"].sum(1, keepdim=True), atol=1e-6)  # type: ignore[arg-type]
-    scratch = train_screener(recipe, inputs, chosen(inputs), say=said.append)
+    scratch = train_screening_baseline(recipe, inputs, chosen(inputs), say=said.append)
     assert any("from scratch" in line for line in said)
-    assert torch.allclose(scratch.net.conv1.weight, build(recipe).conv1.weight, atol=1e-6)  # type: ignore[union-attr,arg-type]
+    assert torch.allclose(scratch.net.conv1.weight, build_screening_baseline(recipe).conv1.weight, atol=1e-6)  # type: ignore[union-attr,arg-type]
 
 
 def test_a_weights_file_that_does_not_fit_is_told(hearing: dict[str, Inputs], tmp_path: Path) -> None:
     import torch
 
-    from training.screening.baselines import train_screener
+    from training.screening.baselines import train_screening_baseline
 
     inputs = hearing["mel"]
 
     def told(model: str, path: Path) -> str:
         with pytest.raises(BadInput) as caught:
-            train_screener(tiny(model), inputs, chosen(inputs), weights=path)
+            train_screening_baseline(tiny(model), inputs, chosen(inputs), weights=path)
         return str(caught.value)
 
     assert "not there" in told("resnet18", tmp_path / "none.pth")
@@ -251,17 +257,17 @@ def test_a_weights_file_that_does_not_fit_is_told(hearing: dict[str, Inputs], tm
 @pytest.mark.parametrize(
     ("model", "text", "words"),
     [
-        ("melcnn", "[screener]\nstepz = 3\n", 'stepz: no such key. Did you mean "steps"'),
-        ("melcnn", '[screener]\nsteps = "many"\n', "steps = 'many': a int is needed"),
-        ("melcnn", "[screener]\nsteps = 0\n", "steps = 0: at least 1"),
-        ("melcnn", "[classifier]\nsteps = 3\n", r"no \[screener\] table"),
-        ("melcnn", "[screener\n", "not TOML"),
-        ("melcnn", '[screener]\nmodel = "cnn1d"\n', "a recipe for cnn1d, not for melcnn"),
-        ("resnet50", "[screener]\n", "'resnet50': not known; there are ours, cnn1d"),
+        ("melcnn", "[baseline]\nstepz = 3\n", 'stepz: no such key. Did you mean "steps"'),
+        ("melcnn", '[baseline]\nsteps = "many"\n', "steps = 'many': a whole number is needed"),
+        ("melcnn", "[baseline]\nsteps = 0\n", "steps = 0: at least 1"),
+        ("melcnn", "[classifier]\nsteps = 3\n", r"no \[baseline\] table"),
+        ("melcnn", "[baseline\n", "not TOML"),
+        ("melcnn", '[baseline]\nmodel = "cnn1d"\n', "a recipe for cnn1d, not for melcnn"),
+        ("resnet50", "[baseline]\n", "'resnet50': not known; there are ours, cnn1d"),
     ],
 )
 def test_a_wrong_recipe_is_told(tmp_path: Path, model: str, text: str, words: str) -> None:
-    from training.screening.baselines import load_baseline_recipe
+    from training.screening.baseline_recipe import load_baseline_recipe
 
     path = tmp_path / "own.toml"
     path.write_text(text)
@@ -271,7 +277,7 @@ def test_a_wrong_recipe_is_told(tmp_path: Path, model: str, text: str, words: st
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_shipped_recipes_are_understood(model: str) -> None:
-    from training.screening.baselines import load_baseline_recipe
+    from training.screening.baseline_recipe import load_baseline_recipe
 
     recipe = load_baseline_recipe(model)
     assert recipe.model == model and recipe.seed == 1
@@ -282,25 +288,25 @@ def test_the_command_trains_and_exports(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training import cli
-    from training.screening import baselines as screeners
+    from training.screening import baselines
 
     recipe = tmp_path / "own.toml"
-    recipe.write_text('[screener]\nmodel = "melcnn-light"\nsteps = 3\nbatch = 4\nint8_db = 3.0\n')
+    recipe.write_text('[baseline]\nmodel = "melcnn-light"\nsteps = 3\nbatch = 4\nint8_db = 3.0\n')
     where = ["--model", "melcnn-light", "--recipe", str(recipe), "--data", str(data), "--fold", "3"]
     where += ["--out", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
     assert cli.main(["export", "classifier", *where]) == 2
     assert "run `stethopi train classifier --model melcnn-light` first" in capsys.readouterr().err
     assert cli.main(["train", "classifier", *where]) == 0
-    folder = tmp_path / "runs" / "screeners" / "melcnn-light-fold3"
+    folder = tmp_path / "runs" / "baselines" / "melcnn-light-fold3"
     said = capsys.readouterr().err
     assert f"written: {folder / 'melcnn-light.pt'}" in said and "fold 4, which decides" in said
 
-    def written(trained: screeners.Trained, where: Path) -> screeners.Trained:
+    def written(trained: baselines.Trained, where: Path) -> baselines.Trained:
         # what it writes is tested above; a conversion takes a while
         (where / "melcnn-light.tflite").write_bytes(b"")
         return dataclasses.replace(trained, cost={"kilobytes": 12.0, "int8_db": 20.0})
 
-    monkeypatch.setattr(screeners.Trained, "int8", written)
+    monkeypatch.setattr(baselines.Trained, "int8", written)
     assert cli.main(["export", "classifier", *where]) == 0
     assert f"written: {folder / 'melcnn-light.tflite'}" in capsys.readouterr().err
     assert cli.main(["train", "classifier", "--model", "vgg"]) == 2

@@ -29,16 +29,19 @@ def recording(**changes: object):  # type: ignore[no-untyped-def]
 
 
 def test_the_shipped_recipes_are_understood() -> None:
-    from training.cli import _Recipes
+    from training.commands.recipes import RunRecipes
 
     for name in ("classifier", "all", "smoke"):
-        assert _Recipes(name).classifier().seed == 1
-    assert _Recipes("smoke").classifier().digest() != _Recipes("all").classifier().digest()
+        assert RunRecipes(name).classifier().seed == 1
+    assert RunRecipes("smoke").classifier().digest() != RunRecipes("all").classifier().digest()
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("stepz = 3", 'stepz: no such key. Did you mean "steps"'), ('steps = "many"', "steps = 'many': a int")],
+    [
+        ("stepz = 3", 'stepz: no such key. Did you mean "steps"'),
+        ('steps = "many"', "steps = 'many': a whole number"),
+    ],
 )
 def test_a_wrong_recipe_is_told(tmp_path: Path, line: str, words: str) -> None:
     from training.screening.recipe import load_recipe

@@ -2,7 +2,7 @@
 // command; what is shown is what the device answered.
 
 import { h, percent } from "./shell.js";
-import { Wish } from "./wish.js";
+import { Command } from "./command.js";
 
 const NAMES = { raw: "Raw", clean: "Denoised" };
 const PRESETS = { none: "All", bell: "Bell, 20 to 200 Hz", diaphragm: "Diaphragm, 100 to 500 Hz", extended: "Extended, 20 to 800 Hz" };
@@ -10,13 +10,13 @@ const SETTLE_MS = 150; // a slider that moves sends where it came to rest
 
 export class Ear {
   constructor(device) {
-    this.asked = new Wish(device, "listen", (says, kind, message) => this.give(says, kind, message?.listening));
+    this.asked = new Command(device, "listen", (says, kind, message) => this.give(says, kind, message?.listening));
     this.choice = {};
     const seg = h("div.seg", { role: "group", "aria-label": "What is heard at the stethoscope" }, Object.entries(NAMES).map(([monitor, name]) =>
-      (this.choice[monitor] = h("button", { type: "button", "aria-pressed": "false", onclick: () => this.wish({ monitor }) }, name))));
+      (this.choice[monitor] = h("button", { type: "button", "aria-pressed": "false", onclick: () => this.ask({ monitor }) }, name))));
     this.strength = h("input", { type: "range", min: "0", max: "1", step: "0.05", "aria-label": "Strength of denoising", oninput: () => this.slide() });
     this.amount = h("span.num", {}, "");
-    this.preset = h("select", { "aria-label": "Preset", onchange: () => this.wish({ preset: this.preset.value }) },
+    this.preset = h("select", { "aria-label": "Preset", onchange: () => this.ask({ preset: this.preset.value }) },
       Object.entries(PRESETS).map(([value, name]) => h("option", { value }, name)));
     this.says = h("p.ear-says", { role: "status" }, "");
     this.element = h("div.ear", { role: "group", "aria-label": "Listening" },
@@ -52,13 +52,13 @@ export class Ear {
     clearTimeout(this.sliding);
     this.sliding = setTimeout(() => {
       this.sliding = undefined;
-      this.wish({ strength: Number(this.strength.value) });
+      this.ask({ strength: Number(this.strength.value) });
     }, SETTLE_MS);
   }
 
-  wish(wish) {
+  ask(change) {
     this.say("asking …");
-    this.asked.ask(wish);
+    this.asked.ask(change);
   }
 
   /** A device has answered a command, this page's or another one's. */

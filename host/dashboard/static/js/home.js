@@ -130,7 +130,7 @@ function deviceFacts(device) {
   const facts = [
     ["Last seen", timeAgo(device.last_seen)],
     ["Version", device.version || "unknown"],
-    ["Models", device.inference.bundle || "unknown"],
+    ["Models", device.bundle || "unknown"],
   ];
   if (known(device.backlog)) facts.push(["Waiting to be sent", String(device.backlog)]);
   if (device.refused) facts.push(["Refused by this host", String(device.refused)]);

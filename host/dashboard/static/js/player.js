@@ -37,7 +37,7 @@ export class Player extends EventTarget {
       fresh.addEventListener("canplaythrough", ready, { once: true });
       fresh.addEventListener("error", () => failed(new Error("the sound could not be made")), { once: true });
     });
-    if (this.wanted[kind] !== url) return; // another wish came meanwhile
+    if (this.wanted[kind] !== url) return; // another was asked for meanwhile
     const old = this.audio[kind];
     fresh.currentTime = this.time;
     if (this.playing) await fresh.play().catch(() => {});

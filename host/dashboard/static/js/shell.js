@@ -39,7 +39,7 @@ export async function api(path) {
   return answer.json();
 }
 
-/** Send a wish; the server says what came of sending it. */
+/** Send a command; the server says what came of sending it. */
 export async function send(path, body) {
   const answer = await fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
   const told = await answer.json().catch(() => ({}));

@@ -1,11 +1,14 @@
 // Whose the next exam of a stethoscope is: a code that stands for a person, never a name.
 
 import { h } from "./shell.js";
-import { Wish } from "./wish.js";
+import { Command } from "./command.js";
 
 export class Subject {
   constructor(device) {
-    this.asked = new Wish(device, "subject", (says, kind) => this.say(says, kind));
+    this.asked = new Command(device, "subject", (says, kind, message) => {
+      this.say(says, kind);
+      if (message?.ok) this.code.value = "";
+    });
     this.code = h("input", { type: "text", maxlength: "40", autocomplete: "off", autocapitalize: "characters",
       "aria-label": "Subject code of the next exam", placeholder: "code, or line of its list" });
     this.code.spellcheck = false;
@@ -22,7 +25,7 @@ export class Subject {
   }
 
   answer(message) {
-    if (this.asked.answer(message) && message.ok) this.code.value = "";
+    this.asked.answer(message);
   }
 
   say(words, kind = "") {

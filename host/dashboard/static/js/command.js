@@ -4,7 +4,7 @@ import { send } from "./shell.js";
 
 const PATIENCE_MS = 6000;
 
-export class Wish {
+export class Command {
   /** name: of the command; given(says, kind, message): what came of it, the answer with it where there is one. */
   constructor(device, name, given) {
     const [fleet, stethoscope] = device.split("/").map(encodeURIComponent);

@@ -71,15 +71,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Training on drawn hearts in place of the data."""
     from training.data import mixing
     from training.data.mixing import NoisePool, Reference, drawn_heart
-    from training.denoise import baselines as rivals
+    from training.denoise import baselines
 
     refs = []
     for k in range(3):
         x, spans = drawn_heart(np.random.default_rng(k), 14_000)
         refs.append(Reference(f"r{k}", "a", f"g{k}", False, x, tuple(spans)))
-    monkeypatch.setattr(rivals, "references", lambda *_a, **_k: refs)
+    monkeypatch.setattr(baselines, "references", lambda *_a, **_k: refs)
     monkeypatch.setattr(mixing.NoisePool, "load", classmethod(lambda _cls, *_a, **_k: NoisePool({})))
-    monkeypatch.setattr(rivals.data_room, "data_hashes", lambda _data: {})
+    monkeypatch.setattr(baselines.data_room, "data_hashes", lambda _data: {})
 
     class Nothing:
         def __init__(self, *_a: Any) -> None: ...
@@ -88,7 +88,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             clean_up(refs[0].sound[:3000])
             return {"all plain": 0.0, "all beyond": 0.0}
 
-    monkeypatch.setattr(rivals, "Validation", Nothing)
+    monkeypatch.setattr(baselines, "Validation", Nothing)
     return {"seed": 3, "mix": {"batch": 2, "samples": 2000}, "train": {"rate": 1e-3, "keep_every": 2}}
 
 
@@ -140,17 +140,17 @@ def test_the_classic_net_becomes_int8_tflite_of_its_window(
     import torch
 
     from device.denoise.baseline import WindowedFile, in_windows
-    from training.denoise import baselines as rivals
+    from training.denoise import baselines
 
     # the same graph with a window that is quick to convert; odd halves, so that lengths must be matched
-    short = dataclasses.replace(rivals.RIVALS["unet-classic"], window=1106, overlap=110)
-    monkeypatch.setitem(rivals.RIVALS, "unet-classic", short)
+    short = dataclasses.replace(baselines.DENOISING_BASELINES["unet-classic"], window=1106, overlap=110)
+    monkeypatch.setitem(baselines.DENOISING_BASELINES, "unet-classic", short)
     recipe = {**small, "net": {"widths": [4, 6, 8]}, "export": {"windows": 8, "least_db": 10.0}}
     recipe["train"] = recipe["train"] | {"steps": 2, "warm_up": 1}
-    path = rivals.train_baseline("unet-classic", recipe, tmp_path, tmp_path, tmp_path)
-    about = rivals.export_classic(recipe, path, tmp_path, tmp_path, tmp_path / "out")
+    path = baselines.train_baseline("unet-classic", recipe, tmp_path, tmp_path, tmp_path)
+    about = baselines.export_classic(recipe, path, tmp_path, tmp_path, tmp_path / "out")
     assert about["export"]["operators"]["int8"].get("TRANSPOSE", 0) == 0
-    net, _ = rivals.load_baseline(path)
+    net, _ = baselines.load_baseline(path)
     x = np.sin(np.arange(1106) / 20).astype(np.float32)
     with torch.no_grad():
         want = net(short.shaped(x[None])).numpy().reshape(-1)

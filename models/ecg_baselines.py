@@ -21,10 +21,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["Autoencoder", "Cnn", "DeepFilter", "FcnDae", "Refiner", "Tcdae", "build"]
+__all__ = ["Autoencoder", "Cnn", "DeepFilter", "FcnDae", "Refiner", "Tcdae", "build_ecg_baseline"]
 
 
-def build(model: str, net: Mapping[str, Any]) -> nn.Module:
+def build_ecg_baseline(model: str, net: Mapping[str, Any]) -> nn.Module:
     """The network of that name; `net` are its sizes from the recipe."""
     kinds: dict[str, type[nn.Module]] = {
         "autoencoder": Autoencoder,
@@ -221,7 +221,8 @@ class _Both(nn.Module):
 
 class _Among(nn.Module):
     """Attention over the whole window at half the rate, added: what looks alike, as one beat does the other,
-    is compared."""
+    is compared.
+    """
 
     def __init__(self, width: int, heads: int = 2) -> None:
         super().__init__()
